@@ -1,0 +1,78 @@
+"""The words and shapes everything else is written in.
+
+Axis glossary: `text` and `video` index rows and columns of a score matrix, which is always
+`[text, video]`; `batch` counts (caption, clip) pairs; `frame`, `height`, `width`, `channel` and
+`token` are what they say; `dim` is the width of the shared embedding space.
+
+Units: a *cosine* lies in [-1, 1]; a *logit* is `scale * cosine` with
+`scale = exp(logit_scale)` in (0, 100]. Biases are in logit units.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+MAX_SCALE = 100.0
+"""The learned logit scale is clamped here, as in CLIP."""
+
+
+class Batch(NamedTuple):
+    """One batch of (caption, clip) pairs, host-local or global.
+
+    Padded rows have `valid = False` and never count. Two rows with equal `video_id` show the same
+    clip: their captions are positives of each other. Padded frames and tokens have mask `False`.
+    """
+
+    video: UInt8[Array, "batch frame height width channel"]
+    frame_mask: Bool[Array, "batch frame"]
+    tokens: Int[Array, "batch token"]
+    token_mask: Bool[Array, "batch token"]
+    video_id: Int[Array, " batch"]
+    valid: Bool[Array, " batch"]
+
+
+class Embeddings(NamedTuple):
+    """Unit-norm float32 embeddings of both sides."""
+
+    text: Float[Array, "text dim"]
+    video: Float[Array, "video dim"]
+
+
+class Biases(NamedTuple):
+    """Additive biases in logit units: `P = exp(scores + text[:, None] + video[None, :])`.
+
+    With `strength = 1` the common constant is free and fixed so that the mean video bias is 0.
+    The Sinkhorn potential of an item is `bias / scale`.
+    """
+
+    text: Float[Array, " text"]
+    video: Float[Array, " video"]
+
+
+class SinkhornReport(NamedTuple):
+    """Evidence that goes with every solution.
+
+    `error`: largest relative deviation of a row or column sum of P from its mass.
+    `iterations`: pairs of updates done. `converged`: whether `error` is below the tolerance asked
+    for (with a fixed count: below 1e-3).
+    """
+
+    error: Float[Array, ""]
+    iterations: Int[Array, ""]
+    converged: Bool[Array, ""]
+
+
+class Relevance(NamedTuple):
+    """Ground truth of a split: text `i` describes video `video_of_text[i]` (many to one)."""
+
+    video_of_text: Int[Array, " text"]
+
+
+class TrainState(NamedTuple):
+    """All that a training step changes; arrays only (model and optimizer are closed over)."""
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: Any
+    rng: jax.Array
