@@ -1,0 +1,132 @@
+"""What every normaliser has in common: bank in, fitted scorer out, scores row by row.
+
+The words are `query` and `gallery`, because every normaliser serves both directions: for text to
+video the queries are texts and the gallery videos, for video to text the reverse. A fitted
+normaliser scores `[query, gallery]`; metrics take `[text, video]`, so video to text is
+
+    metrics.video_to_text(fitted.lazy(video).T, video_of_text)
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from ncl_jax.types import MAX_SCALE
+
+Kind = Literal["inductive", "transductive"]
+
+
+class Bank(NamedTuple):
+    """Training material a normaliser may look at; all embeddings have unit norm.
+
+    `query` [bank, dim]: training queries (captions for text to video, clips for video to text).
+    `item` [bank_item, dim]: training items of the gallery's side; only `dual_*` and `auto` use it.
+    `item_of_query` [bank]: which bank item answers each bank query; only `auto` uses it.
+    """
+
+    query: np.ndarray
+    item: np.ndarray | None = None
+    item_of_query: np.ndarray | None = None
+
+
+class Fitted(Protocol):
+    """A normaliser that has seen its bank and its gallery.
+
+    `kind`: `inductive` scores a query the same whatever the other queries are; `transductive`
+    looks at all queries of one call together. Never report both in one column.
+    """
+
+    kind: Kind
+
+    def score(self, query: np.ndarray) -> np.ndarray:
+        """Scores [query, gallery] of unit-norm queries [query, dim]; higher is better."""
+        ...
+
+    def lazy(self, query: np.ndarray) -> Any:
+        """The same scores, computed a few rows at a time while `metrics` reads them."""
+        ...
+
+
+@dataclass(frozen=True)
+class BiasFitted:
+    """Scores that differ from plain ones by a constant per item: `scale * cosine + bias`.
+
+    `bias` [gallery] is in logit units, so `bias / scale` is the extra coordinate that carries it
+    into any inner-product engine. `evidence` says how good the fit is.
+    """
+
+    gallery: np.ndarray
+    bias: np.ndarray
+    scale: float = MAX_SCALE
+    evidence: dict[str, Any] = field(default_factory=dict)
+    kind: Kind = "inductive"
+
+    def score(self, query: np.ndarray) -> np.ndarray:
+        """Logits plus bias, float32 [query, gallery]."""
+        return np.asarray(self.lazy(query)[:])
+
+    def lazy(self, query: np.ndarray) -> "LazyScores":
+        """`score(query)` as a `LazyScores`."""
+        return LazyScores(query, self.gallery, self.scale, column_bias=self.bias)
+
+
+class LazyScores:
+    """`scale * row @ column.T + row_bias + column_bias` that is computed when rows are read.
+
+    Memory is that of the embeddings plus the rows asked for. Identical columns (repeated
+    captions) are scored once and so tie exactly, whatever the matrix product rounds to.
+
+    Example:
+      >>> LazyScores(np.eye(2), np.eye(2), 10.0, column_bias=[0.0, 1.0])[0:1].tolist()
+      [[10.0, 1.0]]
+    """
+
+    def __init__(
+        self,
+        row: np.ndarray,
+        column: np.ndarray,
+        scale: float = MAX_SCALE,
+        row_bias: Any = 0.0,
+        column_bias: Any = 0.0,
+    ):
+        self.row, self.column = np.asarray(row, np.float32), np.asarray(column, np.float32)
+        self.scale = float(scale)
+        self.row_bias = np.broadcast_to(np.asarray(row_bias, np.float32), len(self.row))
+        self.column_bias = np.broadcast_to(np.asarray(column_bias, np.float32), len(self.column))
+        self.shape = (len(self.row), len(self.column))
+        self._distinct: tuple[np.ndarray, np.ndarray | None] | None = None
+
+    @property
+    def T(self) -> "LazyScores":
+        return LazyScores(self.column, self.row, self.scale, self.column_bias, self.row_bias)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        distinct, place = self._distinct = self._distinct or _distinct(self.column)
+        scores = (self.scale * self.row[rows]) @ distinct.T
+        if place is not None:
+            scores = scores[:, place]
+        scores += self.row_bias[rows, None]
+        scores += self.column_bias
+        return scores
+
+
+def first_of_each(rows: np.ndarray) -> np.ndarray:
+    """Index of the first row that is bit-identical to each row, [row].
+
+    Example:
+      >>> first_of_each(np.array([[1.0], [2.0], [1.0]])).tolist()
+      [0, 1, 0]
+    """
+    rows = np.ascontiguousarray(rows)
+    if rows.size == 0:
+        return np.arange(len(rows))
+    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return first[inverse]
+
+
+def _distinct(column: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Different rows of `column`, and where each row of `column` stands among them."""
+    kept, place = np.unique(first_of_each(column), return_inverse=True)
+    return (column, None) if len(kept) == len(column) else (column[kept], place)
