@@ -1,0 +1,100 @@
+"""Every config key once, with its meaning, unit and allowed values.
+
+A config file states its difference from this one. See README.md in this folder.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The defaults: CLIP ViT-B/32 sizes, 12 frames, NCL."""
+    c = ml_collections.ConfigDict()
+    c.name = "default"  # what the run calls itself in its table and results
+    c.seed = 0  # fixes initial weights and the order of samples
+    c.mapper = "shard_map"  # how the step is mapped over devices: "shard_map" or "pmap"
+
+    c.data = d = ml_collections.ConfigDict()
+    d.builder = "msvd"  # a folder of tfds_builders: "demo" or "msvd"
+    d.manual_dir = "data/manual"  # holds <builder>/ with the files as published
+    d.data_dir = "data/tfds"  # where prepared datasets are kept
+    d.settings = ml_collections.ConfigDict()  # the builder's own fields
+    d.settings.fps = 1.0  # frames stored per second of video
+    d.settings.short_side = 224  # pixels of the shorter side of stored frames
+    d.train_split = "train"  # trained on, and the bank of the normaliser
+    d.validation_split = "val"  # watched during training; "" for none
+    d.test_split = "test"  # reported
+    d.image_size = 224  # pixels, the square the model sees
+    d.max_frames = 12  # frames per clip, evenly spaced
+    d.max_tokens = 32  # tokens per caption, start and end included
+    d.threads = 4  # decoding threads
+
+    c.tokenizer = ml_collections.ConfigDict()
+    c.tokenizer.path = ""  # a tokenizer.json; "" learns byte pairs from the train captions
+    c.tokenizer.vocab_size = 8192  # upper limit of a learned vocabulary
+
+    c.model = m = ml_collections.ConfigDict()
+    m.patch_size = 32  # pixels
+    m.vision = _tower(width=768, layers=12, heads=12)
+    m.text = _tower(width=512, layers=12, heads=8)
+    m.embed_dim = 512  # width of the shared space
+    m.temporal = "meanP"  # frames -> clip: "meanP" or "seqTransf"
+    m.temporal_layers = 4  # blocks of seqTransf
+    m.temporal_heads = 8
+    m.init_scale = 1 / 0.07  # logits per cosine at the start, in (0, 100]; learned from there
+
+    c.loss = ml_collections.ConfigDict()
+    c.loss.name = "ncl"  # "ncl" or "infonce"
+    c.loss.iterations = 4  # Sinkhorn iterations of ncl, video side first and last
+    c.loss.positives = "same_clip"  # captions of one clip are positives; or "diagonal"
+
+    c.optim = o = ml_collections.ConfigDict()
+    o.learning_rate = 1e-4  # peak
+    o.warmup = 0.1  # share of the steps with a rising learning rate
+    o.weight_decay = 0.2  # of matrices; biases, norms and the scale have none
+    o.b1, o.b2, o.eps = 0.9, 0.98, 1e-6  # AdamW
+    o.clip_norm = 1.0  # of the global gradient
+
+    c.train = t = ml_collections.ConfigDict()
+    t.batch_size = 128  # pairs over all devices
+    t.steps = 1000
+    t.log_every = 10  # steps between lines of metrics.jsonl
+    t.validate_every = 200  # steps
+    t.checkpoint_every = 200  # steps; the last one is always kept
+    t.keep_checkpoints = 2
+
+    c.eval = ml_collections.ConfigDict()
+    c.eval.batch_size = 64  # clips or captions embedded at a time
+    c.eval.iterations = 4  # Sinkhorn iterations of the test-time normaliser
+    return c
+
+
+def parse_arg(arg: str, **defaults: bool | int | float | str) -> ml_collections.ConfigDict:
+    """`"loss=infonce,seed=3"` -> typed values, each of the type of its default.
+
+    Example:
+      >>> parse_arg("seed=3", seed=0, loss="ncl").to_dict()
+      {'seed': 3, 'loss': 'ncl'}
+    """
+    values = dict(defaults)
+    for part in filter(None, arg.split(",")):
+        name, equals, text = part.partition("=")
+        if name not in defaults or not equals:
+            known = ", ".join(f"{k}={v}" for k, v in defaults.items())
+            raise ValueError(f"config argument {part!r}: expected some of {known}")
+        values[name] = _typed(name, text, type(defaults[name]))
+    return ml_collections.ConfigDict(values)
+
+
+def _typed(name: str, text: str, kind: type) -> bool | int | float | str:
+    if kind is bool and text in ("True", "False"):
+        return text == "True"
+    try:
+        if kind is bool:
+            raise ValueError
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"config argument {name}: expected {kind.__name__}, got {text!r}") from None
+
+
+def _tower(width: int, layers: int, heads: int) -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict({"width": width, "layers": layers, "heads": heads})

@@ -1,0 +1,87 @@
+"""Train and evaluate: `python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo`."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+from etils import epath
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/demo.py")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; default runs/<config.name>. An old run there goes on."
+)
+
+
+class UserError(Exception):
+    """A wrong input; its one message is all that is printed."""
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parse flags; every mistake is one sentence and exit code 2."""
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise UserError(f"unexpected arguments {' '.join(rest[1:])}: all options start with --")
+        if _CONFIG.value is None:
+            raise UserError("--config is missing, for example --config=configs/demo.py")
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, UserError) as e:
+        stop(_flag_message(e))
+    return rest
+
+
+def main(argv: Sequence[str]) -> None:
+    """One call into `experiment.run`, with user errors told in plain words."""
+    del argv
+    # Imported late: a mistyped flag should not have to wait for JAX.
+    from ncl_jax import experiment, results
+
+    config = _CONFIG.value
+    workdir = epath.Path(_WORKDIR.value or f"runs/{config.name}")
+    try:
+        prepare_workdir(workdir)
+        summary = experiment.run(config, workdir)
+    except (ValueError, OSError, FloatingPointError, UserError) as error:
+        stop(str(error))
+    results.show(summary)
+    print(_whats_next(config.name, workdir))
+
+
+def prepare_workdir(workdir: epath.Path) -> None:
+    """Create the folder and make sure that files can be written there."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".writable-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir}: expected a folder that can be written, got: {error}"
+        ) from error
+
+
+def stop(message: str) -> None:
+    """Print the message and leave with exit code 2."""
+    print(f"ncl_jax: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _flag_message(error: Exception) -> str:
+    if isinstance(error, KeyError | AttributeError):
+        return f"the config has no key {error.args[0]!r}; configs/common.py lists all keys"
+    return str(error).replace("\n", " ")
+
+
+def _whats_next(name: str, workdir: epath.Path) -> str:
+    return (
+        f"results: {workdir}/results.json   checkpoints: {workdir}/checkpoints\n"
+        f"curves:  {workdir}/metrics.jsonl, or: pip install tensorboard && "
+        f"tensorboard --logdir={workdir}/tensorboard\n"
+        f"next:    the baseline, --config=configs/{name}.py:loss=infonce "
+        f"--workdir={workdir}-infonce; or another seed, --config=configs/{name}.py:seed=1"
+    )
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,116 @@
+"""`results.json`, schema 1, and the table a person reads at the end of a run.
+
+Keys of results.json:
+  schema       1
+  run          name, seed, step (of the evaluated weights), seconds (per phase)
+  config       the resolved config, as nested dicts
+  environment  python, platform, packages, devices (count, kind, processes), git
+  data         directory, splits (per split: clips and captions, used and expected, ...)
+  metrics      as returned by `evaluate.evaluate`, plus in_batch_norm_error and, where the
+               dataset names twins, order_pairs
+  files        where checkpoint, metrics, events and tokenizer lie
+"""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from typing import Any
+
+import jax
+from etils import epath
+from rich.console import Console
+from rich.table import Table
+
+SCHEMA = 1
+PACKAGES = (
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "av",
+    "numpy", "tokenizers",
+)
+ROWS = {
+    "plain": "plain",
+    "inductive": "normalised, train bank (inductive)",
+    "transductive": "normalised, test queries (transductive)",
+}
+COLUMNS = {"R@1": ".1f", "R@5": ".1f", "R@10": ".1f", "R@50": ".1f", "MdR": ".1f", "MnR": ".1f",
+           "norm_error_mean": ".3f"}
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and git state, for the record."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "devices": {
+            "count": jax.device_count(),
+            "kind": jax.devices()[0].device_kind,
+            "processes": jax.process_count(),
+        },
+        "git": _git_state(),
+    }
+
+
+def write(workdir: epath.Path, results: dict[str, Any]) -> epath.Path:
+    """Write `results.json` in one step, so that it is whole or absent."""
+    path = workdir / "results.json"
+    draft = workdir / "results.json.partial"
+    draft.write_text(json.dumps({"schema": SCHEMA} | results, indent=2) + "\n")
+    draft.rename(path)
+    return path
+
+
+def show(results: dict[str, Any]) -> None:
+    """Print the tables of a run."""
+    # A fixed width where the output is a file: rich would fall back to 80 columns.
+    console = Console(soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(width=100)
+    measured = results["metrics"]
+    for key, title in (("text_to_video", "text -> video"), ("video_to_text", "video -> text")):
+        table = Table(title=f"{results['run']['name']}, {title}", title_justify="left")
+        table.add_column("scores")
+        for column in COLUMNS:
+            name = "norm. error" if column == "norm_error_mean" else column
+            table.add_column(name, justify="right")
+        for row, label in ROWS.items():
+            cells = [format(measured[key][row][c], form) for c, form in COLUMNS.items()]
+            table.add_row(label, *cells)
+        console.print(table)
+    for line in _remarks(results):
+        console.print(line, highlight=False, markup=False)
+
+
+def _remarks(results: dict[str, Any]) -> list[str]:
+    measured, counts = results["metrics"], results["metrics"]["counts"]
+    error = measured["in_batch_norm_error"]
+    lines = [
+        f"{counts['test']['texts']:,} captions of {counts['test']['videos']:,} clips; bank: "
+        f"{counts['bank']['texts']:,} captions of {counts['bank']['videos']:,} training clips; "
+        f"ties: {measured['rules']['ties']}; video to text: {measured['rules']['video_to_text']}.",
+        "norm. error: mean |summed retrieval probability / fair share - 1|, 0 is fair.",
+        f"in-batch norm. error: {error['plain']:.3f} plain, {error['normalised']:.3f} with the "
+        "batch's own biases.",
+    ]
+    if "order_pairs" in measured:
+        pairs = measured["order_pairs"]
+        lines.append(
+            f"clips that differ only in the order of events: {pairs['accuracy']:.1f} % right "
+            f"(chance 50), {pairs['accuracy_shuffled_frames']:.1f} % with shuffled frames."
+        )
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in results["run"]["seconds"].items())
+    return [*lines, f"time: {seconds}."]
+
+
+def _git_state() -> dict[str, Any]:
+    """Commit and whether files differ from it; empty outside a git checkout."""
+    root = epath.Path(__file__).parent
+    run = ["git", "-C", str(root)]
+    try:
+        commit = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True,
+                                check=True, timeout=10).stdout.strip()
+        changes = subprocess.run([*run, "status", "--porcelain"], capture_output=True, text=True,
+                                 check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": commit, "dirty": bool(changes)}

@@ -1,0 +1,60 @@
+"""Where a run's numbers go: `metrics.jsonl`, TensorBoard event files and a progress bar."""
+
+import json
+import time
+from typing import Any
+
+from etils import epath
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class RunLog:
+    """Writes metrics of one run; use as a context manager.
+
+    Each line of `metrics.jsonl` is {"step", "time" (unix seconds), "prefix/name": number, ...}.
+    """
+
+    def __init__(self, workdir: epath.Path, *, steps: int, done: int, batch_size: int):
+        self._lines = (workdir / "metrics.jsonl").open("a")
+        self._events = SummaryWriter(str(workdir / "tensorboard"), flush_secs=10)
+        self._bar = tqdm(
+            total=steps, initial=done, desc="train", unit="step", mininterval=0.5, smoothing=0.1
+        )
+        self._batch_size = batch_size
+        self._last = (done, time.perf_counter())
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.close()
+        self._lines.close()
+        self._events.close()
+
+    def write(self, step: int, metrics: dict[str, Any], prefix: str) -> None:
+        """Append one line and one event per number (nested dicts become `a/b`)."""
+        flat = _flatten(metrics, prefix)
+        self._lines.write(json.dumps({"step": step, "time": time.time()} | flat) + "\n")
+        self._lines.flush()
+        for name, value in flat.items():
+            self._events.add_scalar(name, value, step)
+
+    def progress(self, step: int, metrics: dict[str, Any] | None) -> None:
+        """Move the bar; with metrics, show the loss and the clips per second since the last."""
+        self._bar.update(step - self._bar.n)
+        if metrics is None:
+            return
+        now, (last_step, last_time) = time.perf_counter(), self._last
+        speed = (step - last_step) * self._batch_size / max(now - last_time, 1e-9)
+        self._last = (step, now)
+        self._bar.set_postfix_str(f"loss {metrics['loss']:.3f}, {speed:.0f} clips/s")
+        self._events.add_scalar("train/clips_per_second", speed, step)
+
+
+def _flatten(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for name, value in metrics.items():
+        path = f"{prefix}/{name}"
+        flat |= _flatten(value, path) if isinstance(value, dict) else {path: float(value)}
+    return flat

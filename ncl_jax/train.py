@@ -1,0 +1,134 @@
+"""The training step and the training loop."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from ncl_jax.checkpoint import Checkpointer
+from ncl_jax.parallel import AXIS, MappedStep, Step
+from ncl_jax.types import Batch, TrainState
+
+Metrics = dict[str, Any]
+
+
+class Towers(NamedTuple):
+    """A model as pure functions of its parameters."""
+
+    encode_text: Callable[..., Float[Array, "text dim"]]  # (params, tokens, token_mask)
+    encode_video: Callable[..., Float[Array, "video dim"]]  # (params, video, frame_mask)
+    scale: Callable[[Any], Float[Array, ""]]  # (params)
+
+
+class Loss(Protocol):
+    """Local pairs -> their losses (a device's gradient is its share) and metrics to log."""
+
+    def __call__(
+        self, text: Array, video: Array, scale: Array, video_id: Array, valid: Array
+    ) -> tuple[Float[Array, " batch"], dict[str, Array]]: ...
+
+
+def init_state(params: Any, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """Step 0 with fresh optimizer moments."""
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key(seed))
+
+
+def make_step(towers: Towers, loss: Loss, optimizer: optax.GradientTransformation) -> Step:
+    """The per-device training step; `parallel.map_step` makes it global.
+
+    Each device computes the losses of its own pairs against everybody's, differentiates their
+    sum over the global count, and the shares of the gradient are added up by one psum.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        count = jax.lax.psum(jnp.sum(batch.valid), AXIS)
+
+        def share(params: Any) -> tuple[Array, dict[str, Array]]:
+            text = towers.encode_text(params, batch.tokens, batch.token_mask)
+            video = towers.encode_video(params, batch.video, batch.frame_mask)
+            scale = towers.scale(params)
+            per_pair, extra = loss(text, video, scale, batch.video_id, batch.valid)
+            return jnp.sum(jnp.where(batch.valid, per_pair, 0.0)) / count, extra
+
+        (local_loss, extra), local_grads = jax.value_and_grad(share, has_aux=True)(state.params)
+        grads = jax.lax.psum(local_grads, AXIS)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = extra | {
+            "loss": jax.lax.psum(local_loss, AXIS),
+            "scale": towers.scale(params),
+            "grad_norm": optax.global_norm(grads),
+        }
+        return TrainState(state.step + 1, params, opt_state, state.rng), metrics
+
+    return step
+
+
+class Log(Protocol):
+    """Where the loop reports to."""
+
+    def progress(self, step: int, metrics: Metrics | None) -> None: ...
+    def write(self, step: int, metrics: Metrics, prefix: str) -> None: ...
+
+
+def fit(
+    state: TrainState,
+    step: MappedStep,
+    batches: Iterator[Batch],
+    *,
+    steps: int,
+    validate: Callable[[TrainState], Metrics],
+    validate_every: int,
+    checkpoint: Callable[[TrainState], None],
+    checkpoint_every: int,
+    log: Log,
+    log_every: int,
+) -> TrainState:
+    """Train until `state.step == steps`.
+
+    Order, each step: validate the old state -> checkpoint it -> next batch -> step -> log. The
+    last state is checkpointed at the end; `batches` must stand at the position of `state`.
+
+    Raises:
+      FloatingPointError: the loss is not finite; the last checkpoint is the one before.
+    """
+    first = int(state.step)
+    for number in range(first, steps):
+        if number > first and number % validate_every == 0:
+            log.write(number, validate(state), prefix="validation")
+        if number > first and number % checkpoint_every == 0:
+            checkpoint(state)
+        state, metrics = step.run(state, step.place(next(batches)))
+        logged = (number + 1) % log_every == 0 or number + 1 == steps
+        read = {k: float(v) for k, v in metrics.items()} if logged else None
+        if read is not None:
+            _check_finite(read, number + 1)
+            log.write(number + 1, read, prefix="train")
+        log.progress(number + 1, read)
+    checkpoint(state)
+    return state
+
+
+def _check_finite(metrics: Metrics, step: int) -> None:
+    if not math.isfinite(metrics["loss"]):
+        raise FloatingPointError(
+            f"the loss is {metrics['loss']} at step {step} (gradient norm "
+            f"{metrics['grad_norm']}): lower optim.learning_rate or look at the input; the last "
+            "checkpoint is kept"
+        )
+
+
+def save_with(checkpointer: Checkpointer, batch_size: int, seed: int, metadata: Metrics) -> Callable[
+    [TrainState], None
+]:
+    """What the loop calls to checkpoint: the data position follows from the step."""
+
+    def save(state: TrainState) -> None:
+        data = {"samples": int(state.step) * batch_size, "seed": seed}
+        checkpointer.save(state, data, metadata)
+
+    return save
