@@ -22,7 +22,7 @@ from ncl_jax.data import pipeline
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.models import clip
 from ncl_jax.run_log import RunLog
-from ncl_jax.types import TrainState
+from ncl_jax.types import Towers, TrainState
 
 CHECKPOINTS, TOKENIZER = "checkpoints", "tokenizer.json"
 LOSSES = ("ncl", "infonce")
@@ -34,7 +34,7 @@ class Parts(NamedTuple):
     directory: str  # of the prepared dataset
     splits: dict[str, pipeline.Split]
     tokenizer: Tokenizer
-    towers: train.Towers
+    towers: Towers
     params: Any  # initial
     optimizer: optax.GradientTransformation
 
@@ -109,7 +109,7 @@ def build_tokenizer(
     return tokenizer
 
 
-def build_model(config: ml_collections.ConfigDict, vocab_size: int) -> tuple[train.Towers, Any]:
+def build_model(config: ml_collections.ConfigDict, vocab_size: int) -> tuple[Towers, Any]:
     """The towers as pure functions, and their initial parameters."""
     model, data = config.model, config.data
     sizes = clip.ClipConfig(
@@ -126,17 +126,8 @@ def build_model(config: ml_collections.ConfigDict, vocab_size: int) -> tuple[tra
         temporal_heads=model.temporal_heads,
         init_scale=model.init_scale,
     )
-    graph, params = nnx.split(clip.VideoClip(sizes, rngs=nnx.Rngs(config.seed)))
-
-    def bind(params: Any) -> clip.VideoClip:
-        return nnx.merge(graph, nnx.State(params))
-
-    towers = train.Towers(
-        encode_text=lambda params, *inputs: bind(params).encode_text(*inputs),
-        encode_video=lambda params, *inputs: bind(params).encode_video(*inputs),
-        scale=lambda params: bind(params).scale(),
-    )
-    return towers, nnx.to_pure_dict(params)
+    clip.check_scale(model.init_scale)
+    return clip.functional(clip.VideoClip(sizes, rngs=nnx.Rngs(config.seed)))
 
 
 def build_loss(config: ml_collections.ConfigDict) -> train.Loss:

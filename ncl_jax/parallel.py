@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -74,8 +75,8 @@ def shard(tree: Any, mesh: Mesh) -> Any:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Host or device arrays -> global arrays present on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """Host or device arrays -> copies present on every device (safe to donate)."""
+    return jax.device_put(jax.tree.map(jnp.copy, tree), NamedSharding(mesh, PartitionSpec()))
 
 
 def _split(rows: np.ndarray, mesh: Mesh) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +11,9 @@ from jaxtyping import Array, Float
 
 from ncl_jax.checkpoint import Checkpointer
 from ncl_jax.parallel import AXIS, MappedStep, Step
-from ncl_jax.types import Batch, TrainState
+from ncl_jax.types import Batch, Towers, TrainState
 
 Metrics = dict[str, Any]
-
-
-class Towers(NamedTuple):
-    """A model as pure functions of its parameters."""
-
-    encode_text: Callable[..., Float[Array, "text dim"]]  # (params, tokens, token_mask)
-    encode_video: Callable[..., Float[Array, "video dim"]]  # (params, video, frame_mask)
-    scale: Callable[[Any], Float[Array, ""]]  # (params)
 
 
 class Loss(Protocol):
@@ -61,7 +53,7 @@ def make_step(towers: Towers, loss: Loss, optimizer: optax.GradientTransformatio
         metrics = extra | {
             "loss": jax.lax.psum(local_loss, AXIS),
             "scale": towers.scale(params),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
         }
         return TrainState(state.step + 1, params, opt_state, state.rng), metrics
 

@@ -8,6 +8,7 @@ Units: a *cosine* lies in [-1, 1]; a *logit* is `scale * cosine` with
 `scale = exp(logit_scale)` in (0, 100]. Biases are in logit units.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -67,6 +68,14 @@ class Relevance(NamedTuple):
     """Ground truth of a split: text `i` describes video `video_of_text[i]` (many to one)."""
 
     video_of_text: Int[Array, " text"]
+
+
+class Towers(NamedTuple):
+    """A model as pure functions of its parameters; embeddings have unit norm."""
+
+    encode_text: Callable[..., Float[Array, "text dim"]]  # (params, tokens, token_mask)
+    encode_video: Callable[..., Float[Array, "video dim"]]  # (params, video, frame_mask)
+    scale: Callable[[Any], Float[Array, ""]]  # (params), logits per cosine
 
 
 class TrainState(NamedTuple):

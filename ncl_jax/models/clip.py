@@ -7,6 +7,7 @@ al. 2021 and `transformers` `CLIPModel`; frame pooling: CLIP4Clip (see `temporal
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from ncl_jax.models.layers import Encoder, PatchEmbedding
 from ncl_jax.models.temporal import TEMPORAL_HEADS, unit_norm
-from ncl_jax.types import MAX_SCALE
+from ncl_jax.types import MAX_SCALE, Towers
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -167,6 +168,21 @@ class VideoClip(nnx.Module):
         images = pixels.reshape(clips * frames, *video.shape[2:])
         features = self.visual_projection(self.vision_model(images))
         return self.temporal(features.reshape(clips, frames, -1), frame_mask)
+
+
+def functional(model: VideoClip) -> tuple[Towers, Any]:
+    """The model as pure functions of its parameters, and its present parameters (a dict)."""
+    graph, params = nnx.split(model)
+
+    def bind(params: Any) -> VideoClip:
+        return nnx.merge(graph, nnx.State(params))
+
+    towers = Towers(
+        encode_text=lambda params, *inputs: bind(params).encode_text(*inputs),
+        encode_video=lambda params, *inputs: bind(params).encode_video(*inputs),
+        scale=lambda params: bind(params).scale(),
+    )
+    return towers, nnx.to_pure_dict(params)
 
 
 def hf_name(path: tuple[str, ...]) -> str:
