@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     m.embed_dim = 512  # width of the shared space
     m.temporal = "meanP"  # frames -> clip: "meanP" or "seqTransf"
     m.temporal_layers = 4  # blocks of seqTransf
-    m.temporal_heads = 8
+    m.temporal_heads = 8  # of seqTransf
     m.init_scale = 1 / 0.07  # logits per cosine at the start, in (0, 100]; learned from there
 
     c.loss = ml_collections.ConfigDict()
@@ -56,11 +56,11 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.train = t = ml_collections.ConfigDict()
     t.batch_size = 128  # pairs over all devices
-    t.steps = 1000
+    t.steps = 1000  # the learning rate decays to 0 over these
     t.log_every = 10  # steps between lines of metrics.jsonl
     t.validate_every = 200  # steps
     t.checkpoint_every = 200  # steps; the last one is always kept
-    t.keep_checkpoints = 2
+    t.keep_checkpoints = 2  # the latest ones
 
     c.eval = ml_collections.ConfigDict()
     c.eval.batch_size = 64  # clips or captions embedded at a time

@@ -90,7 +90,7 @@ def build(config: ml_collections.ConfigDict, directory: str, workdir: epath.Path
     names = filter(None, (data.train_split, data.validation_split, data.test_split))
     splits = {name: pipeline.load_split(directory, name) for name in names}
     tokenizer = build_tokenizer(config, splits[data.train_split], workdir)
-    towers, params = build_model(config, tokenizer.vocab_size)
+    towers, params = build_towers(config, tokenizer.vocab_size)
     return Parts(directory, splits, tokenizer, towers, params, build_optimizer(config))
 
 
@@ -109,7 +109,7 @@ def build_tokenizer(
     return tokenizer
 
 
-def build_model(config: ml_collections.ConfigDict, vocab_size: int) -> tuple[Towers, Any]:
+def build_towers(config: ml_collections.ConfigDict, vocab_size: int) -> tuple[Towers, Any]:
     """The towers as pure functions, and their initial parameters."""
     model, data = config.model, config.data
     sizes = clip.ClipConfig(
@@ -176,6 +176,11 @@ def train_or_resume(
     metadata = {
         "config": config.to_dict(), "tokenizer": parts.tokenizer.to_json(), "version": __version__
     }
+
+    def save(state: TrainState) -> None:
+        samples = int(state.step) * schedule.batch_size
+        checkpointer.save(state, {"samples": samples, "seed": config.seed}, metadata)
+
     step = parallel.map_step(
         train.make_step(parts.towers, build_loss(config), parts.optimizer), mesh, config.mapper
     )
@@ -189,9 +194,7 @@ def train_or_resume(
             steps=schedule.steps,
             validate=build_validation(config, parts),
             validate_every=schedule.validate_every,
-            checkpoint=train.save_with(
-                checkpointer, schedule.batch_size, config.seed, metadata
-            ),
+            checkpoint=save,
             checkpoint_every=schedule.checkpoint_every,
             log=log,
             log_every=schedule.log_every,

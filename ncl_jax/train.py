@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ncl_jax.checkpoint import Checkpointer
 from ncl_jax.parallel import AXIS, MappedStep, Step
 from ncl_jax.types import Batch, Towers, TrainState
 
@@ -112,15 +111,3 @@ def _check_finite(metrics: Metrics, step: int) -> None:
             f"{metrics['grad_norm']}): lower optim.learning_rate or look at the input; the last "
             "checkpoint is kept"
         )
-
-
-def save_with(checkpointer: Checkpointer, batch_size: int, seed: int, metadata: Metrics) -> Callable[
-    [TrainState], None
-]:
-    """What the loop calls to checkpoint: the data position follows from the step."""
-
-    def save(state: TrainState) -> None:
-        data = {"samples": int(state.step) * batch_size, "seed": seed}
-        checkpointer.save(state, data, metadata)
-
-    return save
