@@ -1,0 +1,202 @@
+"""Sinkhorn-Knopp: scores and masses -> biases with evidence.
+
+Finds `a` (text) and `b` (video) so that `P = exp(scores + a[:, None] + b[None, :])` has row sums
+`row_mass` and column sums `col_mass`. The biases are updated in the log domain; the sums come from
+one stored, doubly stabilised kernel, and from exact log-sum-exps should the biases ever move too
+far for it. `solve` is the public face; `iterate` holds the updates and the loop, `kernel` the
+stabilisation, `relax` the over-relaxation, `panels` the reading of matrices in row panels.
+
+Source: Park et al., Normalized Contrastive Learning, EMNLP 2022; Cuturi 2013 for the iteration.
+"""
+
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from ncl_jax.sinkhorn import iterate
+from ncl_jax.sinkhorn import kernel as kernels
+from ncl_jax.sinkhorn.iterate import Masses, Plan
+from ncl_jax.sinkhorn.panels import Stored, split
+from ncl_jax.types import Biases, SinkhornReport
+
+PAPER_ITERATIONS = 4
+PAPER = {"iterations": PAPER_ITERATIONS, "order": "gallery"}
+"""As the public descendants of NCL run it: `solve(..., **PAPER)`."""
+CONVERGED = 1e-3
+"""Error below which a fixed count is reported as converged."""
+_CACHED_ENTRIES = 1 << 19  # 2 MB: a panel is still in cache when it is read a second time
+_MAX_PANELS = 64
+
+Order = Literal["gallery", "text"]
+
+
+def solve(
+    scores: Float[Array, "text video"],
+    row_mass: Float[Array, " text"],
+    col_mass: Float[Array, " video"],
+    *,
+    iterations: int = PAPER_ITERATIONS,
+    order: Order = "gallery",
+    tolerance: float | None = None,
+    relax: bool = False,
+    strength: float = 1.0,
+    start: Float[Array, " video"] | None = None,
+) -> tuple[Biases, SinkhornReport]:
+    """Biases that balance `exp(scores)` to the given row and column masses.
+
+    Updates, K pairs with the video side last:
+
+        b = log c - lse_i(s)  (order "gallery"; b = 0 for "text");
+        K times:  a = log r - lse_j(s + b);   b = log c - lse_i(s + a).
+
+    Args:
+      scores: logits, [text, video], any scale; float32 or float64 (others are cast to float32).
+        Masked entries may hold anything, NaN included.
+      row_mass: mass of each text, >= 0; 0 masks the row (padding).
+      col_mass: mass of each video, >= 0; 0 masks the column. The two totals must be equal.
+      iterations: K >= 0; with a tolerance the most pairs to do.
+      order: which side starts.
+      tolerance: stop once the largest relative error of a row is below it (noticed one pair
+        late, because the error costs no pass of its own). None: exactly `iterations` pairs.
+      relax: safeguarded over-relaxation; needs a tolerance and strength 1.
+      strength: in [0, 1]; each update is multiplied by it (unbalanced Sinkhorn). 1 balances
+        fully, 0 gives zero biases. Below 1 the constant is not free, so it is left as it comes.
+      start: video biases to start from instead of the first update (warm start).
+
+    Returns:
+      `Biases` in logit units (at strength 1 the mean video bias is 0; masked entries are 0) and a
+      `SinkhornReport`. Nothing is differentiated: gradients belong to `losses`.
+
+      A batch in which nothing is live gives zeros. Non-finite live scores cannot be refused under
+      `jit`: there every bias is NaN, `error` is inf and `converged` is False.
+
+    Raises:
+      ValueError: shapes or options that do not fit; and, where the values are known (outside
+        `jit`), non-finite live scores, negative masses, or totals that differ: such a problem has
+        no solution.
+
+    Relations: zero iterations of order "gallery" is inverted softmax; a constant added to a column
+    of `scores` leaves the biased scores as they are at any K, one added to a row at convergence.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> biases, report = solve(jnp.eye(3) * 5, jnp.ones(3), jnp.ones(3))
+      >>> bool(report.converged)
+      True
+    """
+    _check_options(scores, row_mass, col_mass, iterations, order, tolerance, relax, strength, start)
+    dtype = jnp.promote_types(jnp.float32, jnp.asarray(scores).dtype)
+    scores, row_mass, col_mass = (
+        lax.stop_gradient(jnp.asarray(x, dtype)) for x in (scores, row_mass, col_mass)
+    )
+    _check_values(scores, row_mass, col_mass)
+    masses = Masses(jnp.log(row_mass), jnp.log(col_mass))
+    plan = Plan(iterations, tolerance, relax, strength)
+    if start is None and order == "text":
+        start = jnp.zeros_like(col_mass)
+    if start is not None:
+        start = lax.stop_gradient(jnp.where(col_mass > 0, start.astype(dtype), -jnp.inf))
+    return _solve(scores, masses, plan, start)
+
+
+@partial(jax.jit, static_argnames="plan")
+def _solve(
+    scores: Array, masses: Masses, plan: Plan, start: Array | None
+) -> tuple[Biases, SinkhornReport]:
+    panels = _panels(scores, masses.row > -jnp.inf, masses.col > -jnp.inf)
+    return _report(*_iterate(panels, masses, plan, start), masses, plan)
+
+
+def _iterate(
+    scores: Stored, masses: Masses, plan: Plan, start: Array | None
+) -> tuple[iterate.State, Array]:
+    """The last state and `lse_j(s_ij + b_j)`: fast on the kernel, again exactly if untrusted."""
+    a = masses.free_row()
+    any_b = masses.free_col() if start is None else start
+    kernel = kernels.store(scores, a, any_b, columns_first=start is None, axis_name=None)
+    b = iterate.stored_first_columns(kernel, masses, plan, a) if start is None else start
+    state, _ = iterate.run(iterate.stored_pair(kernel, masses, plan), a, b, plan)
+    lse = kernels.row_lse(kernel, state.b)
+
+    def exactly(_: tuple[iterate.State, Array]) -> tuple[iterate.State, Array]:
+        b = iterate.exact_first_columns(scores, masses, plan, a) if start is None else start
+        state, _ = iterate.run(iterate.exact_pair(scores, masses, plan), a, b, plan)
+        _, lse = scores.fold(
+            lambda _, s, a: (None, kernels.exact_row_lse(s, state.b)), None, state.a
+        )
+        return state, lse
+
+    return lax.cond(state.trusted, lambda fast: fast, exactly, (state, lse))
+
+
+def _report(
+    state: iterate.State, lse: Array, masses: Masses, plan: Plan
+) -> tuple[Biases, SinkhornReport]:
+    rows, cols = masses.row > -jnp.inf, masses.col > -jnp.inf
+    error = iterate.row_error(lse, state.a, masses, plan)
+    error = jnp.where(jnp.isnan(error), jnp.inf, error)
+    shift = jnp.sum(jnp.where(cols, state.b, 0.0)) / jnp.maximum(jnp.sum(cols), 1)
+    shift = jnp.where(plan.strength == 1.0, shift, 0.0)
+    text = jnp.where(rows, state.a + shift, 0.0)
+    video = jnp.where(cols, state.b - shift, 0.0)
+    # Bad scores must not look like an answer for the rows that happen to be finite.
+    sound = jnp.all(jnp.isfinite(jnp.where(rows, lse, 0.0)))
+    poison = jnp.where(sound, 0.0, jnp.nan).astype(text.dtype)
+    bound = CONVERGED if plan.tolerance is None else plan.tolerance
+    return Biases(text + poison, video + poison), SinkhornReport(error, state.done, error < bound)
+
+
+def _panels(scores: Array, rows: Array, cols: Array) -> Stored:
+    """Panels small enough to be in cache for the second read; large ones on an accelerator."""
+    n, m = scores.shape
+    height = max(1, _CACHED_ENTRIES // m, -(-n // _MAX_PANELS))
+    if jax.default_backend() != "cpu":
+        height = n
+    clean = jnp.where(rows[:, None] & cols[None, :], scores, 0.0)
+    return split(clean, height)
+
+
+def _check_options(
+    scores, row_mass, col_mass, iterations, order, tolerance, relax, strength, start
+) -> None:
+    shape = jnp.shape(scores)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"scores must be a non-empty [text, video] matrix, got shape {shape}")
+    for name, mass, size in (("row_mass", row_mass, shape[0]), ("col_mass", col_mass, shape[1])):
+        if jnp.shape(mass) != (size,):
+            raise ValueError(f"{name} must have shape ({size},), got {jnp.shape(mass)}")
+    if start is not None and jnp.shape(start) != (shape[1],):
+        raise ValueError(f"start must have one bias per video ({shape[1]},), got {start.shape}")
+    if iterations < 0:
+        raise ValueError(f"iterations must be >= 0, got {iterations}")
+    if order not in ("gallery", "text"):
+        raise ValueError(f"order must be 'gallery' or 'text', got {order!r}")
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance must be > 0 or None, got {tolerance}")
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must lie in [0, 1], got {strength}")
+    if relax and (tolerance is None or strength < 1):
+        raise ValueError("relax needs a tolerance and strength 1: it watches the error fall")
+
+
+def _check_values(scores: Array, row_mass: Array, col_mass: Array) -> None:
+    if any(isinstance(x, jax.core.Tracer) for x in (scores, row_mass, col_mass)):
+        return
+    rows, cols = np.asarray(row_mass), np.asarray(col_mass)
+    for name, mass in (("row_mass", rows), ("col_mass", cols)):
+        if not (np.isfinite(mass).all() and (mass >= 0).all()):
+            raise ValueError(f"{name} must be finite and >= 0")
+    if not np.isclose(rows.sum(), cols.sum(), rtol=1e-4):
+        raise ValueError(
+            f"row_mass adds up to {rows.sum():g} and col_mass to {cols.sum():g}; they must be "
+            "equal, or no biases balance both. For N texts and M videos use 1 and N/M."
+        )
+    finite = np.isfinite(np.asarray(scores)) | ~((rows > 0)[:, None] & (cols > 0)[None, :])
+    if not finite.all():
+        i, j = np.argwhere(~finite)[0]
+        raise ValueError(f"{(~finite).sum()} scores are not finite, the first at [{i}, {j}]")

@@ -1,0 +1,201 @@
+"""Sinkhorn updates as folds over a kernel, and the loop around them.
+
+Masses and biases are logarithms here, -inf where masked, so that masks need no arrays of their
+own. Over devices, rows are local and everything per column is replicated.
+"""
+
+from typing import Any, Callable, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from ncl_jax.sinkhorn import kernel as kernels
+from ncl_jax.sinkhorn.kernel import Kernel
+from ncl_jax.sinkhorn.panels import Panels
+from ncl_jax.sinkhorn.relax import Pace, accelerate, start_pace
+
+
+class Masses(NamedTuple):
+    """Log masses of the local rows and of all columns."""
+
+    row: Float[Array, " row"]
+    col: Float[Array, " col"]
+
+    def free_row(self) -> Float[Array, " row"]:
+        """Zero biases of the rows, -inf where masked."""
+        return jnp.where(self.row == -jnp.inf, self.row, jnp.zeros_like(self.row))
+
+    def free_col(self) -> Float[Array, " col"]:
+        """Zero biases of the columns, -inf where masked."""
+        return jnp.where(self.col == -jnp.inf, self.col, jnp.zeros_like(self.col))
+
+
+class Plan(NamedTuple):
+    """How to iterate (static). `iterations` is the count, or the limit under a tolerance."""
+
+    iterations: int
+    tolerance: float | None = None
+    relax: bool = False
+    strength: float = 1.0
+    axis_name: str | None = None
+
+
+class State(NamedTuple):
+    """Biases, pairs done, the row error before the last pair, trust in it, and the pace."""
+
+    a: Float[Array, " row"]
+    b: Float[Array, " col"]
+    done: Int[Array, ""]
+    error: Float[Array, ""]
+    trusted: Bool[Array, ""]
+    pace: Pace
+
+
+Update = Callable[[Array, Array, Array], tuple[Array, Array, Array, Bool[Array, ""]]]
+"""`(a, b, omega) -> (a, b, change, trusted)`: one pair of updates, rows then columns.
+
+`change` is the largest relative error of a row (or, relaxed, column) that the pair corrected.
+"""
+
+
+def stored_pair(kernel: Kernel, masses: Masses, plan: Plan) -> Update:
+    """A pair of updates on the stored kernel: two matrix-vector products, no exponentials."""
+
+    def update(a: Array, b: Array, omega: Array) -> tuple[Array, Array, Array, Array]:
+        v = kernels.weight(b, kernel.col)
+
+        def step(total: Array, e: Array, log_r: Array, row: Array, a: Array) -> Any:
+            own = e @ v
+            plain = plan.strength * (log_r - kernels.log_sum(own, row))
+            new = _move(a, plain, omega, plan.relax)
+            return total + kernels.weight(new, row) @ e, (own, plain, new)
+
+        total, (own, plain, new_a) = kernel.fold(
+            step, jnp.zeros_like(b), masses.row, kernel.row, a
+        )
+        total = _psum(total, plan.axis_name)
+        new_b, change = _finish(a, b, plain, kernels.log_sum(total, kernel.col), omega, masses, plan)
+        ok = kernels.trusted(b, kernel.col, own, masses.row) & kernels.trusted(
+            new_a, kernel.row, total, masses.col
+        )
+        return new_a, new_b, change, ok
+
+    return update
+
+
+def exact_pair(scores: Panels, masses: Masses, plan: Plan) -> Update:
+    """A pair of updates in the log domain, each sum with its own maximum: always finite."""
+
+    def update(a: Array, b: Array, omega: Array) -> tuple[Array, Array, Array, Array]:
+        def step(running: Any, s: Array, log_r: Array, a: Array) -> Any:
+            plain = plan.strength * (log_r - kernels.exact_row_lse(s, b))
+            new = _move(a, plain, omega, plan.relax)
+            return kernels.add_to_col_lse(running, s, new), (plain, new)
+
+        running, (plain, new_a) = scores.fold(step, kernels.start_col_lse(b), masses.row, a)
+        reference = None if plan.relax or plan.strength < 1 else b
+        lse = kernels.finish_col_lse(running, plan.axis_name, reference)
+        new_b, change = _finish(a, b, plain, lse, omega, masses, plan)
+        return new_a, new_b, change, jnp.asarray(True)
+
+    return update
+
+
+def exact_first_columns(scores: Panels, masses: Masses, plan: Plan, a: Array) -> Array:
+    """The column update from row biases `a`, in the log domain."""
+    running, _ = scores.fold(
+        lambda c, s, a: (kernels.add_to_col_lse(c, s, a), None), kernels.start_col_lse(masses.col), a
+    )
+    lse = kernels.finish_col_lse(running, plan.axis_name)
+    return _masked(plan.strength * (masses.col - lse), masses.col)
+
+
+def stored_first_columns(kernel: Kernel, masses: Masses, plan: Plan, a: Array) -> Array:
+    """The column update from row biases `a`, on the stored kernel."""
+    lse = kernels.col_lse(kernel, a, plan.axis_name)
+    return _masked(plan.strength * (masses.col - lse), masses.col)
+
+
+def run(update: Update, a: Array, b: Array, plan: Plan) -> tuple[State, tuple[Array, Array]]:
+    """Iterates from (a, b). Returns the last state and, for a fixed count, every (a, b) reached.
+
+    A fixed count is a `fori_loop` that keeps the two bias vectors of each pair; a tolerance is a
+    `while_loop`, ended by one plain pair where over-relaxed so that columns are exact.
+    """
+    one = jnp.ones((), b.dtype)
+    state = State(a, b, jnp.zeros((), jnp.int32), one * jnp.inf, jnp.asarray(True), start_pace(one))
+
+    def advance(state: State, pace: Pace) -> State:
+        a, b, change, ok = update(state.a, state.b, pace.omega)
+        return State(a, b, state.done + 1, change, state.trusted & ok, pace)
+
+    if plan.iterations == 0:
+        return state, (a[None][:0], b[None][:0])
+    if plan.tolerance is None:
+
+        def keep(k: Array, carry: tuple[State, tuple[Array, Array]]) -> Any:
+            state, (all_a, all_b) = carry
+            state = advance(state, state.pace)
+            return state, (all_a.at[k].set(state.a), all_b.at[k].set(state.b))
+
+        reached = tuple(jnp.zeros((plan.iterations, *x.shape), x.dtype) for x in (a, b))
+        return lax.fori_loop(0, plan.iterations, keep, (state, reached))
+
+    limit = plan.iterations - 1 if plan.relax else plan.iterations
+
+    def unfinished(state: State) -> Bool[Array, ""]:
+        return (state.error > plan.tolerance) & (state.done < limit)
+
+    def body(state: State) -> State:
+        state = advance(state, state.pace)
+        return state._replace(pace=accelerate(state.pace, state.error)) if plan.relax else state
+
+    state = lax.while_loop(unfinished, body, state)
+    if plan.relax:
+        state = advance(state, start_pace(one))
+    return state, (state.a[None], state.b[None])
+
+
+def row_error(lse: Array, a: Array, masses: Masses, plan: Plan) -> Float[Array, ""]:
+    """Largest relative deviation of a row from its mass, given `lse_j(s_ij + b_j)`.
+
+    Below strength 1, from what the strength asks for instead of the mass.
+    """
+    plain = plan.strength * (masses.row - lse)
+    return _pmax(_deviation(a, plain, masses.row), plan.axis_name)
+
+
+def _finish(
+    a: Array, b: Array, plain: Array, lse: Array, omega: Array, masses: Masses, plan: Plan
+) -> tuple[Array, Array]:
+    target = _masked(plan.strength * (masses.col - lse), masses.col)
+    new = _masked(_move(b, target, omega, plan.relax), masses.col)
+    if plan.tolerance is None:
+        return new, jnp.zeros((), b.dtype)
+    change = _pmax(_deviation(a, plain, masses.row), plan.axis_name)
+    if plan.relax:  # a plain pair leaves the columns exact, a relaxed one does not
+        change = jnp.maximum(change, _deviation(b, target, masses.col) * (omega != 1))
+    return new, change
+
+
+def _move(old: Array, plain: Array, omega: Array, relax: bool) -> Array:
+    return jnp.where(plain == -jnp.inf, plain, old + omega * (plain - old)) if relax else plain
+
+
+def _masked(bias: Array, log_mass: Array) -> Array:
+    return jnp.where(log_mass == -jnp.inf, -jnp.inf, bias)
+
+
+def _deviation(old: Array, plain: Array, log_mass: Array) -> Float[Array, ""]:
+    live = log_mass > -jnp.inf
+    off = jnp.abs(jnp.expm1(jnp.where(live, old - plain, 0.0)))
+    return jnp.max(off, initial=0.0)
+
+
+def _psum(x: Array, axis_name: str | None) -> Array:
+    return x if axis_name is None else lax.psum(x, axis_name)
+
+
+def _pmax(x: Array, axis_name: str | None) -> Array:
+    return x if axis_name is None else lax.pmax(x, axis_name)

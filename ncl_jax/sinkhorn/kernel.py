@@ -1,0 +1,182 @@
+"""The stabilised kernel `E = exp(scores + row[:, None] + col[None, :])` and exact log-domain sums.
+
+`E` is stored once and every Sinkhorn update is a matrix-vector product with it. Both shifts are
+maxima, so that each row and each column of `E` holds a 1 and nothing exceeds it: sums over it can
+neither overflow nor vanish at any scale, unlike with the usual shift by row, where a column e^-88
+below every row's maximum is all zeros. As the biases move away from the shifts, the entries that
+were flushed to zero gain weight; `trusted` says when they no longer may be neglected.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from ncl_jax.sinkhorn.panels import Panels, Step, Stored
+
+_TRUST = 30.0  # logits; entries below e^-87 then weigh less than e^-27 of any sum
+
+
+class Kernel(NamedTuple):
+    """`exp(scores + row + col)`: stored, or recomputed when `panels` are `Tiled` scores.
+
+    Masked rows and columns have a shift of -inf and are zero in E.
+    """
+
+    panels: Panels
+    row: Float[Array, " row"]
+    col: Float[Array, " col"]
+
+    def fold(self, step: Step, init: Any, *rows: Array) -> tuple[Any, Any]:
+        """Fold over panels of E; see `Stored.fold`."""
+        if isinstance(self.panels, Stored):
+            return self.panels.fold(step, init, *rows)
+
+        def exponentiate(carry: Any, scores: Array, row: Array, *rest: Array) -> tuple[Any, Any]:
+            return step(carry, jnp.exp(scores + row[:, None] + self.col), *rest)
+
+        return self.panels.fold(exponentiate, init, self.row, *rows)
+
+
+def store(
+    scores: Stored,
+    a: Float[Array, " row"],
+    b: Float[Array, " col"],
+    *,
+    columns_first: bool,
+    axis_name: str | None,
+) -> Kernel:
+    """The kernel stabilised around the biases `a`, `b` (-inf masks); the scores are consumed.
+
+    `columns_first` when the next update is that of the columns: it bounds that update's sums
+    between 1 and the number of rows, and every later one too.
+    """
+    live_row, live_col = a > -jnp.inf, b > -jnp.inf
+    if columns_first:
+        top = _or_zero(_col_max(scores, a, axis_name))
+        side = _or_zero(_row_max(scores, a, jnp.where(live_col, -top, -jnp.inf)))
+        row, col = a - side, -top
+    else:
+        side = _or_zero(_row_max(scores, jnp.zeros_like(a), b))
+        top = _or_zero(_col_max(scores, jnp.where(live_row, -side, -jnp.inf), axis_name, b))
+        row, col = -side, b - top
+    return exponential(scores, jnp.where(live_row, row, -jnp.inf), jnp.where(live_col, col, -jnp.inf))
+
+
+def exponential(scores: Panels, row: Float[Array, " row"], col: Float[Array, " col"]) -> Kernel:
+    """The stored kernel with the given shifts; -inf masks."""
+
+    def step(_: None, s: Array, row: Array) -> tuple[None, Array]:
+        return None, jnp.exp(s + row[:, None] + col)
+
+    if isinstance(scores, Stored):
+        tops = [0]
+        for part in scores.parts:
+            tops.append(tops[-1] + part.shape[0])
+        parts = tuple(
+            step(None, p, row[i:j])[1]
+            for p, i, j in zip(scores.parts, tops[:-1], tops[1:], strict=True)
+        )
+    else:
+        parts = (scores.fold(step, None, row)[1],)
+    return Kernel(Stored(parts), row, col)
+
+
+def row_lse(kernel: Kernel, b: Float[Array, " col"]) -> Float[Array, " row"]:
+    """`logsumexp_j(s_ij + b_j)` from the kernel."""
+    v = weight(b, kernel.col)
+    _, total = kernel.fold(lambda _, e, __: (None, e @ v), None, kernel.row)
+    return log_sum(total, kernel.row)
+
+
+def col_lse(kernel: Kernel, a: Float[Array, " row"], axis_name: str | None) -> Array:
+    """`logsumexp_i(s_ij + a_i)` from the kernel, over all devices."""
+    total, _ = kernel.fold(
+        lambda c, e, u: (c + u @ e, None), jnp.zeros_like(kernel.col), weight(a, kernel.row)
+    )
+    return log_sum(_psum(total, axis_name), kernel.col)
+
+
+def weight(bias: Array, shift: Array) -> Array:
+    """What a bias weighs on E: `exp(bias - shift)`, 0 where masked."""
+    return jnp.where(bias == -jnp.inf, 0.0, jnp.exp(bias - shift))
+
+
+def log_sum(total: Array, shift: Array) -> Array:
+    """A sum over E as a log-sum-exp of scores: the shift taken out, -inf where masked."""
+    return jnp.where(shift == -jnp.inf, -jnp.inf, jnp.log(total) - shift)
+
+
+def exact_row_lse(s: Float[Array, "row col"], b: Float[Array, " col"]) -> Float[Array, " row"]:
+    """`logsumexp_j(s_ij + b_j)` of a panel of scores, with its own maximum."""
+    shifted = s + b
+    top = _or_zero(jnp.max(shifted, axis=1))
+    return top + jnp.log(jnp.sum(jnp.exp(shifted - top[:, None]), axis=1))
+
+
+def add_to_col_lse(
+    running: tuple[Array, Array], s: Float[Array, "row col"], a: Float[Array, " row"]
+) -> tuple[Array, Array]:
+    """Adds a panel to a running (maximum, sum of exponentials above it) per column."""
+    top, total = running
+    shifted = s + a[:, None]
+    new = jnp.maximum(top, jnp.max(shifted, axis=0))
+    safe = _or_zero(new)
+    # A product with ones: XLA:CPU reduces columns many times slower than it multiplies.
+    added = jnp.ones_like(a) @ jnp.exp(shifted - safe)
+    return new, total * jnp.exp(top - safe) + added
+
+
+def finish_col_lse(
+    running: tuple[Array, Array], axis_name: str | None, reference: Array | None = None
+) -> Array:
+    """The column log-sum-exp over all devices from each one's running pair.
+
+    With the biases `reference` of a preceding column update, after which no column of a
+    row-normalised plan can vanish or exceed the total mass, one psum does; else a pmax precedes it.
+    """
+    top, total = running
+    if axis_name is not None:
+        new = lax.pmax(top, axis_name) if reference is None else -reference
+        total = lax.psum(total * jnp.exp(top - _or_zero(new)), axis_name)
+        top = new
+    return _or_zero(top) + jnp.log(total)
+
+
+def start_col_lse(like: Float[Array, " col"]) -> tuple[Array, Array]:
+    """The empty running pair of `add_to_col_lse`."""
+    return jnp.full_like(like, -jnp.inf), jnp.zeros_like(like)
+
+
+def trusted(bias: Array, shift: Array, total: Array, log_mass: Array) -> Bool[Array, ""]:
+    """Whether the sums `total`, weighted by `bias` over `shift`, left out nothing that counts.
+
+    `log_mass` masks the sums. NaN is never trusted.
+    """
+    heaviest = jnp.max(jnp.where(bias == -jnp.inf, -jnp.inf, bias - shift), initial=-jnp.inf)
+    smallest = jnp.min(jnp.where(log_mass == -jnp.inf, jnp.inf, total), initial=jnp.inf)
+    return (heaviest < _TRUST) & (smallest > math.exp(-_TRUST))
+
+
+def _row_max(scores: Stored, a: Array, b: Array) -> Array:
+    return scores.fold(lambda _, s, a: (None, jnp.max(s + a[:, None] + b, axis=1)), None, a)[1]
+
+
+def _col_max(scores: Stored, a: Array, axis_name: str | None, b: Array | float = 0.0) -> Array:
+    def step(top: Array, s: Array, a: Array) -> tuple[Array, None]:
+        return jnp.maximum(top, jnp.max(s + a[:, None] + b, axis=0)), None
+
+    cols = scores.parts[0].shape[1]
+    top, _ = scores.fold(step, jnp.full(cols, -jnp.inf, a.dtype), a)
+    return top if axis_name is None else lax.pmax(top, axis_name)
+
+
+def _or_zero(x: Array) -> Array:
+    """Replaces the -inf of masked entries; NaN stays."""
+    return jnp.where(x == -jnp.inf, 0.0, x)
+
+
+def _psum(x: Array, axis_name: str | None) -> Array:
+    return x if axis_name is None else lax.psum(x, axis_name)
