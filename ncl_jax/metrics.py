@@ -79,7 +79,8 @@ def video_to_text(
       rule: `"group_max"` (CLIP4Clip): candidates are the clips' caption groups, a group scores as
         its best caption. `"best_caption"` (CE, MMT): candidates are all captions, the rank is
         that of the best own caption; own captions of equal score count as ties of it, as there.
-      video_of_text, tie_rule: see `text_to_video`.
+      video_of_text: as in `text_to_video`.
+      tie_rule: see `summarize`.
 
     Returns, Raises: as `text_to_video`.
 
@@ -137,7 +138,8 @@ def summarize(ranks: Ranks, tie_rule: TieRule = "average") -> dict[str, float]:
         rank = above + share * tied + 1.0
     else:
         raise ValueError(f"tie rule must be one of {TIE_RULES}, got {tie_rule!r}")
-    recalls = {f"R@{k}": 100 * np.count_nonzero(rank <= k) / rank.size for k in RECALLS}
+    hits = {k: int(np.count_nonzero(rank <= k)) for k in RECALLS}
+    recalls = {f"R@{k}": 100 * hit / rank.size for k, hit in hits.items()}
     return recalls | {"MdR": float(np.median(rank)), "MnR": float(np.mean(rank))}
 
 
@@ -187,7 +189,8 @@ def normalization_error(
 
     Args:
       scores: [text, video] in logit units.
-      row_mass, col_mass: [text], [video], positive, equal totals (usually ones and N/M).
+      row_mass: [text], positive, usually ones.
+      col_mass: [video], positive, same total: N/M each, or captions per clip.
 
     Returns:
       `video_mean`, `video_max`, `text_mean`, `text_max`; 0.16 is 16 %.
@@ -302,7 +305,7 @@ def _checked_answer(scores: Scores, video_of_text: ArrayLike) -> np.ndarray:
             f"expected scores [text, video] and video_of_text [text], got shapes "
             f"{tuple(scores.shape)} and {answer.shape}; is the matrix transposed?"
         )
-    if answer.size and not (0 <= answer.min() and answer.max() < scores.shape[1]):
+    if answer.size and not (answer.min() >= 0 and answer.max() < scores.shape[1]):
         raise ValueError(
             f"video_of_text must lie in [0, {scores.shape[1]}), got values from "
             f"{answer.min()} to {answer.max()}"

@@ -7,11 +7,13 @@ normaliser scores `[query, gallery]`; metrics take `[text, video]`, so video to 
     metrics.video_to_text(fitted.lazy(video).T, video_of_text)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from ncl_jax import metrics
 from ncl_jax.types import MAX_SCALE
 
 Kind = Literal["inductive", "transductive"]
@@ -21,13 +23,15 @@ class Bank(NamedTuple):
     """Training material a normaliser may look at; all embeddings have unit norm.
 
     `query` [bank, dim]: training queries (captions for text to video, clips for video to text).
-    `item` [bank_item, dim]: training items of the gallery's side; only `dual_*` and `auto` use it.
-    `item_of_query` [bank]: which bank item answers each bank query; only `auto` uses it.
+    `item` [bank_item, dim]: training items of the gallery's side; `dual_*` and `auto` use it.
+    `query_id` [bank], `item_id` [bank_item]: equal ids belong together (a clip and its captions).
+    Without ids, query `i` and item `i` are a pair. Only `auto` looks at them.
     """
 
     query: np.ndarray
     item: np.ndarray | None = None
-    item_of_query: np.ndarray | None = None
+    query_id: np.ndarray | None = None
+    item_id: np.ndarray | None = None
 
 
 class Fitted(Protocol):
@@ -111,6 +115,42 @@ class LazyScores:
         return scores
 
 
+@dataclass(frozen=True)
+class LazyRows:
+    """Scores whose rows come from a function of the queries; the bias-free kin of `LazyScores`."""
+
+    row: np.ndarray
+    columns: int
+    rows: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.row), self.columns
+
+    @property
+    def T(self) -> "TurnedRows":
+        return TurnedRows(self)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.rows(self.row[rows])
+
+
+@dataclass(frozen=True)
+class TurnedRows:
+    """The transpose of `LazyRows`. Its rows need every query, so each slice costs a full pass."""
+
+    T: LazyRows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.T.shape[::-1]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        size = max(1, metrics.BLOCK // max(1, self.T.columns))
+        parts = range(0, len(self.T.row), size)
+        return np.concatenate([self.T[s : s + size][:, rows] for s in parts]).T
+
+
 def first_of_each(rows: np.ndarray) -> np.ndarray:
     """Index of the first row that is bit-identical to each row, [row].
 
@@ -130,3 +170,19 @@ def _distinct(column: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Different rows of `column`, and where each row of `column` stands among them."""
     kept, place = np.unique(first_of_each(column), return_inverse=True)
     return (column, None) if len(kept) == len(column) else (column[kept], place)
+
+
+def checked(rows: np.ndarray, what: str, dim: int | None = None) -> np.ndarray:
+    """`rows` as float32 [row, dim], or a sentence that says what is wrong with them.
+
+    Raises:
+      ValueError: not a matrix, empty, of another width than `dim`, or not finite.
+    """
+    rows = np.asarray(rows, np.float32)
+    if rows.ndim != 2 or not rows.size:
+        raise ValueError(f"{what} must be a non-empty matrix [row, dim], got shape {rows.shape}")
+    if dim is not None and rows.shape[1] != dim:
+        raise ValueError(f"{what} must have width {dim} like the gallery, got {rows.shape[1]}")
+    if not np.isfinite(rows).all():
+        raise ValueError(f"{what} must be finite, got NaN or infinity; drop or repair these rows")
+    return rows

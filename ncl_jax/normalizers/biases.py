@@ -1,25 +1,30 @@
-"""Normalisers that are one bias per gallery item: free at query time, foldable into an index."""
+"""Normalisers that are one bias per gallery item: free at query time, foldable into an index.
+
+In the formulas `s` is the cosine of query q (test), q' (bank) or g' (bank item) with gallery
+item j, `lse` is log-sum-exp. All are inductive: no test query is seen at the fit.
+"""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 
-from ncl_jax import sinkhorn
-from ncl_jax.normalizers.base import Bank, BiasFitted, Kind, first_of_each
+from ncl_jax import metrics, sinkhorn
+from ncl_jax.normalizers.base import Bank, BiasFitted, Kind, checked, first_of_each
 from ncl_jax.scores import logits
-from ncl_jax.types import MAX_SCALE
+from ncl_jax.types import MAX_SCALE, Biases, SinkhornReport
 
 
 @dataclass(frozen=True)
 class Plain:
-    """No normalisation: `scale * cosine`. Needs no bank."""
+    """No normalisation: `scale * s`. Needs no bank."""
 
     scale: float = MAX_SCALE
     kind: ClassVar[Kind] = "inductive"
 
     def fit(self, bank: Bank | None, gallery: np.ndarray) -> BiasFitted:
+        gallery = checked(gallery, "gallery")
         return BiasFitted(gallery, np.zeros(len(gallery), np.float32), self.scale)
 
 
@@ -27,36 +32,170 @@ class Plain:
 class Ncl:
     """Sinkhorn biases of the bank's queries against the gallery; the bank's own are dropped.
 
-    `score = scale * cosine + b`, where b balances `exp(scale * cosine(bank, gallery) + a + b)` to
-    one unit of mass per bank query and an equal share per item; mean bias 0.
+    `score = scale * s + b`, where b balances `exp(scale * s(bank, gallery) + a + b)` to one unit
+    of mass per bank query and an equal share per item; mean bias 0 at strength 1.
 
     Args:
       scale: logits per cosine, > 0 (the model's `exp(logit_scale)`; 100 if it is not known).
       iterations: pairs of updates after the first item update; 4 as in the paper's descendants.
+      strength: in [0, 1]; each Sinkhorn update is multiplied by it (unbalanced transport).
 
-    Relations: 0 iterations rank as `InvertedSoftmax` at `beta = scale`.
-    Source: Park et al., EMNLP 2022.
+    Relations: 0 iterations rank as `InvertedSoftmax(beta=scale)`; strength 0 ranks as `Plain`.
+    Source: Park et al., EMNLP 2022; the iteration from public code that credits its authors.
     """
 
     scale: float = MAX_SCALE
     iterations: int = sinkhorn.PAPER_ITERATIONS
+    strength: float = 1.0
     kind: ClassVar[Kind] = "inductive"
 
     def fit(self, bank: Bank, gallery: np.ndarray) -> BiasFitted:
-        scores = logits(jnp.asarray(bank.query), jnp.asarray(gallery), self.scale)
-        queries, items = scores.shape
-        biases, report = sinkhorn.solve(
-            scores,
-            jnp.ones(queries),
-            jnp.full(items, queries / items),
-            iterations=self.iterations,
-        )
+        gallery = checked(gallery, "gallery")
+        query = checked(bank.query, "bank queries", gallery.shape[1])
+        biases, report = self.balance(query, gallery)
         bias = np.asarray(biases.video)[first_of_each(gallery)]  # equal items tie exactly
         evidence = {
             "error": float(report.error),
             "iterations": int(report.iterations),
             "converged": bool(report.converged),
-            "bank": queries,
+            "bank": len(query),
             "mass": "uniform",
         }
         return BiasFitted(gallery, bias, self.scale, evidence)
+
+    def balance(self, query: np.ndarray, gallery: np.ndarray) -> tuple[Biases, SinkhornReport]:
+        """Biases of the bank queries (`text`) and of the gallery items (`video`), and evidence."""
+        queries, items = len(query), len(gallery)
+        biases, report = sinkhorn.solve(
+            logits(jnp.asarray(query), jnp.asarray(gallery), self.scale),
+            jnp.ones(queries),
+            jnp.full(items, queries / items),
+            iterations=self.iterations,
+            strength=self.strength,
+        )
+        return biases, report
+
+
+class _PerItem:
+    """Normalisers whose bias of an item depends on that item alone: fitted a few items a time."""
+
+    kind: ClassVar[Kind] = "inductive"
+
+    @property
+    def logits_per_cosine(self) -> float:
+        raise NotImplementedError
+
+    def fit(self, bank: Bank, gallery: np.ndarray) -> BiasFitted:
+        gallery = checked(gallery, "gallery")
+        bias = per_item(self.bias, bank.query, gallery, "bank queries")
+        return BiasFitted(gallery, bias, self.logits_per_cosine, {"bank": len(bank.query)})
+
+    def bias(self, cosine: np.ndarray) -> np.ndarray:
+        """Biases [item] in logit units from the cosines [item, bank]."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class InvertedSoftmax(_PerItem):
+    """`log[exp(beta s_qj) / sum_q' exp(beta s_q'j)] = beta s_qj - lse_q'(beta s_q'j)`.
+
+    Args:
+      beta: logits per cosine, > 0. Default 20 as in the QB-Norm code (10 and 30 are used too).
+
+    Source: Smith et al. 2017, in the form of `ioanacroi/qb-norm` and `fastText_multilingual`.
+    """
+
+    beta: float = 20.0
+
+    @property
+    def logits_per_cosine(self) -> float:
+        return self.beta
+
+    def bias(self, cosine: np.ndarray) -> np.ndarray:
+        logit = self.beta * cosine
+        top = logit.max(axis=1, keepdims=True)
+        return -(top[:, 0] + np.log(np.exp(logit - top).sum(axis=1, dtype=np.float64)))
+
+
+@dataclass(frozen=True)
+class Csls(_PerItem):
+    """`2 s_qj - r_j`, with r_j the mean of item j's `k` largest cosines in the bank.
+
+    The full formula also subtracts the query's own neighbourhood mean. That is one constant per
+    query and cannot change its ranking, so it is left out.
+
+    Source: `facebookresearch/MUSE`, `src/evaluation/word_translation.py` (k = 10).
+    """
+
+    k: int = 10
+    logits_per_cosine: ClassVar[float] = 2.0
+
+    def bias(self, cosine: np.ndarray) -> np.ndarray:
+        return -mean_of_largest(cosine, self.k)
+
+
+@dataclass(frozen=True)
+class Nnn(_PerItem):
+    """Nearest-neighbour normalisation: `s_qj - alpha * r_j`, r_j as in `Csls`.
+
+    Source: `multimodal-interpretability/nnn`; its README uses k = 128, alpha = 0.75.
+    Relations: `alpha = 0.5` ranks as `Csls` with the same k.
+    """
+
+    k: int = 128
+    alpha: float = 0.75
+    logits_per_cosine: ClassVar[float] = 1.0
+
+    def bias(self, cosine: np.ndarray) -> np.ndarray:
+        return -self.alpha * mean_of_largest(cosine, self.k)
+
+
+@dataclass(frozen=True)
+class DualIs:
+    """DBNorm's Dual-IS: inverted softmax over the query bank times one over a gallery bank.
+
+    `(beta + item_beta) s_qj - lse_q'(beta s_q'j) - lse_g'(item_beta s_g'j)`, with g' the bank's
+    items (training videos against test videos).
+
+    Args:
+      beta, item_beta: logits per cosine; 100/1.99 and 300, the public 1/1.99 and 3 on 100-fold
+        logits.
+
+    Source: `yimuwangcs/Better_Cross_Modal_Retrieval`, `DBNorm/dbnorm.py`. The function there
+    normalises the gallery-bank matrix in place of the test matrix; the test matrix is meant.
+    """
+
+    beta: float = 100 / 1.99
+    item_beta: float = 300.0
+    kind: ClassVar[Kind] = "inductive"
+
+    def fit(self, bank: Bank, gallery: np.ndarray) -> BiasFitted:
+        gallery = checked(gallery, "gallery")
+        by_query = per_item(InvertedSoftmax(self.beta).bias, bank.query, gallery, "bank queries")
+        by_item = per_item(
+            InvertedSoftmax(self.item_beta).bias, items_of(bank), gallery, "bank items"
+        )
+        return BiasFitted(gallery, by_query + by_item, self.beta + self.item_beta)
+
+
+def items_of(bank: Bank) -> np.ndarray:
+    """The bank's items, or a sentence for the caller who forgot them."""
+    if bank.item is None:
+        raise ValueError(
+            "this normaliser needs training items beside training queries; give Bank(item=...)"
+        )
+    return bank.item
+
+
+def mean_of_largest(cosine: np.ndarray, k: int) -> np.ndarray:
+    """Mean of the `k` largest values of each row (of all, where there are fewer)."""
+    k = min(k, cosine.shape[1])
+    return np.partition(cosine, -k, axis=1)[:, -k:].mean(axis=1)
+
+
+def per_item(bias: Any, bank: np.ndarray, gallery: np.ndarray, what: str) -> np.ndarray:
+    """`bias(cosines [item, bank])` for all items, never more than `metrics.BLOCK` cosines."""
+    bank = checked(bank, what, gallery.shape[1])
+    size = max(1, metrics.BLOCK // len(bank))
+    parts = [bias(gallery[s : s + size] @ bank.T) for s in range(0, len(gallery), size)]
+    return np.concatenate(parts).astype(np.float32)[first_of_each(gallery)]
