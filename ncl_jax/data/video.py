@@ -88,9 +88,7 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _read(
-    container: av.container.InputContainer, fps: float, short_side: int | None
-) -> Clip:
+def _read(container: av.container.InputContainer, fps: float, short_side: int | None) -> Clip:
     if not container.streams.video:
         kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
         raise _NoFrames(f"a video stream, got only {', '.join(kinds)}")

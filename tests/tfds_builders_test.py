@@ -1,0 +1,369 @@
+"""Builders: caption files, the MSVD layout, records, accounting, interrupted builds."""
+
+import collections
+import json
+import os
+import pathlib
+import pickle
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from etils import epath
+
+import tfds_builders
+from ncl_jax.data import video
+from tfds_builders import caption_files, layout, preparation, video_records
+from tfds_builders.demo import corpus
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = {"train": 12, "val": 4, "test": 8}
+
+
+@pytest.fixture(scope="module")
+def manual_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A tiny rendered corpus, under the names of both sets."""
+    root = tmp_path_factory.mktemp("manual")
+    corpus.write_corpus(root / "demo", corpus.Size(**TINY), seed=0)
+    shutil.copytree(root / "demo", root / "msvd")
+    return root
+
+
+@pytest.fixture(scope="module")
+def demo(manual_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tfds_builders.prepare("demo", manual_dir, tmp_path_factory.mktemp("data"), **TINY)
+
+
+def _msvd(manual_dir: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of the tiny corpus to damage, as MSVD."""
+    shutil.copytree(manual_dir / "msvd", tmp_path / "manual" / "msvd")
+    return tmp_path / "manual" / "msvd"
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+def _clips(folder: pathlib.Path, split: str) -> list[str]:
+    return _lines(folder / f"{split}_list.txt")
+
+
+def _prepare_msvd(folder: pathlib.Path) -> str:
+    return tfds_builders.prepare("msvd", folder.parent, folder.parents[1] / "data", short_side=32)
+
+
+# Caption files.
+
+
+class _Attack:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (os.environ["NCL_TEST_ATTACK"],)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_wants_to_run_something_is_refused_by_name(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, protocol: int
+) -> None:
+    target = tmp_path / "created by the attack"
+    monkeypatch.setenv("NCL_TEST_ATTACK", str(target))
+    attack = pickle.dumps({"clip": _Attack()}, protocol)
+    path = tmp_path / "raw-captions.pkl"
+    path.write_bytes(attack)
+    refusal = r"^raw-captions\.pkl wants to load \w+\.mkdir; only dicts, lists, strings"
+    with pytest.raises(pickle.UnpicklingError, match=refusal):
+        caption_files.read_pickle(epath.Path(path))
+    assert not target.exists()
+    pickle.loads(attack)  # the attack is a real one
+    assert target.exists()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_the_three_caption_files_read_alike(tmp_path: pathlib.Path, protocol: int) -> None:
+    expected = {"a_b_1_2": ["a cat sits", "it sits"], "-x_0_1": ["someone runs"]}
+    words = {clip: [text.split() for text in texts] for clip, texts in expected.items()}
+    lines = [f"{clip} {text}" for clip, texts in expected.items() for text in texts]
+    (tmp_path / "raw-captions.pkl").write_bytes(pickle.dumps(words, protocol))
+    (tmp_path / "captions.json").write_text(json.dumps(expected))
+    (tmp_path / "AllVideoDescriptions.txt").write_text("\n".join(["# licence", "", *lines]))
+    for name, reader in caption_files.READERS.items():
+        assert reader(epath.Path(tmp_path / name)) == expected, name
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"clip": [3]}, {"clip": [["a", 1]]}])
+def test_captions_of_another_shape_are_refused(tmp_path: pathlib.Path, content: object) -> None:
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"captions\.json: expected .*, got "):
+        caption_files.read_json(epath.Path(path))
+
+
+# Records.
+
+
+def test_records_read_back_as_written(demo: str, manual_dir: pathlib.Path) -> None:
+    sentences = json.loads((manual_dir / "demo" / "captions.json").read_text())
+    builder = tfds.builder_from_directory(demo)
+    for split, count in TINY.items():
+        source = builder.as_data_source(split)
+        assert len(source) == count
+        records = [source[index] for index in range(count)]
+        ids = [record["video_id"].decode() for record in records]
+        assert sorted(ids) == _clips(manual_dir / "demo", split)
+        for clip, record in zip(ids, records, strict=True):
+            assert [text.decode() for text in record["captions"]] == sentences[clip]
+            expected = [f"{clip}#{n}".encode() for n in range(len(sentences[clip]))]
+            assert list(record["caption_ids"]) == expected
+            np.testing.assert_allclose(record["frame_times"], np.arange(6), atol=1e-6)
+            assert record["frame_times"].dtype == np.float32
+            assert record["source_fps"] == 8
+
+
+def test_stored_frames_are_the_frames_of_the_file(demo: str, manual_dir: pathlib.Path) -> None:
+    record = tfds.builder_from_directory(demo).as_data_source("test")[0]
+    path = manual_dir / "demo" / "videos" / f"{record['video_id'].decode()}.mp4"
+    decoded = video.decode_frames(path).frames
+    assert len(decoded) == len(record["frames"]) == 6
+    for frame, data in zip(decoded, record["frames"], strict=True):
+        assert isinstance(data, bytes)
+        difference = np.abs(video.decode_jpeg(data).astype(int) - frame)
+        assert difference.mean() < 6
+
+
+def test_metadata_survives_the_reload(demo: str, manual_dir: pathlib.Path) -> None:
+    metadata = tfds_builders.read_metadata(demo)
+    assert (metadata["fps"], metadata["short_side"], metadata["jpeg_quality"]) == (1.0, 64, 90)
+    assert metadata["decoder"].startswith("PyAV ")
+    for split, count in TINY.items():
+        account = metadata["accounting"][split]
+        assert account["clips"] == {"used": count, "expected": count}
+        assert account["captions"]["used"] == account["captions"]["expected"] > 4 * count
+    pairs = [line.split() for line in _lines(manual_dir / "demo" / "order_pairs.txt")]
+    assert metadata["order_pairs"] == pairs
+    assert len(pairs) >= 4
+
+
+def test_a_second_call_reuses_and_other_settings_are_another_directory(
+    demo: str, manual_dir: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_dir = pathlib.Path(demo).parents[2]
+    stamp = pathlib.Path(demo, "dataset_info.json").stat().st_mtime_ns
+    assert tfds_builders.prepare("demo", manual_dir, data_dir, **TINY) == demo
+    assert pathlib.Path(demo, "dataset_info.json").stat().st_mtime_ns == stamp
+    assert "demo: used 24 of 24 clips and " in capsys.readouterr().out
+    other = tfds_builders.prepare("demo", manual_dir, data_dir, short_side=16, fps=2.0, **TINY)
+    assert other != demo
+    record = tfds.builder_from_directory(other).as_data_source("val")[0]
+    assert len(record["frames"]) == 12
+    assert video.decode_jpeg(record["frames"][0]).shape == (16, 16, 3)
+
+
+def test_unknown_names_and_settings_are_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="expected one of demo, msvd, got 'mvsd'"):
+        tfds_builders.prepare("mvsd", tmp_path, tmp_path)
+    with pytest.raises(ValueError, match=r"short_side, .*got shortside"):
+        tfds_builders.prepare("demo", tmp_path, tmp_path, shortside=3)
+    with pytest.raises(
+        ValueError, match="expected some of fps, jpeg_quality, short_side, got seed"
+    ):
+        tfds_builders.prepare("msvd", tmp_path, tmp_path, seed=3)
+
+
+# The MSVD layout and its gaps.
+
+
+def test_missing_and_unreadable_clips_are_counted_and_named(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _msvd(manual_dir, tmp_path)
+    (folder / "videos").rename(folder / "YouTubeClips")
+    gone, broken = _clips(folder, "train")[1], _clips(folder, "test")[2]
+    (folder / "YouTubeClips" / f"{gone}.mp4").unlink()
+    (folder / "YouTubeClips" / f"{broken}.mp4").write_text("nothing")
+    directory = _prepare_msvd(folder)
+    accounting = tfds_builders.read_metadata(directory)["accounting"]
+    assert accounting["train"]["clips"] == {"used": 11, "expected": 12}
+    assert accounting["train"]["missing"] == {"count": 1, "first": [gone]}
+    assert accounting["test"]["clips"] == {"used": 7, "expected": 8}
+    assert accounting["test"]["unreadable"]["count"] == 1
+    assert "expected a readable video" in accounting["test"]["unreadable"]["first"][broken]
+    sentences = json.loads((folder / "captions.json").read_text())
+    lost = accounting["test"]["captions"]["expected"] - accounting["test"]["captions"]["used"]
+    assert lost == len(sentences[broken])
+    printed = capsys.readouterr().out
+    assert "msvd: used 22 of 24 clips" in printed
+    assert "(train 11/12; val 4/4; test 7/8, 1 unreadable)" in printed
+
+
+def test_a_split_without_clips_is_left_out_and_said(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _msvd(manual_dir, tmp_path)
+    for clip in _clips(folder, "val"):
+        (folder / "videos" / f"{clip}.mp4").unlink()
+    directory = _prepare_msvd(folder)
+    assert set(tfds.builder_from_directory(directory).info.splits) == {"train", "test"}
+    account = tfds_builders.read_metadata(directory)["accounting"]["val"]
+    assert account["clips"] == {"used": 0, "expected": 4}
+    assert "val 0/4, left out" in capsys.readouterr().out
+
+
+def test_missing_files_show_the_expected_tree(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match=r"train_list\.txt"):
+        tfds_builders.prepare("msvd", tmp_path / "absent", tmp_path / "data")
+    folder = _msvd(manual_dir, tmp_path)
+    (folder / "captions.json").unlink()
+    (folder / "val_list.txt").unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        _prepare_msvd(folder)
+    first, *rest = str(caught.value).splitlines()
+    assert "missing raw-captions.pkl or captions.json" in first
+    assert first.endswith("val_list.txt")
+    assert "videos" not in first  # they are there
+    assert "Expected below manual_dir:" in rest
+    assert any(line.startswith("What to do:") for line in rest)
+
+
+def test_no_listed_clip_at_all_is_an_error(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = _msvd(manual_dir, tmp_path)
+    for path in (folder / "videos").iterdir():
+        path.rename(path.with_stem("other_" + path.stem))
+    with pytest.raises(FileNotFoundError, match="24 listed clips, got 24 video files, none"):
+        _prepare_msvd(folder)
+
+
+def test_a_split_of_unreadable_clips_is_an_error(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = _msvd(manual_dir, tmp_path)
+    for clip in _clips(folder, "val"):
+        (folder / "videos" / f"{clip}.mp4").write_text("nothing")
+    with pytest.raises(ValueError, match="val: none of 4 clips is readable"):
+        _prepare_msvd(folder)
+    assert not list((tmp_path / "data").rglob("dataset_info.json"))
+
+
+def test_a_listed_clip_without_captions_is_an_error(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = _msvd(manual_dir, tmp_path)
+    with (folder / "test_list.txt").open("a") as file:
+        file.write("stranger\n")
+    with pytest.raises(ValueError, match="none for 1 of 9, the first is 'stranger'"):
+        layout.read_layout(epath.Path(folder), "")
+
+
+def test_stems_are_found_in_any_container(tmp_path: pathlib.Path) -> None:
+    for name in ("a_b-1_2.avi", "c.MKV", "d.mp4", "d.webm", "notes.txt", "e.mp4.part"):
+        (tmp_path / name).touch()
+    found = video_records.find_videos(epath.Path(tmp_path))
+    assert {stem: path.name for stem, path in found.items()} == {
+        "a_b-1_2": "a_b-1_2.avi",
+        "c": "c.MKV",
+        "d": "d.mp4",
+    }
+
+
+def test_ordered_map_keeps_order_and_stays_bounded() -> None:
+    ahead = collections.Counter[str]()
+
+    def items() -> collections.abc.Iterator[int]:
+        for item in range(50):
+            ahead["taken"] += 1
+            yield item
+
+    def slow(item: int) -> int:
+        time.sleep(0.002 * (item % 3))
+        return item
+
+    for count, result in enumerate(video_records.ordered_map(slow, items(), workers=3)):
+        assert result == count
+        assert ahead["taken"] <= count + 1 + 6
+
+
+# Whole runs in another process.
+
+
+def _run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+
+def test_building_and_reading_needs_no_tensorflow_and_no_jax(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    code = """
+        import sys
+        import tensorflow_datasets as tfds
+        import tfds_builders
+        directory = tfds_builders.prepare("msvd", sys.argv[1], sys.argv[2], short_side=16)
+        print(len(tfds.builder_from_directory(directory).as_data_source("test")[0]["frames"]))
+        print(sorted({"tensorflow", "jax"} & set(sys.modules)))
+    """
+    result = _run(code, manual_dir, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-2:] == ["6", "[]"]
+
+
+def test_a_killed_build_is_not_taken_for_a_dataset(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    code = """
+        import os, sys
+        import tfds_builders
+        from tfds_builders import video_records
+        whole = video_records.account
+        calls = iter(range(100))
+        # Dies like a killed process while the second split is being closed.
+        video_records.account = lambda *a: os._exit(9) if next(calls) == 4 else whole(*a)
+        tfds_builders.prepare("msvd", sys.argv[1], sys.argv[2], short_side=16)
+    """
+    assert _run(code, manual_dir, tmp_path).returncode == 9
+    assert list(tmp_path.rglob("*.array_record*"))  # it had begun to write
+    assert not list(tmp_path.rglob("dataset_info.json"))
+    directory = tfds_builders.prepare("msvd", manual_dir, tmp_path, short_side=16)
+    info = tfds.builder_from_directory(directory).info
+    assert {name: split.num_examples for name, split in info.splits.items()} == TINY
+
+
+# Real files.
+
+
+@pytest.mark.skipif(
+    "NCL_REAL_DATA" not in os.environ, reason="set NCL_REAL_DATA to a folder holding msvd/"
+)
+def test_real_msvd(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = pathlib.Path(os.environ["NCL_REAL_DATA"])
+    directory = tfds_builders.prepare("msvd", root, tmp_path, short_side=112)
+    assert "msvd: used 5 of 1,970 clips and " in capsys.readouterr().out
+    metadata = tfds_builders.read_metadata(directory)
+    accounting = metadata["accounting"]
+    clips = {split: tuple(account["clips"].values()) for split, account in accounting.items()}
+    assert clips == {"train": (3, 1200), "val": (0, 100), "test": (2, 670)}
+    captions = {split: account["captions"]["expected"] for split, account in accounting.items()}
+    assert captions == {"train": 48_774, "val": 4_290, "test": 27_763}
+    assert accounting["test"]["missing"]["count"] == 668
+    assert metadata["order_pairs"] == []
+    source = tfds.builder_from_directory(directory).as_data_source("train")
+    records = {record["video_id"].decode(): record for record in source}
+    rows = [line.split("\t") for line in _lines(root / "captions.tsv")]
+    for clip, record in records.items():
+        expected = {text.strip() for _, name, text in rows if name == clip}
+        assert {text.decode() for text in record["captions"]} == expected
+        assert min(video.decode_jpeg(record["frames"][-1]).shape[:2]) == 112
+
+
+def test_every_builder_has_its_texts() -> None:
+    for builder in preparation.BUILDERS.values():
+        metadata = builder.get_metadata()
+        assert metadata.description
+        assert metadata.citation
+        assert "content.data-type.video" in metadata.tags

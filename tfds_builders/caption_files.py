@@ -1,0 +1,84 @@
+"""Readers of the public caption files: clip id -> captions."""
+
+import json
+import pickle
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from etils import epath
+
+Captions = dict[str, list[str]]
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Loads containers, strings and numbers; refuses to import anything, so nothing can run."""
+
+    def __init__(self, file: Any, name: str):
+        super().__init__(file)
+        self._name = name
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(
+            f"{self._name} wants to load {module}.{name}; "
+            "only dicts, lists, strings and numbers are accepted"
+        )
+
+
+def read_pickle(path: epath.Path) -> Captions:
+    """Reads a dict clip id -> list of captions, each a string or a list of words.
+
+    Raises:
+      pickle.UnpicklingError: the file asks for any class or function, which it names.
+      ValueError: the content has another shape.
+    """
+    with path.open("rb") as file:
+        return _checked(_PlainUnpickler(file, path.name).load(), path.name)
+
+
+def read_json(path: epath.Path) -> Captions:
+    """Reads an object clip id -> list of captions, each a string or a list of words."""
+    return _checked(json.loads(path.read_text()), path.name)
+
+
+def read_lines(path: epath.Path) -> Captions:
+    """Reads `<clip id> <sentence>` lines; empty lines and `#` comments are skipped."""
+    captions: Captions = {}
+    for line in path.read_text().splitlines():
+        clip, _, sentence = line.strip().partition(" ")
+        if sentence and not line.startswith("#"):
+            captions.setdefault(clip, []).append(sentence)
+    return captions
+
+
+def _checked(content: object, name: str) -> Captions:
+    if not isinstance(content, dict):
+        raise ValueError(f"{name}: expected a dict of clip id to captions, got {_kind(content)}")
+    return {clip: [_sentence(item, name) for item in items] for clip, items in content.items()}
+
+
+def _sentence(item: object, name: str) -> str:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, list) and all(isinstance(word, str) for word in item):
+        return " ".join(item)
+    raise ValueError(f"{name}: expected captions as text or lists of words, got {_kind(item)}")
+
+
+def _kind(content: object) -> str:
+    return f"{type(content).__name__} {str(content)[:40]!r}"
+
+
+# The public forms of the same captions; the first one found is read.
+READERS: dict[str, Callable[[epath.Path], Captions]] = {
+    "raw-captions.pkl": read_pickle,
+    "captions.json": read_json,
+    "AllVideoDescriptions.txt": read_lines,
+}
+
+
+def read_captions(folder: epath.Path) -> Captions | None:
+    """Reads whichever of `READERS` lies in `folder`; None if there is none."""
+    for name, reader in READERS.items():
+        if (folder / name).exists():
+            return reader(folder / name)
+    return None

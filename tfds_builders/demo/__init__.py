@@ -1,0 +1,1 @@
+"""The rendered demo corpus and its TFDS builder package."""

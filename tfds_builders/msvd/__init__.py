@@ -1,0 +1,1 @@
+"""MSVD as a TFDS builder package."""
