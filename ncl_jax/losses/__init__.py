@@ -1,0 +1,129 @@
+"""InfoNCE and NCL on embeddings, with their own forward and backward.
+
+Both return one value per (caption, clip) pair, unreduced: the mean of its text-to-video and its
+video-to-text cross-entropy. The training step masks and averages.
+
+Under `shard_map(check_vma=False)` or `pmap`, pass `axis_name`: arguments are then the local rows,
+every device's rows are candidates for every other's, and the values are those of the local pairs.
+Texts stay where they are and videos are gathered once. The gradient returned for local embeddings
+is that of the sum over all devices; that of `scale` is the device's part of it, and so is whatever
+follows from either: `psum` of the devices' parameter gradients is the gradient of the global sum.
+
+Two executions give the same answers: "stored" keeps a device's rows of the kernel, "tiled"
+recomputes them panel by panel in O(batch dim) memory for one matrix product per iteration. "auto"
+stores up to 2 GB per device (`inputs.stores`).
+"""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ncl_jax import sinkhorn
+from ncl_jax.losses.contrast import contrast
+from ncl_jax.losses.groups import Positives
+from ncl_jax.losses.inputs import Execution, Options, check
+from ncl_jax.losses.normalized import normalized
+from ncl_jax.types import SinkhornReport
+
+__all__ = ["Execution", "Gradient", "Positives", "infonce", "ncl"]
+
+Gradient = Literal["stop", "through", "implicit"]
+
+
+def infonce(
+    text: Float[Array, "batch dim"],
+    video: Float[Array, "batch dim"],
+    scale: Float[Array, ""],
+    video_id: Int[Array, " batch"],
+    valid: Bool[Array, " batch"],
+    *,
+    positives: Positives = "same_clip",
+    axis_name: str | None = None,
+    execution: Execution = "auto",
+) -> Float[Array, " batch"]:
+    """Symmetric InfoNCE of each pair; arguments, errors and bad input as for `ncl`.
+
+    Source: van den Oord et al. 2018; Radford et al. 2021 for the symmetric form.
+    Relations: equals `ncl` with zero biases.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> one_hot, ids = jnp.eye(2), jnp.arange(2)
+      >>> infonce(one_hot, one_hot, jnp.array(1.0), ids, ids >= 0).round(4).tolist()
+      [0.31330001..., 0.31330001...]
+    """
+    options = Options(positives=positives, execution=execution, axis_name=axis_name)
+    check(text, video, scale, video_id, valid, options)
+    return contrast(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)
+
+
+def ncl(
+    text: Float[Array, "batch dim"],
+    video: Float[Array, "batch dim"],
+    scale: Float[Array, ""],
+    video_id: Int[Array, " batch"],
+    valid: Bool[Array, " batch"],
+    *,
+    iterations: int = sinkhorn.PAPER_ITERATIONS,
+    gradient: Gradient = "stop",
+    tolerance: float | None = None,
+    relax: bool = False,
+    positives: Positives = "same_clip",
+    axis_name: str | None = None,
+    execution: Execution = "auto",
+) -> tuple[Float[Array, " batch"], SinkhornReport]:
+    """Normalized contrastive loss of each pair: InfoNCE on Sinkhorn-biased scores.
+
+        P = exp(s + a + b);  loss_i = -(log softmax_j(s_ij + b_j) + log softmax_j(s_ji + a_j)) / 2
+        at j = i, or averaged over the positives j of i.
+
+    Args:
+      text, video: unit-norm embeddings (cosines as products), float32, bfloat16 or, under x64,
+        float64; row i of each is one (caption, clip) pair. Computed in at least float32.
+      scale: logits per cosine, in (0, 100].
+      video_id: equal ids show the same clip.
+      valid: padded rows are False: nobody's candidate, loss 0, gradient 0, whatever they hold.
+      iterations: Sinkhorn pairs of updates, video side first and last; with a tolerance, at most.
+      gradient: "stop" holds the biases constant; "through" differentiates the iterations, exactly
+        and in O(iterations batch) memory; "implicit" differentiates the fixed point and needs a
+        tolerance. All are exact for any cotangent per pair.
+      tolerance: stop when no row is off its mass by more than this fraction. Not with "through".
+      relax: safeguarded over-relaxation; needs a tolerance.
+      positives: "same_clip" shares the target among all pairs of the clip; "diagonal" keeps
+        only the pair itself (what CLIP4Clip does).
+      axis_name: mapped axis the batch is split over, if any.
+      execution: "stored", "tiled" or "auto".
+
+    Returns:
+      The loss of each local pair in nats, float32 or float64, and the solver's report (of the
+      whole batch). Without any valid pair all is 0. Under `jit`, where values cannot be refused, a
+      NaN or infinity in a valid row makes every valid pair's loss NaN, `report.error` inf and
+      `report.converged` False.
+
+    Raises:
+      ValueError: shapes or options that do not fit, an empty batch; outside `jit` also non-finite
+        valid rows. A batch that does not divide by the devices is refused by `shard_map`.
+
+    Source: Park et al. 2022; the closed-form gradients are ours (docs/method.md).
+    Relations: with zero biases equals `infonce`; at convergence every semantics' gradient of the
+    mean loss in the scores is (P - Q) / batch, Q the target distribution.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> one_hot, ids = jnp.eye(2), jnp.arange(2)
+      >>> mean = lambda x: ncl(x, one_hot, jnp.array(1.0), ids, ids >= 0)[0].mean()
+      >>> jax.grad(mean)(one_hot).shape
+      (2, 2)
+    """
+    options = Options(iterations, tolerance, relax, gradient, positives, execution, axis_name)
+    check(text, video, scale, video_id, valid, options)
+    if iterations < 0:
+        raise ValueError(f"iterations must be >= 0, got {iterations}")
+    if tolerance is not None and (tolerance <= 0 or iterations < 1):
+        raise ValueError("a tolerance must be > 0 and needs iterations >= 1, the most to do")
+    if gradient == "through" and tolerance is not None:
+        raise ValueError("gradient 'through' needs a fixed count: drop the tolerance")
+    if tolerance is None and (gradient == "implicit" or relax):
+        raise ValueError("gradient 'implicit' and relax need a tolerance, for instance 1e-3")
+    return normalized(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)

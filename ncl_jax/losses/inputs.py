@@ -1,0 +1,185 @@
+"""What both losses share: clean inputs, the choice of execution, positive logits, gradients."""
+
+from typing import Any, Callable, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ncl_jax.losses.groups import (
+    Pairs,
+    Positives,
+    gather,
+    group_sum,
+    group_sum_of_local,
+    local,
+    make_pairs,
+    scatter_sum,
+)
+from ncl_jax.sinkhorn.panels import Panels, Stored, Tiled, score_panel
+
+Execution = Literal["auto", "stored", "tiled"]
+STORED_BYTES = 2 << 30
+"""`auto` stores the kernel of a device up to this size."""
+
+
+class Options(NamedTuple):
+    """Everything static about a loss."""
+
+    iterations: int = 0
+    tolerance: float | None = None
+    relax: bool = False
+    gradient: str = "stop"
+    positives: Positives = "same_clip"
+    execution: Execution = "auto"
+    axis_name: str | None = None
+
+
+class Inputs(NamedTuple):
+    """Local texts, every video, zeros where padded; in float32 or float64."""
+
+    text: Float[Array, "local dim"]
+    video: Float[Array, "batch dim"]
+    scale: Float[Array, ""]
+    valid: Bool[Array, " local"]
+    pairs: Pairs
+
+    @property
+    def scaled(self) -> Float[Array, "local dim"]:
+        """Texts times the scale, so that products with videos are logits."""
+        return self.scale * self.text
+
+
+def make_inputs(
+    text: Array, video: Array, scale: Array, video_id: Array, valid: Array, options: Options
+) -> Inputs:
+    """Cleans the local rows and gathers the videos: the only B x dim traffic of the forward."""
+    dtype = jnp.promote_types(jnp.float32, text.dtype)
+    clean_text, clean_video = (
+        jnp.where(valid[:, None], x, jnp.zeros_like(x)) for x in (text, video)
+    )
+    everyone = gather(clean_video, options.axis_name)  # in its own, possibly shorter, type
+    pairs = make_pairs(video_id, valid, dtype, options.positives, options.axis_name)
+    return Inputs(
+        clean_text.astype(dtype), everyone.astype(dtype), scale.astype(dtype), valid, pairs
+    )
+
+
+def scores_of(inputs: Inputs, options: Options) -> Panels:
+    """Logits of the local texts against every video, stored or to be recomputed."""
+    if stores(inputs.text.shape[0], *inputs.video.shape, inputs.text.dtype, options.execution):
+        return Stored((score_panel(inputs.scaled, inputs.video),))
+    return Tiled(inputs.scaled, inputs.video)
+
+
+def stores(rows: int, cols: int, dim: int, dtype: Any, execution: Execution) -> bool:
+    """Whether a device keeps its `rows x cols` kernel in memory.
+
+    "auto" does so up to `STORED_BYTES`, and whenever the kernel is no larger than four copies of
+    the videos, which the gradients need anyway. Recomputing it would cost a matrix product per
+    iteration instead of one read.
+    """
+    if execution != "auto":
+        return execution == "stored"
+    size = rows * cols * np.dtype(dtype).itemsize
+    return size <= STORED_BYTES or rows <= 4 * dim
+
+
+def positive_logits(
+    inputs: Inputs, a: Array | None, b: Array | None, options: Options
+) -> tuple[Float[Array, " local"], Float[Array, " local"]]:
+    """Mean biased logit of each local pair's positives: as a text, and as a video.
+
+    t2v_i = mean_{j in G(i)} (s_ij + b_j) and v2t_j = mean_{i in G(j)} (s_ij + a_i), from sums of
+    embeddings over the group. Biases of padded pairs must be 0 here.
+    """
+    pairs, size = inputs.pairs, inputs.text.shape[0]
+    x, count = inputs.scaled, inputs.pairs.count
+    as_text = jnp.sum(x * local(group_sum(inputs.video, pairs), pairs, size), axis=1)
+    as_video = jnp.sum(group_sum_of_local(x, pairs) * inputs.video, axis=1)
+    if b is not None:
+        as_text = as_text + local(group_sum(b, pairs), pairs, size)
+    if a is not None:
+        as_video = as_video + group_sum_of_local(a, pairs)
+    as_video = scatter_sum(as_video, options.axis_name)
+    count = local(count, pairs, size)
+    return as_text / count, as_video / count
+
+
+def positive_gradient(
+    inputs: Inputs, g: Float[Array, " batch"], uniform: bool
+) -> tuple[Float[Array, "local dim"], Float[Array, "batch dim"]]:
+    """Gradient of sum_i g_i (t2v_i + v2t_i) / 2 in the scaled texts, and this device's part of
+    that in the videos. `uniform`: g is the same at all valid pairs.
+    """
+    pairs, size = inputs.pairs, inputs.text.shape[0]
+    x, y = inputs.scaled, inputs.video
+    per = (g / pairs.count)[:, None]
+    g_local, per_local = local(g, pairs, size)[:, None], local(per, pairs, size)
+    if uniform:
+        dx = per_local * local(group_sum(y, pairs), pairs, size)
+        return dx, per * group_sum_of_local(x, pairs)
+    wide_y, wide_x = (
+        jnp.concatenate([z, w * z], axis=1) for z, w in ((y, g[:, None]), (x, g_local))
+    )
+    sum_y, own_y = jnp.split(local(group_sum(wide_y, pairs), pairs, size), 2, axis=1)
+    sum_x, own_x = jnp.split(group_sum_of_local(wide_x, pairs), 2, axis=1)
+    half = 0.5 / pairs.count[:, None]
+    dx = local(half, pairs, size) * (g_local * sum_y + own_y)
+    return dx, half * (g[:, None] * sum_x + own_x)
+
+
+Gradients = Callable[[bool], tuple[Array, Array]]
+
+
+def embedding_gradients(
+    inputs: Inputs, dx: Array, dy: Array, options: Options
+) -> tuple[Float[Array, "local dim"], Float[Array, "local dim"], Float[Array, ""]]:
+    """From gradients in the scaled texts and (partial) videos to those of the loss's arguments."""
+    dy = scatter_sum(dy, options.axis_name)
+    valid = inputs.valid[:, None]
+    return (
+        jnp.where(valid, inputs.scale * dx, 0.0),
+        jnp.where(valid, dy, 0.0),
+        jnp.sum(inputs.text * dx),
+    )
+
+
+def is_uniform(g: Float[Array, " batch"], pairs: Pairs) -> Bool[Array, ""]:
+    """Whether all valid pairs count the same, as they do in any mean: one product less each."""
+    top = jnp.max(jnp.where(pairs.valid, g, -jnp.inf), initial=-jnp.inf)
+    return jnp.all(jnp.where(pairs.valid, g == top, True))
+
+
+def check(
+    text: Any, video: Any, scale: Any, video_id: Any, valid: Any, options: Options
+) -> None:
+    """Raises ValueError for arguments that do not fit; for values where they are known."""
+    if len(jnp.shape(text)) != 2 or jnp.shape(text) != jnp.shape(video):
+        raise ValueError(
+            f"text and video must both be [batch, dim], got {jnp.shape(text)} and "
+            f"{jnp.shape(video)}"
+        )
+    batch = jnp.shape(text)[0]
+    if batch == 0:
+        raise ValueError("the batch is empty: a loss needs at least one row (it may be padding)")
+    for name, x in (("video_id", video_id), ("valid", valid)):
+        if jnp.shape(x) != (batch,):
+            raise ValueError(f"{name} must have shape ({batch},), got {jnp.shape(x)}")
+    for name, choice, choices in (
+        ("positives", options.positives, ("same_clip", "diagonal")),
+        ("execution", options.execution, ("auto", "stored", "tiled")),
+        ("gradient", options.gradient, ("stop", "through", "implicit")),
+    ):
+        if choice not in choices:
+            raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {choice!r}")
+    if any(isinstance(x, jax.core.Tracer) for x in (text, video, scale, valid)):
+        return
+    live = np.asarray(valid)
+    for name, x in (("text", text), ("video", video)):
+        bad = np.flatnonzero(live & ~np.isfinite(np.asarray(x, np.float64)).all(axis=1))
+        if bad.size:
+            raise ValueError(f"{name}: {bad.size} valid rows are not finite, the first is {bad[0]}")
+    if not np.isfinite(float(scale)):
+        raise ValueError(f"scale must be finite, got {scale}")

@@ -1,0 +1,221 @@
+"""NCL with its own forward and backward, in three gradient semantics.
+
+With E the kernel, u and v the biases' weights on it, R = E v its row sums and g the cotangent of
+each pair, the direct gradient (biases held) is
+
+    dL/dS_ij = E_ij (g_i v_j / R_i + u_i v_j g_j) / 2 - positives,
+
+because the last column update makes v_j the reciprocal of column j's sum. Every further term is a
+diagonal scaling of the same E. So dL/dS = E * (U W^T) - positives in all semantics, of rank one
+where all pairs count the same and biases are constants, and it is never formed as a whole.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ncl_jax.losses import inputs as common
+from ncl_jax.losses import weighted
+from ncl_jax.losses.groups import gather, group_sum, local
+from ncl_jax.losses.inputs import Inputs, Options
+from ncl_jax.sinkhorn import CONVERGED, iterate
+from ncl_jax.sinkhorn import kernel as kernels
+from ncl_jax.sinkhorn.iterate import Masses, Plan, State
+from ncl_jax.sinkhorn.kernel import Kernel
+from ncl_jax.sinkhorn.panels import Stored, Tiled
+from ncl_jax.types import SinkhornReport
+
+_ADJOINT_SWEEPS = 1000
+
+
+class Balance(NamedTuple):
+    """A solved batch: its kernel, the first and all later biases, and the row log-sum-exps."""
+
+    kernel: Kernel
+    first_b: Float[Array, " batch"]
+    state: State
+    reached: tuple[Float[Array, "pair local"], Float[Array, "pair batch"]]
+    row_lse: Float[Array, " local"]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def normalized(
+    text: Array, video: Array, scale: Array, video_id: Array, valid: Array, options: Options
+) -> tuple[Array, SinkhornReport]:
+    """NCL of each local pair and the solver's report; see `ncl_jax.losses.ncl`."""
+    return _forward(text, video, scale, video_id, valid, options)[0]
+
+
+def _forward(text, video, scale, video_id, valid, options: Options) -> Any:
+    inputs = common.make_inputs(text, video, scale, video_id, valid, options)
+    masses = _masses(inputs)
+    plan = Plan(options.iterations, options.tolerance, options.relax, 1.0, options.axis_name)
+    solved = _balance(inputs, masses, plan, options)
+    a, b = solved.state.a, solved.state.b
+    finite_a, finite_b = (jnp.where(x == -jnp.inf, 0.0, x) for x in (a, b))
+    as_text, as_video = common.positive_logits(inputs, finite_a, finite_b, options)
+    col_lse = -local(b, inputs.pairs, text.shape[0])  # the last column update: b = 0 - lse
+    loss = jnp.where(valid, (solved.row_lse - as_text + col_lse - as_video) / 2, 0.0)
+
+    error = iterate.row_error(solved.row_lse, a, masses, plan)
+    error = jnp.where(jnp.isnan(error), jnp.inf, error)
+    bound = CONVERGED if plan.tolerance is None else plan.tolerance
+    report = SinkhornReport(error, solved.state.done, error < bound)
+    return (loss, report), (inputs, solved, text, video, scale)
+
+
+def _balance(inputs: Inputs, masses: Masses, plan: Plan, options: Options) -> Balance:
+    scores = common.scores_of(inputs, options)
+    if isinstance(scores, Tiled):
+        return _balance_exactly(scores, masses, plan, store=False)
+    a, b = masses.free_row(), masses.free_col()
+    kernel = kernels.store(scores, a, b, columns_first=True, axis_name=plan.axis_name)
+    first = iterate.stored_first_columns(kernel, masses, plan, a)
+    state, reached = iterate.run(iterate.stored_pair(kernel, masses, plan), a, first, plan)
+    fast = Balance(kernel, first, state, reached, kernels.row_lse(kernel, state.b))
+    trusted = state.trusted
+    if plan.axis_name is not None:
+        trusted = lax.pmin(trusted.astype(jnp.int32), plan.axis_name) > 0
+
+    # A loop of at most one round and not a `cond`: XLA keeps the kernel of a loop in place.
+    def again(carry: tuple[Array, Balance]) -> tuple[Array, Balance]:
+        tiled = Tiled(inputs.scaled, inputs.video)
+        return jnp.asarray(True), _balance_exactly(tiled, masses, plan, store=True)
+
+    return lax.while_loop(lambda carry: ~carry[0], again, (trusted, fast))[1]
+
+
+def _balance_exactly(scores: Tiled, masses: Masses, plan: Plan, store: bool) -> Balance:
+    """In the log domain, from recomputed panels; the kernel is shifted to the solution."""
+    a = masses.free_row()
+    first = iterate.exact_first_columns(scores, masses, plan, a)
+    state, reached = iterate.run(iterate.exact_pair(scores, masses, plan), a, first, plan)
+    _, lse = scores.fold(
+        lambda _, s, __: (None, kernels.exact_row_lse(s, state.b)), None, masses.row
+    )
+    row = jnp.where(masses.row == -jnp.inf, -jnp.inf, -lse)
+    kernel = kernels.exponential(scores, row, state.b) if store else Kernel(scores, row, state.b)
+    return Balance(kernel, first, state, reached, lse)
+
+
+def _backward(options: Options, residuals: Any, cotangents: Any) -> Any:
+    inputs, solved, *primal = residuals
+    g = jnp.where(inputs.valid, cotangents[0], 0.0)
+    g_all = gather(g, options.axis_name)
+    u = kernels.weight(solved.state.a, solved.kernel.row)
+    v = kernels.weight(solved.state.b, solved.kernel.col)
+    by_row = g / 2 * kernels.weight(-solved.row_lse, solved.kernel.row)
+    by_row = jnp.where(inputs.valid, by_row, 0.0)
+
+    def direct() -> tuple[Array, Array]:
+        dx, dy = weighted.rank_one(solved.kernel, by_row + g / 2 * u, v, inputs)
+        px, py = common.positive_gradient(inputs, g_all, True)
+        return dx - px, dy - py
+
+    def general() -> tuple[Array, Array]:
+        left, right = _factors(solved, by_row, u, v, g_all, inputs, options)
+        dx, dy = weighted.low_rank(solved.kernel, left, right, inputs)
+        px, py = common.positive_gradient(inputs, g_all, False)
+        return dx - px, dy - py
+
+    if options.gradient == "stop":
+        dx, dy = lax.cond(common.is_uniform(g_all, inputs.pairs), direct, general)
+    else:
+        dx, dy = general()
+    grads = common.embedding_gradients(inputs, dx, dy, options)
+    return *(d.astype(p.dtype) for d, p in zip(grads, primal, strict=True)), None, None
+
+
+def _factors(solved, by_row, u, v, g_all, inputs: Inputs, options: Options) -> Any:
+    """U and W of dL/dS = E * (U W^T) - positives."""
+    left, right = jnp.stack([by_row, u], 1), jnp.stack([v, g_all / 2 * v], 1)
+    if options.gradient == "stop":
+        return left, right
+    axis, size = options.axis_name, u.shape[0]
+    held = group_sum(g_all / inputs.pairs.count, inputs.pairs) / 2
+    held = jnp.where(inputs.pairs.valid, held, 0.0)
+    # What the loss asks of the final biases: bbar of the columns, abar of the rows.
+    _, by_col = weighted.sweep(solved.kernel, v, lambda _, w: w, by_row, axis_name=axis)
+    bbar = v * by_col - held
+    abar = -local(held, inputs.pairs, size)
+    if options.gradient == "implicit":
+        p, q = _fixed_point_adjoint(solved.kernel, u, v, abar, bbar, g_all, inputs, options)
+        return jnp.stack([by_row - u * p, u], 1), jnp.stack([v, v * (g_all / 2 - q)], 1)
+    wide_left, wide_right = _adjoint(solved, abar, bbar, g_all, inputs, axis)
+    return jnp.concatenate([left, wide_left], 1), jnp.concatenate([right, wide_right], 1)
+
+
+def _adjoint(solved: Balance, abar, bbar, g_all, inputs: Inputs, axis: str | None) -> Any:
+    """Reverse sweep over the pairs of updates: two rank-one terms each, and one for the first."""
+    kernel, (all_a, all_b) = solved.kernel, solved.reached
+    us, vs = kernels.weight(all_a, kernel.row), kernels.weight(all_b, kernel.col)
+    first_v = kernels.weight(solved.first_b, kernel.col)
+    before = jnp.concatenate([first_v[None], vs[:-1]]) if len(vs) else vs
+    own = _direct_row_adjoint(kernel, abar, g_all, vs[-1] if len(vs) else first_v)
+
+    def back(carry: tuple[Array, Array], pair: tuple[Array, Array, Array]) -> Any:
+        (bbar, abar), (u, v, v_before) = carry, pair
+        t, total = weighted.sweep(
+            kernel, v * bbar, lambda y, abar, u: u * (abar - u * y), abar, u, axis_name=axis
+        )
+        return (-v_before * total, jnp.zeros_like(abar)), (-v * bbar, t)
+
+    # abar holds both what is held and u * E (g v / 2), the loss's own dependence on a.
+    last_u = us[-1] if len(us) else jnp.zeros_like(abar)
+    (bbar, _), (right, t) = lax.scan(
+        back, (bbar, abar + last_u * own), (us, vs, before), reverse=True
+    )
+    first_u = kernels.weight(_free(inputs), kernel.row)
+    lefts = jnp.concatenate([us, -t, first_u[None]]).T
+    rights = jnp.concatenate([right, before, (-first_v * bbar)[None]]).T
+    return lefts, rights
+
+
+def _direct_row_adjoint(kernel: Kernel, like: Array, g_all: Array, v: Array) -> Array:
+    """`E (g v) / 2`: the column softmaxes' weight on each row, without u."""
+    z = g_all / 2 * v
+    return kernel.fold(lambda _, e, __: (None, e @ z), None, like)[1]
+
+
+def _fixed_point_adjoint(kernel, u, v, abar, bbar, g_all, inputs: Inputs, options: Options) -> Any:
+    """Sums of the adjoints at the fixed point, swept until they no longer count.
+
+    Where all pairs count the same they start at the size of the remaining error and the gradient
+    is (P - Q)/B; other weights need as many sweeps as Sinkhorn needed pairs.
+    """
+    axis, tolerance = options.axis_name, options.tolerance
+    abar = abar + u * _direct_row_adjoint(kernel, abar, g_all, v)
+    limit = tolerance * jnp.max(jnp.abs(g_all), initial=0.0)
+
+    def unfinished(carry: Any) -> Array:
+        _, bbar, _, _, done = carry
+        return (jnp.max(jnp.abs(bbar)) > limit) & (done < _ADJOINT_SWEEPS)
+
+    def back(carry: Any) -> Any:
+        abar, bbar, p, q, done = carry
+        t, total = weighted.sweep(
+            kernel, v * bbar, lambda y, abar, u: u * (abar - u * y), abar, u, axis_name=axis
+        )
+        corrected = jnp.where(u > 0, t / jnp.where(u > 0, u, 1), 0.0)
+        return jnp.zeros_like(abar), -v * total, p + corrected, q + bbar, done + 1
+
+    zero = jnp.zeros((), jnp.int32)
+    start = (abar, bbar, jnp.zeros_like(abar), jnp.zeros_like(bbar), zero)
+    _, _, p, q, _ = lax.while_loop(unfinished, back, back(start))
+    return p, q
+
+
+def _masses(inputs: Inputs) -> Masses:
+    everyone = jnp.where(inputs.pairs.valid, 0.0, -jnp.inf).astype(inputs.text.dtype)
+    return Masses(_free(inputs), everyone)
+
+
+def _free(inputs: Inputs) -> Array:
+    return jnp.where(inputs.valid, 0.0, -jnp.inf).astype(inputs.text.dtype)
+
+
+normalized.defvjp(lambda *args: _forward(*args), _backward)

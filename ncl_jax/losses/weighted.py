@@ -1,0 +1,74 @@
+"""Gradients through a kernel without its B x B gradient: panel by panel, or by scaling only."""
+
+from typing import Any, Callable
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ncl_jax.losses.inputs import Inputs
+from ncl_jax.sinkhorn.kernel import Kernel
+from ncl_jax.sinkhorn.panels import Stored
+
+_ROWS = 1024  # of a gradient panel cut from a stored kernel: a quarter of it at B = 4096
+
+
+def accumulate(
+    matrix: Any, weigh: Callable[..., Array], inputs: Inputs, *rows: Array
+) -> tuple[Float[Array, "local dim"], Float[Array, "batch dim"]]:
+    """`(D Y, D^T X)` for `D = weigh(panel, *rows of the panel)`, one panel of D at a time.
+
+    X are the scaled texts and Y the videos; the second result is this device's part.
+    """
+    if isinstance(matrix, Kernel) and isinstance(matrix.panels, Stored):
+        matrix = matrix.panels
+    if isinstance(matrix, Stored):
+        matrix = Stored(
+            tuple(p[i : i + _ROWS] for p in matrix.parts for i in range(0, p.shape[0], _ROWS))
+        )
+
+    def step(dy: Array, panel: Array, x: Array, *rows: Array) -> tuple[Array, Array]:
+        d = weigh(panel, *rows)
+        return dy + d.T @ x, d @ inputs.video
+
+    dy, dx = matrix.fold(step, jnp.zeros_like(inputs.video), inputs.scaled, *rows)
+    return dx, dy
+
+
+def low_rank(
+    kernel: Kernel, left: Float[Array, "local rank"], right: Float[Array, "batch rank"],
+    inputs: Inputs,
+) -> tuple[Float[Array, "local dim"], Float[Array, "batch dim"]]:
+    """`(D Y, D^T X)` for `D = E * (left @ right.T)` elementwise."""
+    return accumulate(kernel, lambda e, u: e * (u @ right.T), inputs, left)
+
+
+def rank_one(
+    kernel: Kernel, left: Float[Array, " local"], right: Float[Array, " batch"], inputs: Inputs
+) -> tuple[Float[Array, "local dim"], Float[Array, "batch dim"]]:
+    """`low_rank` with one column: D is E scaled from both sides, so the embeddings are scaled."""
+    x, y = left[:, None] * inputs.scaled, right[:, None] * inputs.video
+
+    def step(dy: Array, e: Array, x: Array) -> tuple[Array, Array]:
+        return dy + e.T @ x, e @ y
+
+    if isinstance(kernel.panels, Stored) and len(kernel.panels.parts) == 1:
+        e = kernel.panels.parts[0]
+        dx, dy = e @ y, e.T @ x
+    else:
+        dy, dx = kernel.fold(step, jnp.zeros_like(y), x)
+    return left[:, None] * dx, right[:, None] * dy
+
+
+def sweep(
+    kernel: Kernel, right: Float[Array, " batch"], respond: Callable[..., Array], *rows: Array,
+    axis_name: str | None,
+) -> tuple[Float[Array, " local"], Float[Array, " batch"]]:
+    """`t = respond(E @ right, *rows)` and `E.T @ t` over all devices, in one read of E."""
+
+    def step(total: Array, e: Array, *rows: Array) -> tuple[Array, Array]:
+        t = respond(e @ right, *rows)
+        return total + t @ e, t
+
+    total, t = kernel.fold(step, jnp.zeros_like(right), *rows)
+    return t, total if axis_name is None else lax.psum(total, axis_name)
