@@ -1,0 +1,295 @@
+"""A searchable gallery with its normalisation: build, add, remove, save, load, search, export."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ncl_jax import sinkhorn
+from ncl_jax.index import storage, topk
+from ncl_jax.scores import logits
+from ncl_jax.types import MAX_SCALE, Biases
+
+DRIFT_ALLOWED = 0.1
+"""Growth of the balance error, beyond that of the fit, at which a refit is due."""
+_BLOCK = 1 << 24
+
+
+class SearchResult(NamedTuple):
+    """Per query the best items, best first: `ids[query][rank]`, `scores` [query, rank] logits."""
+
+    ids: list[list[str]]
+    scores: Float[np.ndarray, "query rank"]
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalIndex:
+    """Items, their biases, and the bank that `add` needs. Immutable: `add` and `remove` return a
+    new index, so any number of threads may search one while another replaces it.
+
+    `score(query, item) = scale * cosine + bias`. Make one with `build` or `load`.
+
+    Fields: `ids` unique strings; `video` [item, dim] unit norm; `bias` [item] logits; `bank_text`
+    [bank, dim] unit norm and `bank_bias` [bank] logits (both empty without a bank); `row_sum`
+    [bank]: the mass each bank text gives to the present gallery, which measures drift; `scale`
+    logits per cosine; `strength` in [0, 1]; `log_mass`: log of an item's mass at the fit; `meta`:
+    anything JSON can hold.
+    """
+
+    ids: tuple[str, ...]
+    video: Float[np.ndarray, "item dim"]
+    bias: Float[np.ndarray, " item"]
+    bank_text: Float[np.ndarray, "bank dim"]
+    bank_bias: Float[np.ndarray, " bank"]
+    row_sum: Float[np.ndarray, " bank"]
+    scale: float = MAX_SCALE
+    strength: float = 1.0
+    log_mass: float = 0.0
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def build(
+        cls,
+        ids: Sequence[str],
+        video: Float[np.ndarray, "item dim"],
+        bank_text: Float[np.ndarray, "bank dim"] | None = None,
+        *,
+        scale: float = MAX_SCALE,
+        iterations: int = sinkhorn.PAPER_ITERATIONS,
+        strength: float = 1.0,
+        biases: Biases | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> "RetrievalIndex":
+        """An index of `video`, normalised by Sinkhorn against the bank where one is given.
+
+        Args:
+          ids: unique strings, one per item.
+          video: embeddings of any length > 0; they are brought to unit norm here.
+          bank_text: training captions' embeddings. None: plain cosine search, all biases 0.
+          scale: logits per cosine, > 0 (the model's; 100 if it is not known).
+          iterations: of Sinkhorn, as in `normalizers.Ncl`.
+          strength: in [0, 1], as there.
+          biases: already solved for this bank (`text`) and gallery (`video`), instead of solving.
+          meta: stored with the index.
+
+        Raises:
+          ValueError: doubled ids, shapes that do not fit, NaN, infinity or zero vectors.
+
+        Example:
+          >>> index = RetrievalIndex.build(["a", "b"], np.eye(2))
+          >>> index.search(np.array([[0.0, 1.0]]), k=1).ids
+          [['b']]
+        """
+        if not scale > 0:
+            raise ValueError(f"scale must be > 0, got {scale}")
+        video = _unit(video, "video embeddings")
+        ids = _checked_ids(ids, len(video))
+        bank = np.zeros((0, video.shape[1])) if bank_text is None else bank_text
+        bank = _unit(bank, "bank embeddings", video.shape[1])
+        if not len(bank) or not len(ids):
+            bank, a, b = bank[:0], np.zeros(0, np.float32), np.zeros(len(ids), np.float32)
+        else:
+            biases = biases or _solve(bank, video, scale, iterations, strength)
+            a, b = (np.asarray(x, np.float32) for x in biases)
+        log_mass = float(np.log(max(1, len(bank)) / max(1, len(ids))))
+        index = cls(ids, video, b, bank, a, np.zeros(len(bank)), scale, strength, log_mass)
+        index = replace(index, row_sum=index._mass(video, b))
+        return replace(index, meta={**(meta or {}), "drift_at_fit": index.drift})
+
+    # -- change --------------------------------------------------------------------------------
+
+    def add(
+        self, ids: Sequence[str], video: Float[np.ndarray, "item dim"]
+    ) -> "RetrievalIndex":
+        """A new index with more items; the old items' biases stay as they are.
+
+        One pass over bank x new items: `b = strength * (log_mass - lse_i(s_i,new + a_i))`, with
+        the fit's own mass and constant (never re-centred), so an item that was in the fit gets
+        the bias it got there. Ask `refit_due` afterwards.
+
+        Raises:
+          ValueError: as `build`; also ids the index already has.
+        """
+        video = _unit(video, "video embeddings", self.video.shape[1])
+        ids = _checked_ids(ids, len(video))
+        known = sorted(set(ids) & set(self.ids))
+        if known:
+            raise ValueError(f"{len(known)} ids are in the index already, such as {known[0]!r}")
+        bias = np.zeros(len(ids), np.float32)
+        if len(self.bank_text):
+            for part in _parts(len(ids), len(self.bank_text)):
+                biased = self._bank_logits(video[part]) + self.bank_bias[:, None]
+                bias[part] = self.strength * (self.log_mass - _lse(biased, axis=0))
+        return replace(
+            self,
+            ids=self.ids + ids,
+            video=np.concatenate([self.video, video]),
+            bias=np.concatenate([self.bias, bias]),
+            row_sum=self.row_sum + self._mass(video, bias),
+        )
+
+    def remove(self, ids: Sequence[str]) -> "RetrievalIndex":
+        """A new index without `ids`. Raises ValueError if one is not there."""
+        gone, known = set(ids), set(self.ids)
+        if gone - known:
+            raise ValueError(f"ids not in the index: {', '.join(sorted(gone - known)[:10])}")
+        keep = np.asarray([i not in gone for i in self.ids], bool)
+        return replace(
+            self,
+            ids=tuple(i for i in self.ids if i not in gone),
+            video=self.video[keep],
+            bias=self.bias[keep],
+            row_sum=self.row_sum - self._mass(self.video[~keep], self.bias[~keep]),
+        )
+
+    @property
+    def drift(self) -> float:
+        """Mean relative unevenness of the bank texts' mass over the present gallery.
+
+        At balance all texts give the same mass, and then every item gets its share exactly; the
+        video error of `metrics.normalization_error` is an average of these deviations. 0 without
+        a bank.
+        """
+        if not len(self.bank_text) or not len(self.ids):
+            return 0.0
+        return float(np.mean(np.abs(self.row_sum / self.row_sum.mean() - 1)))
+
+    @property
+    def refit_due(self) -> bool:
+        """Whether drift has grown by more than `DRIFT_ALLOWED` since the fit; then `build` anew."""
+        return self.drift > self.meta.get("drift_at_fit", 0.0) + DRIFT_ALLOWED
+
+    # -- use -----------------------------------------------------------------------------------
+
+    def search(self, query: Float[np.ndarray, "query dim"], k: int = 10) -> SearchResult:
+        """The k best items of each query; `min(k, len)` of them, none from an empty index.
+
+        Args:
+          query: [query, dim], or one query [dim]; any length > 0.
+          k: >= 1.
+
+        Raises:
+          ValueError: another width than the items', NaN, infinity, zero vectors, or k < 1.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        query = _unit(np.atleast_2d(np.asarray(query)), "queries", self.video.shape[1])
+        scores, rows = topk.search(query * np.float32(self.scale), self._shards, k)
+        return SearchResult([[self.ids[r] for r in row] for row in rows.tolist()], scores)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def _shards(self) -> topk.Shards:
+        return topk.place(self.video, self.bias)
+
+    # -- out and in ----------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes `path` (a `.npz`, or a folder that gets `index.npz`), atomically."""
+        header = {"ids": self.ids, "scale": self.scale, "strength": self.strength,
+                  "log_mass": self.log_mass, "meta": self.meta}  # fmt: skip
+        names = ("video", "bias", "bank_text", "bank_bias", "row_sum")
+        storage.write(path, {name: getattr(self, name) for name in names}, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "RetrievalIndex":
+        """What `save` wrote. Raises ValueError for a missing, damaged or newer file."""
+        arrays, header = storage.read(path)
+        fields: dict[str, Any] = {**arrays, **header, "ids": tuple(header["ids"])}
+        return cls(**fields)
+
+    def folded(self) -> Float[np.ndarray, "item dim_plus_1"]:
+        """Items `[y, bias / scale]`; with queries `[x, 1]` their product is logits / scale.
+
+        The result is not a cosine: do not renormalise, do not use an index that does, and keep
+        the last coordinate out of any quantiser.
+        """
+        return np.column_stack([self.video, self.bias / self.scale]).astype(np.float32)
+
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """A plain `.npz` for other engines: `item` (see `folded`), `ids`, `scale`."""
+        np.savez(path, item=self.folded(), ids=np.asarray(self.ids, str), scale=self.scale)
+
+    def to_faiss(self) -> Any:
+        """`faiss.IndexFlatIP(dim + 1)` of `folded()`; position n is `self.ids[n]`."""
+        try:
+            import faiss  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        except ImportError as error:
+            raise ImportError("to_faiss needs FAISS: pip install faiss-cpu") from error
+        flat = faiss.IndexFlatIP(self.video.shape[1] + 1)
+        flat.add(self.folded())
+        return flat
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _bank_logits(self, video: np.ndarray) -> np.ndarray:
+        return (self.scale * self.bank_text) @ video.T
+
+    def _mass(self, video: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """sum_j exp(s_ij + a_i + b_j) of each bank text over the given items, [bank]."""
+        total = np.zeros(len(self.bank_text))
+        if len(self.bank_text):
+            for part in _parts(len(video), len(self.bank_text)):
+                biased = self._bank_logits(video[part]) + bias[part] + self.bank_bias[:, None]
+                total += np.exp(biased).sum(axis=1, dtype=np.float64)
+        return total
+
+
+def fold_query(query: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, "query dim_plus_1"]:
+    """Unit-norm queries `[x, 1]` for `RetrievalIndex.folded` and `to_faiss`."""
+    query = _unit(query, "queries")
+    return np.column_stack([query, np.ones(len(query), np.float32)])
+
+
+def _solve(
+    bank: np.ndarray, video: np.ndarray, scale: float, iterations: int, strength: float
+) -> Biases:
+    scores = logits(jnp.asarray(bank), jnp.asarray(video), scale)
+    rows, columns = scores.shape
+    mass = jnp.full(columns, rows / columns)
+    return sinkhorn.solve(
+        scores, jnp.ones(rows), mass, iterations=iterations, strength=strength
+    )[0]
+
+
+def _unit(rows: Any, what: str, dim: int | None = None) -> Float[np.ndarray, "row dim"]:
+    rows = np.asarray(rows, np.float32)
+    if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim) or not rows.shape[1]:
+        want = "width > 0" if dim is None else f"width {dim}"
+        raise ValueError(f"{what} must be a matrix [row, dim] of {want}, got shape {rows.shape}")
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(length[:, 0]) & (length[:, 0] > 0)))
+    if len(bad):
+        raise ValueError(
+            f"{what} must be finite and not zero, got {len(bad)} bad rows, the first is row "
+            f"{bad[0]}; drop or repair them"
+        )
+    return rows / length
+
+
+def _checked_ids(ids: Sequence[str], count: int) -> tuple[str, ...]:
+    ids = tuple(map(str, ids))
+    if len(ids) != count:
+        raise ValueError(f"expected one id per embedding, got {len(ids)} ids for {count} rows")
+    if len(set(ids)) != count:
+        seen: set[str] = set()
+        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise ValueError(f"ids must be unique, {twice!r} is there more than once")
+    return ids
+
+
+def _parts(columns: int, rows: int) -> list[slice]:
+    size = max(1, _BLOCK // max(1, rows))
+    return [slice(s, s + size) for s in range(0, columns, size)]
+
+
+def _lse(x: np.ndarray, axis: int) -> np.ndarray:
+    top = x.max(axis=axis, keepdims=True)
+    return np.squeeze(top, axis) + np.log(np.exp(x - top).sum(axis=axis))

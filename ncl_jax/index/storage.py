@@ -1,0 +1,73 @@
+"""The index file: arrays and a JSON header in one `.npz`, with a version and a checksum."""
+
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+from typing import Any
+
+import numpy as np
+
+VERSION = 1
+NAME = "index.npz"
+
+
+def file_of(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The file itself: `path` where it ends in `.npz`, else `path/index.npz`."""
+    path = pathlib.Path(path)
+    return path if path.suffix == ".npz" else path / NAME
+
+
+def write(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: Any) -> None:
+    """Writes all or nothing: a crash leaves the old file, never half of a new one."""
+    file = file_of(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"version": VERSION, "sha256": _digest(arrays, header), "data": header})
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            np.savez(stream, header=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
+    """(arrays, header) of a file that `write` made.
+
+    Raises:
+      ValueError: no such file, not an index, damaged, or written by a newer version.
+    """
+    file = file_of(path)
+    if not file.is_file():
+        raise ValueError(f"no index at {file}; build one with `python -m ncl_jax.cli.index build`")
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        header = json.loads(arrays.pop("header").tobytes())
+        version, digest, data = header["version"], header["sha256"], header["data"]
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged or not an index ({type(error).__name__}); rebuild it"
+        ) from error
+    if version > VERSION:
+        raise ValueError(
+            f"{file} has format {version}, this release reads up to {VERSION}; upgrade ncl_jax"
+        )
+    if digest != _digest(arrays, data):
+        raise ValueError(f"{file} is damaged (its checksum does not match); rebuild it")
+    return arrays, data
+
+
+def _digest(arrays: dict[str, np.ndarray], header: Any) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()
