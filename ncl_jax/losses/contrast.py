@@ -5,12 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
 from ncl_jax.losses import inputs as common
 from ncl_jax.losses.groups import gather, local
-from ncl_jax.losses.inputs import Inputs, Options
+from ncl_jax.losses.inputs import Options
 from ncl_jax.losses.weighted import accumulate
 from ncl_jax.sinkhorn import kernel as kernels
 
@@ -53,11 +52,7 @@ def _backward(options: Options, residuals: Any, g: Array) -> Any:
         return by_row + (g_all / 2) * jnp.exp(s - col_lse)
 
     dx, dy = accumulate(scores, gradient, inputs, g, row_lse)
-    px, py = lax.cond(
-        common.is_uniform(g_all, inputs.pairs),
-        lambda: common.positive_gradient(inputs, g_all, True),
-        lambda: common.positive_gradient(inputs, g_all, False),
-    )
+    px, py = common.positive_gradient(inputs, g_all)
     grads = common.embedding_gradients(inputs, dx - px, dy - py, options)
     return *(d.astype(p.dtype) for d, p in zip(grads, primal, strict=True)), None, None
 

@@ -1,11 +1,12 @@
 """What both losses share: clean inputs, the choice of execution, positive logits, gradients."""
 
-from typing import Any, Callable, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jax import lax
+from jaxtyping import Array, Bool, Float
 
 from ncl_jax.losses.groups import (
     Pairs,
@@ -108,29 +109,37 @@ def positive_logits(
 
 
 def positive_gradient(
-    inputs: Inputs, g: Float[Array, " batch"], uniform: bool
+    inputs: Inputs, g: Float[Array, " batch"]
 ) -> tuple[Float[Array, "local dim"], Float[Array, "batch dim"]]:
     """Gradient of sum_i g_i (t2v_i + v2t_i) / 2 in the scaled texts, and this device's part of
-    that in the videos. `uniform`: g is the same at all valid pairs.
+    that in the videos.
     """
-    pairs, size = inputs.pairs, inputs.text.shape[0]
-    x, y = inputs.scaled, inputs.video
-    per = (g / pairs.count)[:, None]
-    g_local, per_local = local(g, pairs, size)[:, None], local(per, pairs, size)
-    if uniform:
-        dx = per_local * local(group_sum(y, pairs), pairs, size)
-        return dx, per * group_sum_of_local(x, pairs)
-    wide_y, wide_x = (
-        jnp.concatenate([z, w * z], axis=1) for z, w in ((y, g[:, None]), (x, g_local))
+
+    def weighted() -> tuple[Array, Array]:
+        pairs, size = inputs.pairs, inputs.text.shape[0]
+        x, y = inputs.scaled, inputs.video
+        all_g, own_g = g[:, None], local(g, pairs, size)[:, None]
+        dx = own_g * local(group_sum(y, pairs), pairs, size)
+        dx = dx + local(group_sum(all_g * y, pairs), pairs, size)
+        dy = all_g * group_sum_of_local(x, pairs) + group_sum_of_local(own_g * x, pairs)
+        half = 0.5 / pairs.count[:, None]
+        return local(half, pairs, size) * dx, half * dy
+
+    if inputs.pairs.slot is None:
+        return equal_positive_gradient(inputs, g)
+    return lax.cond(
+        is_uniform(g, inputs.pairs), lambda: equal_positive_gradient(inputs, g), weighted
     )
-    sum_y, own_y = jnp.split(local(group_sum(wide_y, pairs), pairs, size), 2, axis=1)
-    sum_x, own_x = jnp.split(group_sum_of_local(wide_x, pairs), 2, axis=1)
-    half = 0.5 / pairs.count[:, None]
-    dx = local(half, pairs, size) * (g_local * sum_y + own_y)
-    return dx, half * (g[:, None] * sum_x + own_x)
 
 
-Gradients = Callable[[bool], tuple[Array, Array]]
+def equal_positive_gradient(
+    inputs: Inputs, g: Float[Array, " batch"]
+) -> tuple[Float[Array, "local dim"], Float[Array, "batch dim"]]:
+    """`positive_gradient` where all positives of a pair have its own weight: half the sums."""
+    pairs, size = inputs.pairs, inputs.text.shape[0]
+    per = (g / pairs.count)[:, None]
+    dx = local(per, pairs, size) * local(group_sum(inputs.video, pairs), pairs, size)
+    return dx, per * group_sum_of_local(inputs.scaled, pairs)
 
 
 def embedding_gradients(
@@ -152,9 +161,7 @@ def is_uniform(g: Float[Array, " batch"], pairs: Pairs) -> Bool[Array, ""]:
     return jnp.all(jnp.where(pairs.valid, g == top, True))
 
 
-def check(
-    text: Any, video: Any, scale: Any, video_id: Any, valid: Any, options: Options
-) -> None:
+def check(text: Any, video: Any, scale: Any, video_id: Any, valid: Any, options: Options) -> None:
     """Raises ValueError for arguments that do not fit; for values where they are known."""
     if len(jnp.shape(text)) != 2 or jnp.shape(text) != jnp.shape(video):
         raise ValueError(

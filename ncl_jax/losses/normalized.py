@@ -26,7 +26,7 @@ from ncl_jax.sinkhorn import CONVERGED, iterate
 from ncl_jax.sinkhorn import kernel as kernels
 from ncl_jax.sinkhorn.iterate import Masses, Plan, State
 from ncl_jax.sinkhorn.kernel import Kernel
-from ncl_jax.sinkhorn.panels import Stored, Tiled
+from ncl_jax.sinkhorn.panels import Tiled
 from ncl_jax.types import SinkhornReport
 
 _ADJOINT_SWEEPS = 1000
@@ -71,7 +71,7 @@ def _forward(text, video, scale, video_id, valid, options: Options) -> Any:
 def _balance(inputs: Inputs, masses: Masses, plan: Plan, options: Options) -> Balance:
     scores = common.scores_of(inputs, options)
     if isinstance(scores, Tiled):
-        return _balance_exactly(scores, masses, plan, store=False)
+        return _balance_exactly(scores, masses, plan)
     a, b = masses.free_row(), masses.free_col()
     kernel = kernels.store(scores, a, b, columns_first=True, axis_name=plan.axis_name)
     first = iterate.stored_first_columns(kernel, masses, plan, a)
@@ -84,12 +84,15 @@ def _balance(inputs: Inputs, masses: Masses, plan: Plan, options: Options) -> Ba
     # A loop of at most one round and not a `cond`: XLA keeps the kernel of a loop in place.
     def again(carry: tuple[Array, Balance]) -> tuple[Array, Balance]:
         tiled = Tiled(inputs.scaled, inputs.video)
-        return jnp.asarray(True), _balance_exactly(tiled, masses, plan, store=True)
+        exact = _balance_exactly(tiled, masses, plan)
+        (stored,) = carry[1].kernel.panels.parts
+        kernel = kernels.overwrite(stored, tiled, exact.kernel.row, exact.kernel.col)
+        return jnp.asarray(True), exact._replace(kernel=kernel)
 
     return lax.while_loop(lambda carry: ~carry[0], again, (trusted, fast))[1]
 
 
-def _balance_exactly(scores: Tiled, masses: Masses, plan: Plan, store: bool) -> Balance:
+def _balance_exactly(scores: Tiled, masses: Masses, plan: Plan) -> Balance:
     """In the log domain, from recomputed panels; the kernel is shifted to the solution."""
     a = masses.free_row()
     first = iterate.exact_first_columns(scores, masses, plan, a)
@@ -98,8 +101,7 @@ def _balance_exactly(scores: Tiled, masses: Masses, plan: Plan, store: bool) -> 
         lambda _, s, __: (None, kernels.exact_row_lse(s, state.b)), None, masses.row
     )
     row = jnp.where(masses.row == -jnp.inf, -jnp.inf, -lse)
-    kernel = kernels.exponential(scores, row, state.b) if store else Kernel(scores, row, state.b)
-    return Balance(kernel, first, state, reached, lse)
+    return Balance(Kernel(scores, row, state.b), first, state, reached, lse)
 
 
 def _backward(options: Options, residuals: Any, cotangents: Any) -> Any:
@@ -113,13 +115,13 @@ def _backward(options: Options, residuals: Any, cotangents: Any) -> Any:
 
     def direct() -> tuple[Array, Array]:
         dx, dy = weighted.rank_one(solved.kernel, by_row + g / 2 * u, v, inputs)
-        px, py = common.positive_gradient(inputs, g_all, True)
+        px, py = common.equal_positive_gradient(inputs, g_all)
         return dx - px, dy - py
 
     def general() -> tuple[Array, Array]:
         left, right = _factors(solved, by_row, u, v, g_all, inputs, options)
         dx, dy = weighted.low_rank(solved.kernel, left, right, inputs)
-        px, py = common.positive_gradient(inputs, g_all, False)
+        px, py = common.positive_gradient(inputs, g_all)
         return dx - px, dy - py
 
     if options.gradient == "stop":

@@ -1,6 +1,7 @@
 """Gradients through a kernel without its B x B gradient: panel by panel, or by scaling only."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -8,9 +9,19 @@ from jaxtyping import Array, Float
 
 from ncl_jax.losses.inputs import Inputs
 from ncl_jax.sinkhorn.kernel import Kernel
-from ncl_jax.sinkhorn.panels import Stored
+from ncl_jax.sinkhorn.panels import Step, Stored, scan_panels
 
-_ROWS = 1024  # of a gradient panel cut from a stored kernel: a quarter of it at B = 4096
+_ROWS = 512  # of a gradient panel cut from a stored matrix: an eighth of it at B = 4096
+
+
+class Slices(NamedTuple):
+    """A stored matrix read in slices one after the other, so that only one gradient panel lives."""
+
+    matrix: Float[Array, "row col"]
+
+    def fold(self, step: Step, init: Any, *rows: Array) -> tuple[Any, Any]:
+        """As `Stored.fold`."""
+        return scan_panels(step, init, _ROWS, (self.matrix, *rows))
 
 
 def accumulate(
@@ -23,9 +34,7 @@ def accumulate(
     if isinstance(matrix, Kernel) and isinstance(matrix.panels, Stored):
         matrix = matrix.panels
     if isinstance(matrix, Stored):
-        matrix = Stored(
-            tuple(p[i : i + _ROWS] for p in matrix.parts for i in range(0, p.shape[0], _ROWS))
-        )
+        matrix = Slices(*matrix.parts)
 
     def step(dy: Array, panel: Array, x: Array, *rows: Array) -> tuple[Array, Array]:
         d = weigh(panel, *rows)
@@ -36,7 +45,9 @@ def accumulate(
 
 
 def low_rank(
-    kernel: Kernel, left: Float[Array, "local rank"], right: Float[Array, "batch rank"],
+    kernel: Kernel,
+    left: Float[Array, "local rank"],
+    right: Float[Array, "batch rank"],
     inputs: Inputs,
 ) -> tuple[Float[Array, "local dim"], Float[Array, "batch dim"]]:
     """`(D Y, D^T X)` for `D = E * (left @ right.T)` elementwise."""
@@ -61,7 +72,10 @@ def rank_one(
 
 
 def sweep(
-    kernel: Kernel, right: Float[Array, " batch"], respond: Callable[..., Array], *rows: Array,
+    kernel: Kernel,
+    right: Float[Array, " batch"],
+    respond: Callable[..., Array],
+    *rows: Array,
     axis_name: str | None,
 ) -> tuple[Float[Array, " local"], Float[Array, " batch"]]:
     """`t = respond(E @ right, *rows)` and `E.T @ t` over all devices, in one read of E."""

@@ -4,7 +4,8 @@ Masses and biases are logarithms here, -inf where masked, so that masks need no 
 own. Over devices, rows are local and everything per column is replicated.
 """
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -71,11 +72,11 @@ def stored_pair(kernel: Kernel, masses: Masses, plan: Plan) -> Update:
             new = _move(a, plain, omega, plan.relax)
             return total + kernels.weight(new, row) @ e, (own, plain, new)
 
-        total, (own, plain, new_a) = kernel.fold(
-            step, jnp.zeros_like(b), masses.row, kernel.row, a
-        )
+        total, (own, plain, new_a) = kernel.fold(step, jnp.zeros_like(b), masses.row, kernel.row, a)
         total = _psum(total, plan.axis_name)
-        new_b, change = _finish(a, b, plain, kernels.log_sum(total, kernel.col), omega, masses, plan)
+        new_b, change = _finish(
+            a, b, plain, kernels.log_sum(total, kernel.col), omega, masses, plan
+        )
         ok = kernels.trusted(b, kernel.col, own, masses.row) & kernels.trusted(
             new_a, kernel.row, total, masses.col
         )
@@ -105,7 +106,9 @@ def exact_pair(scores: Panels, masses: Masses, plan: Plan) -> Update:
 def exact_first_columns(scores: Panels, masses: Masses, plan: Plan, a: Array) -> Array:
     """The column update from row biases `a`, in the log domain."""
     running, _ = scores.fold(
-        lambda c, s, a: (kernels.add_to_col_lse(c, s, a), None), kernels.start_col_lse(masses.col), a
+        lambda c, s, a: (kernels.add_to_col_lse(c, s, a), None),
+        kernels.start_col_lse(masses.col),
+        a,
     )
     lse = kernels.finish_col_lse(running, plan.axis_name)
     return _masked(plan.strength * (masses.col - lse), masses.col)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from ncl_jax.sinkhorn.panels import Panels, Step, Stored
+from ncl_jax.sinkhorn.panels import Panels, Step, Stored, Tiled
 
 _TRUST = 30.0  # logits; entries below e^-87 then weigh less than e^-27 of any sum
 
@@ -62,26 +62,36 @@ def store(
         side = _or_zero(_row_max(scores, jnp.zeros_like(a), b))
         top = _or_zero(_col_max(scores, jnp.where(live_row, -side, -jnp.inf), axis_name, b))
         row, col = -side, b - top
-    return exponential(scores, jnp.where(live_row, row, -jnp.inf), jnp.where(live_col, col, -jnp.inf))
+    return exponential(
+        scores, jnp.where(live_row, row, -jnp.inf), jnp.where(live_col, col, -jnp.inf)
+    )
 
 
-def exponential(scores: Panels, row: Float[Array, " row"], col: Float[Array, " col"]) -> Kernel:
+def exponential(scores: Stored, row: Float[Array, " row"], col: Float[Array, " col"]) -> Kernel:
     """The stored kernel with the given shifts; -inf masks."""
+    parts, top = [], 0
+    for part in scores.parts:
+        bottom = top + part.shape[0]
+        parts.append(jnp.exp(part + row[top:bottom, None] + col))
+        top = bottom
+    return Kernel(Stored(tuple(parts)), row, col)
 
-    def step(_: None, s: Array, row: Array) -> tuple[None, Array]:
-        return None, jnp.exp(s + row[:, None] + col)
 
-    if isinstance(scores, Stored):
-        tops = [0]
-        for part in scores.parts:
-            tops.append(tops[-1] + part.shape[0])
-        parts = tuple(
-            step(None, p, row[i:j])[1]
-            for p, i, j in zip(scores.parts, tops[:-1], tops[1:], strict=True)
-        )
-    else:
-        parts = (scores.fold(step, None, row)[1],)
-    return Kernel(Stored(parts), row, col)
+def overwrite(
+    stored: Float[Array, "row col"],
+    scores: Tiled,
+    row: Float[Array, " row"],
+    col: Float[Array, " col"],
+) -> Kernel:
+    """As `exponential`, of recomputed scores into the memory of an old kernel."""
+
+    def write(carry: tuple[Array, Array], s: Array, row: Array) -> Any:
+        kernel, top = carry
+        e = jnp.exp(s + row[:, None] + col)
+        return (lax.dynamic_update_slice_in_dim(kernel, e, top, 0), top + s.shape[0]), None
+
+    (kernel, _), _ = scores.fold(write, (stored, jnp.zeros((), jnp.int32)), row)
+    return Kernel(Stored((kernel,)), row, col)
 
 
 def row_lse(kernel: Kernel, b: Float[Array, " col"]) -> Float[Array, " row"]:

@@ -5,7 +5,8 @@ algorithm is written once and runs on a stored matrix, on one device's rows of i
 recomputed from the embeddings in O(B dim) memory.
 """
 
-from typing import Any, Callable, NamedTuple, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,28 +47,34 @@ class Tiled(NamedTuple):
     rows: Float[Array, "row dim"]
     cols: Float[Array, "col dim"]
 
-    def panel(self, rows: Array) -> Array:
-        return score_panel(rows, self.cols)
-
     def fold(self, step: Step, init: Any, *rows: Array) -> tuple[Any, Any]:
         """As `Stored.fold`; a last ragged panel is taken after the loop."""
-        n = self.rows.shape[0]
-        height = panel_height(n, self.cols.shape[0])
-        full = n // height * height
+        height = panel_height(self.rows.shape[0], self.cols.shape[0])
 
-        def body(carry: Any, panel: tuple[Array, ...]) -> tuple[Any, Any]:
-            return step(carry, self.panel(panel[0]), *panel[1:])
+        def scored(carry: Any, x: Array, *rows: Array) -> tuple[Any, Any]:
+            return step(carry, score_panel(x, self.cols), *rows)
 
-        tall = tuple(r[:full].reshape(-1, height, *r.shape[1:]) for r in (self.rows, *rows))
-        carry, outs = lax.scan(body, init, tall)
-        outs = jax.tree.map(lambda o: o.reshape(full, *o.shape[2:]), outs)
-        if full == n:
-            return carry, outs
-        carry, tail = step(carry, self.panel(self.rows[full:]), *(r[full:] for r in rows))
-        return carry, _join([outs, tail])
+        return scan_panels(scored, init, height, (self.rows, *rows))
 
 
 Panels = Stored | Tiled
+
+
+def scan_panels(step: Step, init: Any, height: int, rows: tuple[Array, ...]) -> tuple[Any, Any]:
+    """`carry, out = step(carry, *panels)` one panel of `height` rows after the other.
+
+    A last ragged panel is taken after the loop. Returns the last carry and the joined outputs.
+    """
+    n = rows[0].shape[0]
+    height = min(height, n)
+    full = n // height * height
+    tall = tuple(r[:full].reshape(-1, height, *r.shape[1:]) for r in rows)
+    carry, outs = lax.scan(lambda carry, panel: step(carry, *panel), init, tall)
+    outs = jax.tree.map(lambda o: o.reshape(full, *o.shape[2:]), outs)
+    if full == n:
+        return carry, outs
+    carry, tail = step(carry, *(r[full:] for r in rows))
+    return carry, _join([outs, tail])
 
 
 def score_panel(rows: Array, cols: Array) -> Array:
