@@ -105,6 +105,8 @@ def choose(bank: Bank, seed: int = 0) -> tuple[Choice, dict[str, Any]]:
     winner = names[best]
     return winner, {
         "choice": winner.name,
+        "spread": spread,
+        "bank_share": winner.bank_share,
         "held_out_queries": margins.shape[1],
         "held_out_R@1": table[winner.name]["R@1"],
         "held_out_plain_R@1": table["none"]["R@1"],
@@ -164,16 +166,14 @@ def _candidates(spread: float) -> tuple[list[Choice], list[Choice]]:
     """(the reference family, what may displace its best member)."""
 
     def ncl(sharpness: float, strength: float, share: float = 1.0) -> Choice:
-        scale = sharpness / spread
-        name = f"ncl scale={scale:.3g} strength={strength:g}"
+        name = f"ncl scale={sharpness:g}/spread strength={strength:g}"
         name += "" if share == 1 else f" bank={share:g}"
-        return Choice(name, Ncl(scale=scale, strength=strength), share)
+        return Choice(name, Ncl(scale=sharpness / spread, strength=strength), share)
 
     family = [ncl(SHARPNESS, strength) for strength in STRENGTHS]
     others = [ncl(u, strength) for u in (1.5, 4.0) for strength in (0.5, 0.8, 1.0)]
     others += [ncl(SHARPNESS, strength, 0.5) for strength in (0.5, 0.8)]
-    beta = 2.0 / spread
-    others.append(Choice(f"inverted_softmax beta={beta:.3g}", InvertedSoftmax(beta)))
+    others.append(Choice("inverted_softmax beta=2/spread", InvertedSoftmax(2 / spread)))
     others += [Choice(f"nnn k=10 alpha={a:g}", Nnn(10, a)) for a in (0.25, 0.5, 0.75)]
     return family, others
 

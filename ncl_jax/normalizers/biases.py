@@ -11,9 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncl_jax import metrics, sinkhorn
+from ncl_jax.normalizers import large
 from ncl_jax.normalizers.base import Bank, BiasFitted, Kind, checked, first_of_each
 from ncl_jax.scores import logits
 from ncl_jax.types import MAX_SCALE, Biases, SinkhornReport
+
+LARGE = 1 << 26
+"""Scores from which a fit goes through `large`, in panels on the host (256 MB)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Ncl:
     def balance(self, query: np.ndarray, gallery: np.ndarray) -> tuple[Biases, SinkhornReport]:
         """Biases of the bank queries (`text`) and of the gallery items (`video`), and evidence."""
         queries, items = len(query), len(gallery)
+        if queries * items > LARGE:
+            return large.balance(query, gallery, self.scale, self.iterations, self.strength)
         biases, report = sinkhorn.solve(
             logits(jnp.asarray(query), jnp.asarray(gallery), self.scale),
             jnp.ones(queries),

@@ -1,0 +1,150 @@
+"""NCL's biases for a bank and a gallery whose score matrix is too large to copy about.
+
+The same updates as `sinkhorn.solve` in gallery-first order, on the host, in row panels:
+
+* `stored` keeps one float32 kernel of 4 * bank * gallery bytes. It is stabilised on both sides:
+  K_ij = exp(s_ij + b0_j - m_i), with b0 the first item update and m the row maxima of the
+  exponent. Every row then has maximum 1 and every column an entry of at least 1/bank, so neither
+  sum can vanish in float32 at any scale. An iteration is one read of it.
+* `tiled` keeps nothing and computes each panel anew: one product per iteration.
+"""
+
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+import numpy as np
+
+from ncl_jax.types import Biases, SinkhornReport
+
+CONVERGED = 1e-3
+PANEL = 1 << 22
+"""Entries of a panel (16 MB): it is still in the last cache when read a second time."""
+
+
+def balance(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    scale: float,
+    iterations: int,
+    strength: float = 1.0,
+    memory: float = 4.5e9,
+) -> tuple[Biases, SinkhornReport]:
+    """Biases of the bank's queries (`text`) and the items (`video`); uniform masses 1 and N/M.
+
+    Args:
+      query: [bank, dim] unit norm, float32.
+      gallery: [gallery, dim] unit norm, float32.
+      scale: logits per cosine, > 0.
+      iterations: pairs of updates, >= 0.
+      strength: in [0, 1].
+      memory: bytes the kernel may take; a larger one is recomputed instead (`tiled`).
+
+    Relations: equals `sinkhorn.solve` on `scale * query @ gallery.T` up to rounding.
+    """
+    make = Stored if 4 * len(query) * len(gallery) <= memory else Tiled
+    log_c = np.log(len(query) / len(gallery))
+    source = make(scale * query, gallery, strength, log_c)
+    a, b = np.zeros(len(query)), source.first
+    for _ in range(iterations):
+        a, b = source.update(b)
+    error = float(np.abs(np.expm1(a + strength * source.row_lse(b))).max())
+    shift = b.mean() if strength == 1 else 0.0
+    report = SinkhornReport(*map(jnp.asarray, (error, iterations, error < CONVERGED)))
+    return Biases(jnp.asarray(a + shift, jnp.float32), jnp.asarray(b - shift, jnp.float32)), report
+
+
+class Tiled:
+    """Panels recomputed at every pass; O((bank + gallery) dim) memory."""
+
+    def __init__(self, query: np.ndarray, gallery: np.ndarray, strength: float, log_c: float):
+        self.query, self.gallery = query, gallery
+        self.strength, self.log_c = strength, log_c
+        self.first = strength * (log_c - self._column_lse())
+
+    def update(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One pair: a = -strength lse_j(s + b), then b = strength (log c - lse_i(s + a))."""
+        a = np.empty(len(self.query))
+        total = np.zeros(len(b))
+        b32 = b.astype(np.float32)
+        for rows, panel in self._panels():
+            panel += b32
+            lse = _exp_rows(panel)  # panel is now softmax_j(s + b), at most 1: no column maximum
+            a[rows] = -self.strength * lse
+            total += np.exp(a[rows] + lse).astype(np.float32) @ panel
+        return a, self.strength * (self.log_c - np.log(np.maximum(total, 1e-30)) + b)
+
+    def row_lse(self, b: np.ndarray) -> np.ndarray:
+        """lse_j(s + b) of each query."""
+        b32 = b.astype(np.float32)
+        return np.concatenate([_exp_rows(panel + b32) for _, panel in self._panels()])
+
+    def _panels(self) -> Iterator[tuple[slice, np.ndarray]]:
+        for rows in panels(len(self.query), len(self.gallery)):
+            yield rows, self.query[rows] @ self.gallery.T
+
+    def _column_lse(self) -> np.ndarray:
+        """lse_i(s), carried over the panels as a maximum and a sum."""
+        top = np.full(len(self.gallery), -np.inf, np.float32)
+        total = np.zeros(len(self.gallery), np.float64)
+        for rows, panel in self._panels():
+            higher = np.maximum(top, panel.max(axis=0))
+            total *= np.exp(top - higher)
+            top = higher
+            self.keep(rows, panel)
+            total += np.ones(len(panel), np.float32) @ np.exp(panel - top)
+        return top + np.log(total)
+
+    def keep(self, rows: slice, panel: np.ndarray) -> None:
+        """Called once for every panel of logits."""
+
+
+class Stored(Tiled):
+    """One kernel in memory, exponentiated once."""
+
+    def __init__(self, query: np.ndarray, gallery: np.ndarray, strength: float, log_c: float):
+        self.kernel = np.empty((len(query), len(gallery)), np.float32)
+        super().__init__(query, gallery, strength, log_c)
+        self.origin = self.log_c - self.column_lse
+        self.top = np.empty(len(query))
+        for rows in panels(*self.kernel.shape):
+            panel = self.kernel[rows]
+            panel += self.origin.astype(np.float32)
+            top = panel.max(axis=1, keepdims=True)
+            self.top[rows] = top[:, 0]
+            np.exp(np.subtract(panel, top, out=panel), out=panel)
+
+    def keep(self, rows: slice, panel: np.ndarray) -> None:
+        self.kernel[rows] = panel
+
+    def _column_lse(self) -> np.ndarray:
+        self.column_lse = super()._column_lse()
+        return self.column_lse
+
+    def update(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `Tiled.update`, with two products of the kernel with a vector, panel by panel."""
+        a = np.empty(len(self.top))
+        total = np.zeros(len(b))
+        v = np.exp(b - self.origin).astype(np.float32)
+        for rows in panels(*self.kernel.shape):
+            panel = self.kernel[rows]
+            a[rows] = -self.strength * (self.top[rows] + np.log(panel @ v))
+            total += np.exp(a[rows] + self.top[rows]).astype(np.float32) @ panel
+        return a, self.strength * (self.log_c - np.log(total) + self.origin)
+
+    def row_lse(self, b: np.ndarray) -> np.ndarray:
+        return self.top + np.log(self.kernel @ np.exp(b - self.origin).astype(np.float32))
+
+
+def panels(rows: int, columns: int) -> list[slice]:
+    """Row slices of at most `PANEL` entries."""
+    size = max(1, PANEL // columns)
+    return [slice(s, min(s + size, rows)) for s in range(0, rows, size)]
+
+
+def _exp_rows(panel: np.ndarray) -> np.ndarray:
+    """Replaces each row by its softmax, in place; returns its logsumexp."""
+    top = panel.max(axis=1, keepdims=True)
+    np.exp(np.subtract(panel, top, out=panel), out=panel)
+    total = panel.sum(axis=1, keepdims=True)
+    panel /= total
+    return (top + np.log(total))[:, 0].astype(np.float64)
