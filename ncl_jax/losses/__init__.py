@@ -50,8 +50,9 @@ def infonce(
     Example:
       >>> import jax.numpy as jnp
       >>> one_hot, ids = jnp.eye(2), jnp.arange(2)
-      >>> infonce(one_hot, one_hot, jnp.array(1.0), ids, ids >= 0).round(4).tolist()
-      [0.31330001..., 0.31330001...]
+      >>> values = infonce(one_hot, one_hot, jnp.array(1.0), ids, ids >= 0)
+      >>> [f"{value:.4f}" for value in values]
+      ['0.3133', '0.3133']
     """
     options = Options(positives=positives, execution=execution, axis_name=axis_name)
     check(text, video, scale, video_id, valid, options)
@@ -79,8 +80,9 @@ def ncl(
         at j = i, or averaged over the positives j of i.
 
     Args:
-      text, video: unit-norm embeddings (cosines as products), float32, bfloat16 or, under x64,
-        float64; row i of each is one (caption, clip) pair. Computed in at least float32.
+      text: unit-norm caption embeddings (cosines as products), float32, bfloat16 or, under x64,
+        float64. Computed in at least float32.
+      video: unit-norm clip embeddings; row i of each is one (caption, clip) pair.
       scale: logits per cosine, in (0, 100].
       video_id: equal ids show the same clip.
       valid: padded rows are False: nobody's candidate, loss 0, gradient 0, whatever they hold.

@@ -56,7 +56,7 @@ def group_sum(of_all: Float[Array, "batch *dim"], pairs: Pairs) -> Float[Array, 
 def group_sum_of_local(
     of_local: Float[Array, "local *dim"], pairs: Pairs
 ) -> Float[Array, "batch *dim"]:
-    """This device's part of `group_sum`: a sum over devices would complete it."""
+    """The part of `group_sum` that the local rows give: a sum over devices completes it."""
     size, everyone = of_local.shape[0], pairs.valid.shape[0]
     if pairs.slot is None:
         if size == everyone:
@@ -68,7 +68,7 @@ def group_sum_of_local(
 
 
 def local(of_all: Array, pairs: Pairs, size: int) -> Array:
-    """This device's `size` entries."""
+    """The `size` entries of this device."""
     if of_all.shape[0] == size:
         return of_all
     return lax.dynamic_slice_in_dim(of_all, pairs.first, size)

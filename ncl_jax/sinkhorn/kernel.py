@@ -16,6 +16,8 @@ from jaxtyping import Array, Bool, Float
 
 from ncl_jax.sinkhorn.panels import Panels, Step, Stored, Tiled
 
+_LARGE = 1 << 22  # entries from which a second copy of the matrix is worth avoiding
+_IN_PLACE_SLICES = 16
 _TRUST = 30.0  # logits; entries below e^-87 then weigh less than e^-27 of any sum
 
 
@@ -68,13 +70,28 @@ def store(
 
 
 def exponential(scores: Stored, row: Float[Array, " row"], col: Float[Array, " col"]) -> Kernel:
-    """The stored kernel with the given shifts; -inf masks."""
+    """The stored kernel with the given shifts, in the memory of the scores; -inf masks."""
     parts, top = [], 0
     for part in scores.parts:
         bottom = top + part.shape[0]
-        parts.append(jnp.exp(part + row[top:bottom, None] + col))
+        parts.append(_exponential_in_place(part, row[top:bottom], col))
         top = bottom
     return Kernel(Stored(tuple(parts)), row, col)
+
+
+def _exponential_in_place(s: Array, row: Array, col: Array) -> Array:
+    """`exp(s + row + col)`; a large matrix slice by slice, which XLA:CPU does where it lies."""
+    height = -(-s.shape[0] // _IN_PLACE_SLICES)
+    if s.size < _LARGE or s.shape[0] % height:
+        return jnp.exp(s + row[:, None] + col)
+
+    def write(k: Array, s: Array) -> Array:
+        panel, shift = (lax.dynamic_slice_in_dim(x, k * height, height) for x in (s, row))
+        return lax.dynamic_update_slice_in_dim(
+            s, jnp.exp(panel + shift[:, None] + col), k * height, 0
+        )
+
+    return lax.fori_loop(0, s.shape[0] // height, write, s)
 
 
 def overwrite(
