@@ -47,7 +47,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
     if not file.is_file():
         raise ValueError(f"no index at {file}; build one with `python -m ncl_jax.cli.index build`")
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         header = json.loads(arrays.pop("header").tobytes())
         version, digest, data = header["version"], header["sha256"], header["data"]

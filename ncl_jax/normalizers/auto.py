@@ -168,7 +168,7 @@ def _candidates(spread: float) -> tuple[list[Choice], list[Choice]]:
     def ncl(sharpness: float, strength: float, share: float = 1.0) -> Choice:
         name = f"ncl scale={sharpness:g}/spread strength={strength:g}"
         name += "" if share == 1 else f" bank={share:g}"
-        return Choice(name, Ncl(scale=sharpness / spread, strength=strength), share)
+        return Choice(name, Ncl(sharpness / spread, strength=strength), share)
 
     family = [ncl(SHARPNESS, strength) for strength in STRENGTHS]
     others = [ncl(u, strength) for u in (1.5, 4.0) for strength in (0.5, 0.8, 1.0)]

@@ -7,11 +7,12 @@ item j, `lse` is log-sum-exp. All are inductive: no test query is seen at the fi
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ncl_jax import metrics, sinkhorn
-from ncl_jax.normalizers import large
+from ncl_jax.normalizers import host
 from ncl_jax.normalizers.base import Bank, BiasFitted, Kind, checked, first_of_each
 from ncl_jax.scores import logits
 from ncl_jax.types import MAX_SCALE, Biases, SinkhornReport
@@ -43,6 +44,9 @@ class Ncl:
       scale: logits per cosine, > 0 (the model's `exp(logit_scale)`; 100 if it is not known).
       iterations: pairs of updates after the first item update; 4 as in the paper's descendants.
       strength: in [0, 1]; each Sinkhorn update is multiplied by it (unbalanced transport).
+      host: solve in NumPy panels on the host (module `host`) instead of by `sinkhorn.solve` on
+        the device. None: where there is no accelerator, which saves compiling every shape.
+        Problems too large to copy about always go there.
 
     Relations: 0 iterations rank as `InvertedSoftmax(beta=scale)`; strength 0 ranks as `Plain`.
     Source: Park et al., EMNLP 2022; the iteration from public code that credits its authors.
@@ -51,6 +55,7 @@ class Ncl:
     scale: float = MAX_SCALE
     iterations: int = sinkhorn.PAPER_ITERATIONS
     strength: float = 1.0
+    host: bool | None = None
     kind: ClassVar[Kind] = "inductive"
 
     def fit(self, bank: Bank, gallery: np.ndarray) -> BiasFitted:
@@ -70,8 +75,9 @@ class Ncl:
     def balance(self, query: np.ndarray, gallery: np.ndarray) -> tuple[Biases, SinkhornReport]:
         """Biases of the bank queries (`text`) and of the gallery items (`video`), and evidence."""
         queries, items = len(query), len(gallery)
-        if queries * items > LARGE:
-            return large.balance(query, gallery, self.scale, self.iterations, self.strength)
+        on_host = jax.default_backend() == "cpu" if self.host is None else self.host
+        if on_host or queries * items > LARGE:
+            return host.balance(query, gallery, self.scale, self.iterations, self.strength)
         biases, report = sinkhorn.solve(
             logits(jnp.asarray(query), jnp.asarray(gallery), self.scale),
             jnp.ones(queries),

@@ -123,10 +123,12 @@ class SinkhornSingleFitted:
     def score(self, query: np.ndarray) -> np.ndarray:
         """Biased logits [query, gallery]; every row has biases of its own."""
         mass = (len(self.bank) + 1) / len(self.gallery)
-        bank = _stable_exp(LazyScores(self.bank, self.gallery, self.scale)[:])
         own_logits = LazyScores(query, self.gallery, self.scale)[:]
-        own = _stable_exp(own_logits)
-        item = mass / (bank.sum(axis=0) + own)  # exp of the item biases, [query, gallery]
+        bank, bank_top = _stable_exp(LazyScores(self.bank, self.gallery, self.scale)[:])
+        own, own_top = _stable_exp(own_logits)
+        most = bank_top.max()  # a common factor of the first update, free like any constant
+        first = np.exp(bank_top - most)[:, 0] @ bank + np.exp(own_top - most) * own
+        item = mass / first  # exp of the item biases, [query, gallery]
         for _ in range(self.iterations):
             text = 1 / (item @ bank.T)  # exp of the bank's biases, [query, bank]
             alone = 1 / np.sum(item * own, axis=1, keepdims=True)
@@ -219,6 +221,7 @@ def activation_set(bank: np.ndarray, gallery: np.ndarray, k: int) -> np.ndarray:
     return active[first]
 
 
-def _stable_exp(scores: np.ndarray) -> np.ndarray:
-    """`exp(scores - row maximum)` in float64; the maximum drops out of a row's own bias."""
-    return np.exp((scores - scores.max(axis=1, keepdims=True)).astype(np.float64))
+def _stable_exp(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`exp(scores - row maximum)` in float64, and the row maxima [row, 1]."""
+    top = scores.max(axis=1, keepdims=True).astype(np.float64)
+    return np.exp(scores - top), top

@@ -1,4 +1,4 @@
-"""NCL's biases for a bank and a gallery whose score matrix is too large to copy about.
+"""NCL's biases solved on the host, for any size: nothing to compile, few copies.
 
 The same updates as `sinkhorn.solve` in gallery-first order, on the host, in row panels:
 
@@ -19,6 +19,9 @@ from ncl_jax.types import Biases, SinkhornReport
 CONVERGED = 1e-3
 PANEL = 1 << 22
 """Entries of a panel (16 MB): it is still in the last cache when read a second time."""
+TRUSTED = 60.0
+"""Spread of the logs of the weights beyond which float32 kernel entries that vanished (below
+e^-87) could matter; a pass is then made on recomputed logits. Only far below strength 1."""
 
 
 def balance(
@@ -63,15 +66,14 @@ class Tiled:
 
     def update(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One pair: a = -strength lse_j(s + b), then b = strength (log c - lse_i(s + a))."""
-        a = np.empty(len(self.query))
-        total = np.zeros(len(b))
+        a, columns = np.empty(len(self.query)), ColumnSums(len(b))
         b32 = b.astype(np.float32)
         for rows, panel in self._panels():
             panel += b32
             lse = _exp_rows(panel)  # panel is now softmax_j(s + b), at most 1: no column maximum
             a[rows] = -self.strength * lse
-            total += np.exp(a[rows] + lse).astype(np.float32) @ panel
-        return a, self.strength * (self.log_c - np.log(np.maximum(total, 1e-30)) + b)
+            columns.add(a[rows] + lse, panel)
+        return a, self.strength * (self.log_c - columns.log() + b)
 
     def row_lse(self, b: np.ndarray) -> np.ndarray:
         """lse_j(s + b) of each query."""
@@ -122,17 +124,45 @@ class Stored(Tiled):
 
     def update(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `Tiled.update`, with two products of the kernel with a vector, panel by panel."""
-        a = np.empty(len(self.top))
-        total = np.zeros(len(b))
-        v = np.exp(b - self.origin).astype(np.float32)
+        if np.ptp(b - self.origin) > TRUSTED:
+            return super().update(b)
+        a, columns = np.empty(len(self.top)), ColumnSums(len(b))
+        v, shift = _scaled_exp(b - self.origin)
         for rows in panels(*self.kernel.shape):
             panel = self.kernel[rows]
-            a[rows] = -self.strength * (self.top[rows] + np.log(panel @ v))
-            total += np.exp(a[rows] + self.top[rows]).astype(np.float32) @ panel
-        return a, self.strength * (self.log_c - np.log(total) + self.origin)
+            a[rows] = -self.strength * (self.top[rows] + shift + np.log(panel @ v))
+            columns.add(a[rows] + self.top[rows], panel)
+        if np.ptp(a + self.top) > TRUSTED:
+            return super().update(b)
+        return a, self.strength * (self.log_c - columns.log() + self.origin)
 
     def row_lse(self, b: np.ndarray) -> np.ndarray:
-        return self.top + np.log(self.kernel @ np.exp(b - self.origin).astype(np.float32))
+        if np.ptp(b - self.origin) > TRUSTED:
+            return super().row_lse(b)
+        v, shift = _scaled_exp(b - self.origin)
+        return self.top + shift + np.log(self.kernel @ v)
+
+
+class ColumnSums:
+    """Running `exp(weight) @ panel`, kept relative to the largest weight so far."""
+
+    def __init__(self, columns: int):
+        self.total, self.most = np.zeros(columns), -np.inf
+
+    def add(self, log_weight: np.ndarray, panel: np.ndarray) -> None:
+        most = max(self.most, float(log_weight.max()))
+        self.total *= np.exp(self.most - most)
+        self.most = most
+        self.total += np.exp(log_weight - most).astype(np.float32) @ panel
+
+    def log(self) -> np.ndarray:
+        return self.most + np.log(np.maximum(self.total, 1e-30))
+
+
+def _scaled_exp(x: np.ndarray) -> tuple[np.ndarray, float]:
+    """`exp(x - shift)` in float32 and the shift, the maximum."""
+    shift = float(x.max())
+    return np.exp(x - shift).astype(np.float32), shift
 
 
 def panels(rows: int, columns: int) -> list[slice]:

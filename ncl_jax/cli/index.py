@@ -1,0 +1,150 @@
+"""Build, extend and search a gallery of embeddings.
+
+    python -m ncl_jax.cli.index build INDEX --video V.npy [--ids ids.txt] [--bank-text T.npy]
+    python -m ncl_jax.cli.index add INDEX --video MORE.npy [--ids more.txt]
+    python -m ncl_jax.cli.index search INDEX --query Q.npy [-k 10]
+
+`INDEX` is a folder (it gets `index.npz`) or a `.npz`. Embeddings come as `.npy`, or as `.npz`
+with an array `video`, `text` or `embedding` and, if there is one, `ids`. Without ids, items are
+numbered. A bank of training captions gives every item its normalising bias; without one the
+search is by plain cosine.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ncl_jax.index import RetrievalIndex, SearchResult
+from ncl_jax.normalizers import Ncl
+from ncl_jax.types import MAX_SCALE
+
+ARRAYS = ("video", "text", "embedding")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; 0, or 2 after one sentence about bad input."""
+    args = _parser().parse_args(argv)
+    try:
+        print("\n".join(args.run(args)))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build(args: argparse.Namespace) -> Iterator[str]:
+    """Embeddings (and a bank) -> an index file."""
+    video, ids = read_embeddings(args.video, args.ids)
+    bank = None if args.bank_text is None else read_embeddings(args.bank_text)[0]
+    if args.scale is None:
+        yield f"scale: {MAX_SCALE:g} (not given; pass the model's --scale if you know it)"
+    index = build_index(ids, video, bank, args.scale or MAX_SCALE, args.iterations, args.strength)
+    index.save(args.index)
+    yield f"{len(index)} items, bank of {len(index.bank_text)} texts -> {args.index}"
+
+
+def build_index(
+    ids: Sequence[str],
+    video: np.ndarray,
+    bank: np.ndarray | None,
+    scale: float = MAX_SCALE,
+    iterations: int = 4,
+    strength: float = 1.0,
+) -> RetrievalIndex:
+    """`RetrievalIndex.build` with the biases of `normalizers.Ncl`, which fits banks of any size."""
+    plain = RetrievalIndex.build(ids, video, scale=scale)  # checks, and brings to unit norm
+    if bank is None or not len(bank) or not len(plain):
+        return plain
+    bank = RetrievalIndex.build(range(len(bank)), bank, scale=scale).video  # type: ignore[arg-type]
+    if bank.shape[1] != plain.video.shape[1]:
+        raise ValueError(
+            f"the bank has width {bank.shape[1]}, the items {plain.video.shape[1]}; embed both "
+            "with one model"
+        )
+    biases, report = Ncl(scale, iterations, strength).balance(bank, plain.video)
+    meta = {"fit": {"error": float(report.error), "iterations": int(report.iterations)}}
+    return RetrievalIndex.build(
+        ids, plain.video, bank, scale=scale, strength=strength, biases=biases, meta=meta
+    )
+
+
+def add(args: argparse.Namespace) -> Iterator[str]:
+    """More embeddings -> the same file; says when a refit is due."""
+    video, ids = read_embeddings(args.video, args.ids)
+    index = RetrievalIndex.load(args.index)
+    if ids == [str(i) for i in range(len(ids))]:  # numbered: go on counting
+        ids = [str(len(index) + i) for i in range(len(ids))]
+    index = index.add(ids, video)
+    index.save(args.index)
+    yield f"{len(ids)} items added, {len(index)} in all; drift {index.drift:.3f}"
+    if index.refit_due:
+        yield "a refit is due: the bank's shares have drifted, build the index anew"
+
+
+def search(args: argparse.Namespace) -> Iterator[str]:
+    """Query embeddings -> one line per hit: query, rank, id, score in logits."""
+    query, names = read_embeddings(args.query, args.ids)
+    yield from hits(RetrievalIndex.load(args.index).search(query, args.k), names)
+
+
+def hits(result: SearchResult, names: Sequence[str]) -> Iterator[str]:
+    """Printable lines of a search; also for queries that were embedded from words."""
+    for name, ids, scores in zip(names, result.ids, result.scores, strict=True):
+        for rank, (item, score) in enumerate(zip(ids, scores.tolist(), strict=True), start=1):
+            yield f"{name}\t{rank}\t{item}\t{score:.4f}"
+
+
+def read_embeddings(path: str, ids: str | None = None) -> tuple[np.ndarray, list[str]]:
+    """Rows and their names, from `.npy`, or `.npz` with its own ids; see the module's top."""
+    try:
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            rows, names = stored, None
+        else:
+            found = [name for name in ARRAYS if name in stored.files]
+            if not found:
+                raise ValueError(f"expected one of the arrays {ARRAYS}, found {stored.files}")
+            rows = stored[found[0]]
+            names = stored["ids"].tolist() if "ids" in stored.files else None
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"cannot read embeddings from {path}: {error}") from error
+    if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number):
+        raise ValueError(f"{path} must hold numbers [row, dim], got {rows.dtype} {rows.shape}")
+    if ids is not None:
+        names = pathlib.Path(ids).read_text(encoding="utf-8").split("\n")
+        names = names[:-1] if names[-1] == "" else names
+    if names is not None and len(names) != len(rows):
+        raise ValueError(f"{len(names)} ids for {len(rows)} rows of {path}; give one per row")
+    return rows, list(map(str, range(len(rows)) if names is None else names))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ncl_jax.cli.index",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="build|add|search")
+    for name, run in (("build", build), ("add", add), ("search", search)):
+        command = commands.add_parser(name, help=run.__doc__)
+        command.set_defaults(run=run)
+        command.add_argument("index", help="folder or .npz")
+        command.add_argument("--ids", help="text file, one id per line")
+        if name == "search":
+            command.add_argument("--query", required=True, help="embeddings of the queries")
+            command.add_argument("-k", type=int, default=10, help="hits per query (default 10)")
+        else:
+            command.add_argument("--video", required=True, help="embeddings of the items")
+        if name == "build":
+            command.add_argument("--bank-text", help="embeddings of training captions")
+            command.add_argument("--scale", type=float, help="logits per cosine (default 100)")
+            command.add_argument("--iterations", type=int, default=4)
+            command.add_argument("--strength", type=float, default=1.0)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

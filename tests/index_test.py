@@ -1,0 +1,258 @@
+"""The index: exact search on any number of devices, growth, files, exports, the command."""
+
+import json
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ncl_jax.cli import index as command
+from ncl_jax.index import RetrievalIndex, fold_query, storage, topk
+from ncl_jax.normalizers import Bank, Ncl
+
+
+def rows(seed, count, dim=8):
+    return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+
+
+def names(count, start=0):
+    return [f"clip {i}" for i in range(start, start + count)]
+
+
+@pytest.fixture(scope="module")
+def index():
+    return RetrievalIndex.build(names(300), rows(0, 300), rows(1, 90), scale=20.0)
+
+
+def sorted_search(index, query, k):
+    """Every item of every query by a stable sort in float64."""
+    query = query / np.linalg.norm(query, axis=1, keepdims=True)
+    scores = index.scale * query.astype(np.float64) @ index.video.T + index.bias
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return [[index.ids[i] for i in row] for row in order], np.take_along_axis(scores, order, 1)
+
+
+@pytest.mark.parametrize(("queries", "k"), [(1, 1), (3, 10), (13, 300), (5, 4000)])
+def test_search_equals_sorting_everything(index, queries, k):
+    query = rows(2, queries)
+    found = index.search(query, k)
+    ids, scores = sorted_search(index, query, k)
+    assert found.ids == ids
+    np.testing.assert_allclose(found.scores, scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_sharding_does_not_change_the_answer(devices, monkeypatch):
+    if len(jax.devices()) < devices:
+        pytest.skip(f"needs {devices} devices, {len(jax.devices())} are there")
+    monkeypatch.setattr(topk, "WIDTH", 4)
+    jax.clear_caches()
+    item, query = rows(3, 1001), rows(4, 6)
+    bias = np.random.default_rng(5).integers(-3, 3, 1001).astype(np.float32)
+    scores, found = topk.search(query, topk.place(item, bias, jax.devices()[:devices]), 7)
+    whole = query @ item.T + bias
+    np.testing.assert_array_equal(found, np.argsort(-whole, axis=1, kind="stable")[:, :7])
+    np.testing.assert_allclose(scores, -np.sort(-whole, axis=1)[:, :7], rtol=1e-5)
+    jax.clear_caches()
+
+
+def test_block_top_k_keeps_ties_in_row_order():
+    scores = np.random.default_rng(6).integers(0, 5, (20, topk.WIDTH * 40)).astype(np.float32)
+    best, place = topk.top_k(jnp.asarray(scores), 9)
+    np.testing.assert_array_equal(best, -np.sort(-scores, axis=1)[:, :9])
+    np.testing.assert_array_equal(place, np.argsort(-scores, axis=1, kind="stable")[:, :9])
+
+
+def test_chunks_of_queries_do_not_change_the_answer(index, monkeypatch):
+    query = rows(7, 11)
+    whole = index.search(query, 5)
+    monkeypatch.setattr(topk, "CHUNK", 4 * len(index._shards.bias))
+    parts = index.search(query, 5)
+    assert parts.ids == whole.ids
+    np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-5)
+
+
+def test_biases_are_those_of_ncl(index):
+    fitted = Ncl(20.0).fit(Bank(index.bank_text), index.video)
+    np.testing.assert_allclose(index.bias, fitted.bias, atol=1e-4)
+    assert index.bias.std() > 0.01
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_add_gives_an_item_the_bias_it_had_in_the_fit(strength):
+    index = RetrievalIndex.build(names(50), rows(0, 50), rows(1, 40), scale=20.0,
+                                 strength=strength)
+    more = index.add(["again"], index.video[17:18])
+    assert more.bias[-1] == pytest.approx(index.bias[17], abs=1e-4)
+    np.testing.assert_array_equal(more.bias[:-1], index.bias)
+    assert len(index) == 50
+
+
+def test_remove_undoes_add(index):
+    both = index.add(names(20, 300), rows(8, 20)).remove(names(20, 300))
+    assert both.ids == index.ids
+    np.testing.assert_allclose(both.row_sum, index.row_sum, rtol=1e-6)
+    assert "clip 4" not in index.remove(["clip 4"]).search(index.video[4:5], 300).ids[0]
+
+
+def test_drift_asks_for_a_refit_when_the_gallery_turns_one_sided(index):
+    assert not index.refit_due
+    alike = index.add(names(30, 300), rows(9, 30))
+    one_sided = np.tile(index.bank_text[:1], (300, 1)) + rows(10, 300) * 0.05
+    other = index.add(names(300, 300), one_sided)
+    assert not alike.refit_due
+    assert other.refit_due
+    again = RetrievalIndex.build(other.ids, other.video, other.bank_text, scale=20.0)
+    assert not again.refit_due
+
+
+def test_saved_and_loaded_is_the_same(index, tmp_path):
+    index.save(tmp_path / "there")
+    loaded = RetrievalIndex.load(tmp_path / "there")
+    query = rows(11, 4)
+    assert loaded.search(query, 6).ids == index.search(query, 6).ids
+    assert loaded.meta == index.meta
+    assert loaded.add(["x"], rows(12, 1)).bias[-1] == index.add(["x"], rows(12, 1)).bias[-1]
+    assert [p.name for p in (tmp_path / "there").iterdir()] == ["index.npz"]
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "newer", "text", "missing", "swapped"])
+def test_bad_files_are_refused(index, tmp_path, harm):
+    file = tmp_path / "index.npz"
+    index.save(file)
+    data = bytearray(file.read_bytes())
+    if harm == "cut":
+        file.write_bytes(data[: len(data) // 2])
+    elif harm == "flip":
+        data[len(data) // 2] ^= 255
+        file.write_bytes(data)
+    elif harm == "text":
+        file.write_text("hello")
+    elif harm == "missing":
+        file.unlink()
+    else:
+        with np.load(file) as stored:
+            arrays = {n: stored[n] for n in stored.files}
+        header = json.loads(arrays.pop("header").tobytes())
+        if harm == "newer":
+            header["version"] = storage.VERSION + 1
+        else:
+            arrays["bias"] = arrays["bias"][::-1].copy()
+        np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+    says = {"newer": "upgrade", "missing": "no index at"}.get(harm, "damaged")
+    with pytest.raises(ValueError, match=says):
+        RetrievalIndex.load(file)
+
+
+def test_a_failed_save_leaves_the_old_file(index, tmp_path, monkeypatch):
+    index.save(tmp_path)
+    monkeypatch.setattr(np, "savez", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        index.remove(["clip 1"]).save(tmp_path)
+    monkeypatch.undo()
+    assert len(RetrievalIndex.load(tmp_path)) == 300
+    assert [p.name for p in tmp_path.iterdir()] == ["index.npz"]
+
+
+def test_empty_gallery_and_no_bank():
+    empty = RetrievalIndex.build([], np.zeros((0, 8)), rows(1, 5))
+    assert empty.search(rows(2, 3), 4).ids == [[], [], []]
+    plain = RetrievalIndex.build(names(5), rows(0, 5))
+    assert not plain.bias.any()
+    assert len(plain.search(rows(2, 1)[0], 9).ids[0]) == 5
+    assert not plain.add(["x"], rows(3, 1)).bias.any()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda i: i.search(rows(0, 2, dim=9)), "width 8"),
+        (lambda i: i.search(np.zeros((1, 8))), "not zero"),
+        (lambda i: i.search(np.full((1, 8), np.nan)), "finite"),
+        (lambda i: i.search(rows(0, 1), 0), "at least 1"),
+        (lambda i: i.add(["clip 3"], rows(0, 1)), "already"),
+        (lambda i: i.add(["a", "a"], rows(0, 2)), "unique"),
+        (lambda i: i.add(["a"], rows(0, 2)), "one id per"),
+        (lambda i: i.remove(["nobody"]), "nobody"),
+        (lambda i: RetrievalIndex.build(["a"], np.zeros((1, 4))), "not zero"),
+        (lambda i: RetrievalIndex.build(["a"], rows(0, 1), scale=0.0), "scale"),
+    ],
+)
+def test_bad_input_is_named(index, call, says):
+    with pytest.raises(ValueError, match=says):
+        call(index)
+
+
+def test_threads_may_search_while_another_replaces_the_index(index):
+    query = rows(13, 2)
+    wanted, found = index.search(query, 3).ids, []
+    threads = [threading.Thread(target=lambda: found.append(index.search(query, 3).ids))
+               for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    index.add(["meanwhile"], rows(14, 1)).remove(["clip 0"])
+    for thread in threads:
+        thread.join()
+    assert found == [wanted] * 8
+
+
+def test_folded_items_rank_alike(index, tmp_path):
+    query = rows(15, 9)
+    scores = fold_query(query) @ index.folded().T
+    assert [[index.ids[j] for j in row] for row in np.argsort(-scores, axis=1)[:, :5]] == (
+        index.search(query, 5).ids)
+    index.export(tmp_path / "plain.npz")
+    with np.load(tmp_path / "plain.npz") as plain:
+        assert plain["ids"].tolist() == list(index.ids)
+        np.testing.assert_array_equal(plain["item"], index.folded())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_faiss_returns_the_same_ids(index):
+    pytest.importorskip("faiss", reason="faiss-cpu is not installed")
+    query = rows(16, 20)
+    scores, found = index.to_faiss().search(fold_query(query), 10)
+    result = index.search(query, 10)
+    assert [[index.ids[j] for j in row] for row in found] == result.ids
+    np.testing.assert_allclose(scores * index.scale, result.scores, atol=1e-3)
+
+
+def test_command_builds_adds_and_searches(tmp_path, capsys):
+    where = str(tmp_path / "index")
+    np.savez(tmp_path / "v.npz", video=rows(0, 30), ids=np.asarray(names(30)))
+    np.save(tmp_path / "bank.npy", rows(1, 20))
+    np.save(tmp_path / "more.npy", rows(2, 5))
+    (tmp_path / "more.txt").write_text("\n".join(names(5, 30)) + "\n")
+    np.save(tmp_path / "q.npy", rows(2, 5)[:2])
+    assert command.main(["build", where, "--video", str(tmp_path / "v.npz"),
+                         "--bank-text", str(tmp_path / "bank.npy")]) == 0
+    assert "scale: 100 (not given" in capsys.readouterr().out
+    assert command.main(["add", where, "--video", str(tmp_path / "more.npy"),
+                         "--ids", str(tmp_path / "more.txt")]) == 0
+    assert "35 in all" in capsys.readouterr().out
+    assert command.main(["search", where, "--query", str(tmp_path / "q.npy"), "-k", "35"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 70
+    assert {line.split("\t")[2] for line in lines} == set(names(35))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["search", "nowhere", "--query", "q.npy"], "no index at"),
+        (["build", "i", "--video", "missing.npy"], "cannot read embeddings from missing.npy"),
+        (["build", "i", "--video", "q.npy", "--bank-text", "wide.npy"], "width"),
+        (["build", "i", "--video", "q.npy", "--ids", "one.txt"], "1 ids for 4 rows"),
+    ],
+)
+def test_command_says_what_is_wrong(arguments, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("q.npy", rows(0, 4))
+    np.save("wide.npy", rows(0, 4, dim=9))
+    (tmp_path / "one.txt").write_text("a\n")
+    assert command.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1

@@ -1,0 +1,152 @@
+"""Metrics against loop oracles, on ragged, tied and multi-caption inputs."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ncl_jax import metrics
+from ncl_jax.normalizers import LazyScores
+from tests import retrieval_oracles as oracle
+
+REAL = os.environ.get("NCL_REAL_DATA")
+real_data = pytest.mark.skipif(not REAL, reason="NCL_REAL_DATA is not set")
+
+
+@st.composite
+def problems(draw):
+    """Scores on a coarse grid, so that ties abound; captions unevenly spread, some clips bare."""
+    videos, texts = draw(st.integers(1, 6)), draw(st.integers(1, 9))
+    values = st.integers(-2, 2).map(float)
+    scores = draw(st.lists(st.lists(values, min_size=videos, max_size=videos),
+                           min_size=texts, max_size=texts))
+    of = draw(st.lists(st.integers(0, videos - 1), min_size=texts, max_size=texts))
+    return np.asarray(scores), np.asarray(of)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.sampled_from(metrics.TIE_RULES), st.sampled_from(metrics.VIDEO_RULES))
+def test_both_directions_equal_the_oracle(problem, tie_rule, rule):
+    scores, of = problem
+    assert metrics.text_to_video(scores, of, tie_rule) == pytest.approx(
+        oracle.text_to_video(scores, of, tie_rule))
+    assert metrics.video_to_text(scores, of, tie_rule, rule) == pytest.approx(
+        oracle.video_to_text(scores, of, tie_rule, rule))
+
+
+@pytest.mark.parametrize("block", [1, 7, 40])
+def test_block_size_does_not_matter(monkeypatch, block):
+    rng = np.random.default_rng(0)
+    scores, of = rng.integers(0, 9, (31, 13)).astype(float), rng.integers(0, 13, 31)
+    whole = [metrics.text_to_video(scores, of), metrics.video_to_text(scores, of),
+             metrics.video_to_text(scores, of, rule="best_caption"), metrics.hubness(scores, 3),
+             metrics.normalization_error(scores, np.ones(31), np.full(13, 31 / 13))]
+    monkeypatch.setattr(metrics, "BLOCK", block)
+    parts = [metrics.text_to_video(scores, of), metrics.video_to_text(scores, of),
+             metrics.video_to_text(scores, of, rule="best_caption"), metrics.hubness(scores, 3),
+             metrics.normalization_error(scores, np.ones(31), np.full(13, 31 / 13))]
+    for a, b in zip(whole, parts, strict=True):
+        assert a == pytest.approx(b)
+
+
+def test_average_ties_do_not_depend_on_order():
+    scores = np.array([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [3.0, 3.0, 3.0]])
+    turned = scores[:, ::-1]
+    for rule in metrics.TIE_RULES:
+        assert metrics.text_to_video(scores, [0, 1, 2], rule) == metrics.text_to_video(
+            turned, [2, 1, 0], rule)
+
+
+def test_tie_rules_are_ordered():
+    rng = np.random.default_rng(3)
+    scores, of = rng.integers(0, 4, (40, 12)), rng.integers(0, 12, 40)
+    r1 = {r: metrics.text_to_video(scores, of, r)["MnR"] for r in metrics.TIE_RULES}
+    assert r1["optimistic"] < r1["average"] < r1["pessimistic"]
+
+
+def test_scores_are_compared_in_float32():
+    scores = np.array([[1.0, 1.0 + 1e-12], [0.0, 1.0]])
+    assert metrics.text_to_video(scores, [0, 1], "optimistic")["R@1"] == 100
+
+
+def test_lazy_scores_equal_the_matrix_and_equal_captions_tie():
+    rng = np.random.default_rng(1)
+    text, video = rng.normal(size=(50, 8)), rng.normal(size=(20, 8))
+    text[31] = text[4]
+    text[44] = text[4]
+    of = rng.integers(0, 20, 50)
+    lazy = LazyScores(text, video, 10.0, rng.normal(size=50), rng.normal(size=20))
+    whole = lazy[:]
+    np.testing.assert_allclose(lazy.T[3:9], whole.T[3:9], rtol=1e-4, atol=1e-4)
+    assert metrics.text_to_video(lazy, of) == metrics.text_to_video(whole, of)
+    assert metrics.video_to_text(lazy, of)["R@1"] == metrics.video_to_text(whole, of)["R@1"]
+    plain = LazyScores(text, video, 10.0).T[:]
+    assert (plain[:, 31] == plain[:, 4]).all()
+    assert (plain[:, 44] == plain[:, 4]).all()
+
+
+def test_normalization_error_equals_the_oracle_and_ignores_the_other_side():
+    rng = np.random.default_rng(2)
+    x, r = rng.normal(size=(7, 5)) * 3, rng.uniform(0.5, 1.5, 7)
+    c = rng.uniform(0.5, 1.5, 5)
+    c *= r.sum() / c.sum()
+    found = metrics.normalization_error(x, r, c)
+    assert found == pytest.approx(oracle.normalization_error(x, r, c), rel=1e-5)
+    only_b = metrics.normalization_error(x + rng.normal(size=7)[:, None], r, c)
+    assert only_b["video_max"] == pytest.approx(found["video_max"], rel=1e-4)
+    assert only_b["text_max"] != pytest.approx(found["text_max"], rel=1e-2)
+
+
+def test_normalization_error_vanishes_at_balance_and_survives_large_logits():
+    x = np.log(np.outer(np.arange(1.0, 5), np.arange(2.0, 5))) * 0 + 300.0
+    error = metrics.normalization_error(x, np.ones(4), np.full(3, 4 / 3))
+    assert max(error.values()) < 1e-6
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_hubness_equals_the_oracle(k):
+    scores = np.random.default_rng(4).normal(size=(30, 12)) + np.arange(12) * 0.3
+    assert metrics.hubness(scores, k) == pytest.approx(oracle.hubness(scores, k))
+
+
+def test_even_lists_are_not_hubs_and_ties_share_places():
+    assert metrics.hubness(np.eye(4), 1) == {
+        "skewness": 0.0, "robin_hood": 0.0, "anti_hub_rate": 0.0, "hub_occurrence": 0.0}
+    assert metrics.hubness(np.ones((3, 4)), 2)["robin_hood"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: metrics.text_to_video(np.eye(3)[:2], [0, 1, 2]), "transposed"),
+        (lambda: metrics.text_to_video(np.eye(3), [0, 1, 3]), "lie in"),
+        (lambda: metrics.text_to_video(np.full((2, 2), np.nan), [0, 1]), "NaN"),
+        (lambda: metrics.text_to_video(np.eye(2), [0, 1], "lucky"), "tie rule"),
+        (lambda: metrics.video_to_text(np.eye(2), [0, 1], rule="all"), "group_max"),
+        (lambda: metrics.text_to_video(np.zeros((0, 3)), []), "0 queries"),
+        (lambda: metrics.hubness(np.eye(3), 4), "gallery size"),
+        (lambda: metrics.normalization_error(np.eye(2), [1, 1], [1, 3]), "equal totals"),
+    ],
+)
+def test_bad_input_is_named(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+def test_every_id_counts_once():
+    metrics.check_ids(["b", "a"], ["a", "b"])
+    with pytest.raises(ValueError, match=r"1 missing \(c\); 1 doubled \(a\); 1 unknown \(x\)"):
+        metrics.check_ids(["a", "a", "b", "x"], ["a", "b", "c"])
+
+
+@real_data
+def test_published_matrix_gives_its_known_figures():
+    scores = np.load(pathlib.Path(REAL) / "sims" / "msrvtt_video_matrix.npy")
+    of = np.arange(1000)
+    assert metrics.text_to_video(scores, of)["R@1"] == 48.0
+    found = {rule: metrics.video_to_text(scores, of, rule)["R@1"] for rule in metrics.TIE_RULES}
+    assert found == pytest.approx(
+        {"optimistic": 46.0, "average": 45.6, "pessimistic": 45.6, "clip4clip": 45.4545}, abs=1e-4)
