@@ -20,10 +20,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ncl_jax import sinkhorn
-from ncl_jax.losses.contrast import contrast
+from ncl_jax.losses import contrast, normalized
 from ncl_jax.losses.groups import Positives
 from ncl_jax.losses.inputs import Execution, Options, check
-from ncl_jax.losses.normalized import normalized
 from ncl_jax.types import SinkhornReport
 
 __all__ = ["Execution", "Gradient", "Positives", "infonce", "ncl"]
@@ -56,7 +55,7 @@ def infonce(
     """
     options = Options(positives=positives, execution=execution, axis_name=axis_name)
     check(text, video, scale, video_id, valid, options)
-    return contrast(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)
+    return contrast.contrast(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)
 
 
 def ncl(
@@ -128,4 +127,4 @@ def ncl(
         raise ValueError("gradient 'through' needs a fixed count: drop the tolerance")
     if tolerance is None and (gradient == "implicit" or relax):
         raise ValueError("gradient 'implicit' and relax need a tolerance, for instance 1e-3")
-    return normalized(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)
+    return normalized.normalized(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)

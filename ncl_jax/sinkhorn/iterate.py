@@ -68,7 +68,7 @@ def stored_pair(kernel: Kernel, masses: Masses, plan: Plan) -> Update:
 
         def step(total: Array, e: Array, log_r: Array, row: Array, a: Array) -> Any:
             own = e @ v
-            plain = plan.strength * (log_r - kernels.log_sum(own, row))
+            plain = _masked(plan.strength * (log_r - kernels.log_sum(own, row)), log_r)
             new = _move(a, plain, omega, plan.relax)
             return total + kernels.weight(new, row) @ e, (own, plain, new)
 
@@ -90,7 +90,7 @@ def exact_pair(scores: Panels, masses: Masses, plan: Plan) -> Update:
 
     def update(a: Array, b: Array, omega: Array) -> tuple[Array, Array, Array, Array]:
         def step(running: Any, s: Array, log_r: Array, a: Array) -> Any:
-            plain = plan.strength * (log_r - kernels.exact_row_lse(s, b))
+            plain = _masked(plan.strength * (log_r - kernels.exact_row_lse(s, b)), log_r)
             new = _move(a, plain, omega, plan.relax)
             return kernels.add_to_col_lse(running, s, new), (plain, new)
 

@@ -1,0 +1,65 @@
+"""Runs the benchmarks and writes one table, as Markdown and as JSON."""
+
+import argparse
+import json
+import os
+import pathlib
+import time
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, str(os.cpu_count()))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Threads are chosen before NumPy and JAX load.
+from benchmarks import (  # noqa: E402
+    collectives,
+    common,
+    convergence,
+    loss_step,
+    memory,
+    solver,
+    whole_step,
+)
+
+BENCHMARKS = {
+    "B1": loss_step.run,
+    "B2": memory.run,
+    "B3": solver.run,
+    "B4": convergence.run,
+    "B5": collectives.run,
+    "B10": whole_step.run,
+}
+
+
+def markdown(machine: dict, rows: list[common.Row]) -> str:
+    lines = ["| | measured | target | met |", "|---|---|---|---|"]
+    for row in rows:
+        met = {None: "", True: "yes", False: "**no**"}[row.met]
+        lines.append(f"| {row.benchmark}: {row.what} | {row.value:.4g} | {row.target} | {met} |")
+    return "\n".join([*(f"- {k}: {v}" for k, v in machine.items()), "", *lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="everything in under 10 minutes")
+    parser.add_argument("--only", nargs="*", choices=BENCHMARKS, default=list(BENCHMARKS))
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
+    flags = parser.parse_args()
+    machine, rows = common.machine(), []
+    for name in flags.only:
+        start = time.perf_counter()
+        for row in BENCHMARKS[name](flags.quick):
+            rows.append(row)
+            print(
+                f"{row.benchmark}: {row.what}: {row.value:.4g} {row.target} {row.met}", flush=True
+            )
+        print(f"{name} took {time.perf_counter() - start:.0f} s", flush=True)
+        machine[f"load after {name}"] = [round(x, 2) for x in os.getloadavg()]
+        flags.out.mkdir(parents=True, exist_ok=True)
+        table = {"machine": machine, "rows": [row._asdict() for row in rows]}
+        (flags.out / "table.json").write_text(json.dumps(table, indent=1))
+        (flags.out / "table.md").write_text(markdown(machine, rows))
+
+
+if __name__ == "__main__":
+    main()

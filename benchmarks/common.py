@@ -1,0 +1,111 @@
+"""Interleaved timing, inputs and the description of the machine."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Row(NamedTuple):
+    """One line of the table. `target` is empty where the number is only context."""
+
+    benchmark: str
+    what: str
+    value: float
+    target: str = ""
+    met: bool | None = None
+
+
+def at_most(benchmark: str, what: str, value: float, bound: float) -> Row:
+    return Row(benchmark, what, float(value), f"<= {bound:g}", bool(value <= bound))
+
+
+def at_least(benchmark: str, what: str, value: float, bound: float) -> Row:
+    return Row(benchmark, what, float(value), f">= {bound:g}", bool(value >= bound))
+
+
+def note(benchmark: str, what: str, value: float) -> Row:
+    return Row(benchmark, what, float(value))
+
+
+def interleave(calls: dict[str, Callable[[], float | None]], blocks: int) -> dict[str, np.ndarray]:
+    """Seconds of each call, one after the other in every block, after one warm-up each.
+
+    A call that returns a number has timed itself (in another process, say).
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for block in range(blocks + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            own = call()
+            spent = time.perf_counter() - start
+            if block:
+                seconds[name].append(spent if own is None else own)
+    return {name: np.array(s) for name, s in seconds.items()}
+
+
+def ratio(seconds: dict[str, np.ndarray], one: str, other: str) -> float:
+    """Median over blocks of the ratio inside a block."""
+    return float(np.median(seconds[one] / seconds[other]))
+
+
+def blocking(function: Callable[..., Any], *args: Any) -> Callable[[], None]:
+    """A call that waits for its result."""
+
+    def call() -> None:
+        jax.block_until_ready(function(*args))
+
+    return call
+
+
+def embeddings(size: int, dim: int, noise: float = 1.0, seed: int = 0) -> tuple[Any, Any]:
+    """Matched unit-norm pairs."""
+    one, two = jax.random.split(jax.random.key(seed))
+    text = jax.random.normal(one, (size, dim))
+    video = text + noise * jax.random.normal(two, (size, dim))
+    return tuple(x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (text, video))
+
+
+def read_floor(matrix: Any) -> dict[str, Callable[[], None]]:
+    """One matrix-vector product by XLA and by NumPy: one read of the matrix."""
+    host, ones = np.asarray(matrix), np.ones(matrix.shape[1], np.float32)
+    product = jax.jit(jnp.matmul)
+    return {
+        "t_r XLA": blocking(product, matrix, jnp.asarray(ones)),
+        "t_r NumPy": blocking(np.matmul, host, ones),
+    }
+
+
+def fresh(module: str, *args: Any, env: dict[str, str] | None = None) -> str:
+    """Standard output of `python -m module args` in a process of its own."""
+    command = [sys.executable, "-m", module, *map(str, args)]
+    environment = {**os.environ, **(env or {})}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return done.stdout.strip()
+
+
+def machine() -> dict[str, Any]:
+    """What a number depends on."""
+    model = platform.processor()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as lines:
+            model = next((x.split(":")[1].strip() for x in lines if "model name" in x), model)
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": __import__("jaxlib").__version__,
+        "numpy": np.__version__,
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "load": [round(x, 2) for x in os.getloadavg()],
+    }

@@ -1,0 +1,99 @@
+"""B7: exact search over 100k x 512 against FAISS, usearch and plain `lax.top_k`, in one run.
+
+    OMP_WAIT_POLICY=PASSIVE python -m benchmarks.retrieval_search [--quick]
+
+Targets: recall 1.0; at least FAISS's speed for 200 queries and more, within 1.5x for one; the
+bias costs under 2 %. The floor is one bare product. Peers that are not installed are left out.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.retrieval_common import interleaved, ratio, show, unit_rows
+from ncl_jax.index import topk
+
+ITEMS, DIM, K = 100_000, 512, 10
+QUERIES = (1, 16, 64, 200, 1000)
+
+
+def contestants(
+    query: np.ndarray, item: np.ndarray, bias: np.ndarray, shards: topk.Shards
+) -> tuple[dict[str, Callable[[], Any]], list[str]]:
+    """Calls by name, each returning ids [query, K] where it searches; and what is missing."""
+    plain = topk.place(item, np.zeros_like(bias))
+    placed = jnp.asarray(item)
+    product = jax.jit(lambda q, y: (q @ y.T).max())
+    sort = jax.jit(lambda q, y, b: jax.lax.top_k(q @ y.T + b, K))
+    calls: dict[str, Callable[[], Any]] = {
+        "ours": lambda: topk.search(query, shards, K)[1],
+        "ours, no bias": lambda: topk.search(query, plain, K)[1],
+        "product": lambda: jax.block_until_ready(product(query, placed)),
+        "lax.top_k": lambda: np.asarray(sort(query, placed, bias)[1]),
+    }
+    folded, asked = (
+        np.column_stack([item, bias]),
+        np.pad(query, ((0, 0), (0, 1)), constant_values=1),
+    )
+    missing = []
+    try:
+        import faiss
+
+        flat = faiss.IndexFlatIP(DIM + 1)
+        flat.add(folded)
+        calls["faiss"] = lambda: flat.search(asked, K)[1]
+    except ImportError:
+        missing.append("faiss-cpu")
+    try:
+        from usearch.index import MetricKind, search
+
+        if len(query) <= 64:  # pair by pair: hopeless, and slow, beyond
+            calls["usearch"] = lambda: (
+                search(folded, asked, K, MetricKind.IP, exact=True, threads=2).keys
+            )
+    except ImportError:
+        missing.append("usearch")
+    return calls, missing
+
+
+def run(quick: bool = False) -> list[dict[str, Any]]:
+    """One row per number of queries: milliseconds, and ratios to ours."""
+    items = 5_000 if quick else ITEMS
+    item = unit_rows(0, items, DIM)
+    bias = np.random.default_rng(1).normal(size=items).astype(np.float32) * 0.02
+    shards = topk.place(item, bias)
+    rows = []
+    for count in QUERIES[:3] if quick else QUERIES:
+        query = unit_rows(2, count, DIM)
+        calls, missing = contestants(query, item, bias, shards)
+        seconds = interleaved(calls, 3 if count >= 200 or quick else 9)
+        exact = np.argpartition(-(query @ item.T + bias), K - 1, axis=1)[:, :K]
+        found = calls["ours"]()
+        hits = [len(set(a) & set(b)) for a, b in zip(found.tolist(), exact.tolist(), strict=True)]
+        row: dict[str, Any] = {"Q": count, "recall": float(np.mean(hits)) / K}
+        row |= {f"{name} ms": 1000 * float(np.median(t)) for name, t in seconds.items()}
+        row |= {
+            f"{name} / ours": ratio(seconds, name, "ours")
+            for name in ("faiss", "usearch", "lax.top_k")
+            if name in seconds
+        }
+        row["bias cost"] = ratio(seconds, "ours", "ours, no bias") - 1
+        row["not installed"] = ", ".join(missing)
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Prints the table."""
+    show(
+        "B7, search (targets: FAISS / ours >= 1 for Q >= 200, >= 0.67 for Q = 1)",
+        run("--quick" in sys.argv),
+    )
+
+
+if __name__ == "__main__":
+    main()

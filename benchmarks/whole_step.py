@@ -1,0 +1,50 @@
+"""B10: the demo's training step, NCL over InfoNCE, on random batches of its shapes."""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from benchmarks.common import Row, at_most, interleave, note, ratio
+from configs import demo
+from ncl_jax import experiment, parallel, train
+from ncl_jax.types import Batch
+
+
+def run(quick: bool) -> Iterator[Row]:
+    seconds = interleave({name: _step(name) for name in ("infonce", "ncl")}, 7 if quick else 25)
+    for name, values in seconds.items():
+        yield note("B10", f"demo step with {name}, ms", 1e3 * np.median(values))
+    yield at_most("B10", "demo step, NCL over InfoNCE", ratio(seconds, "ncl", "infonce"), 1.02)
+
+
+def _step(loss: str) -> Callable[[], None]:
+    """One training step per call, the state carried along."""
+    config = demo.get_config(f"loss={loss}")
+    towers, params = experiment.build_towers(config, config.tokenizer.vocab_size)
+    optimizer = experiment.build_optimizer(config)
+    step = train.make_step(towers, experiment.build_loss(config), optimizer)
+    mesh = parallel.data_mesh()
+    mapped = parallel.map_step(step, mesh, "shard_map")
+    batch = mapped.place(_batch(config))
+    holder = [parallel.replicate(train.init_state(params, optimizer, 0), mesh)]
+
+    def call() -> None:
+        holder[0], metrics = mapped.run(holder[0], batch)
+        jax.block_until_ready(metrics)
+
+    return functools.partial(call)
+
+
+def _batch(config) -> Batch:
+    rng, data, size = np.random.default_rng(0), config.data, config.train.batch_size
+    side, frames, tokens = data.image_size, data.max_frames, data.max_tokens
+    return Batch(
+        rng.integers(0, 256, (size, frames, side, side, 3), dtype=np.uint8),
+        np.ones((size, frames), bool),
+        rng.integers(1, config.tokenizer.vocab_size, (size, tokens), dtype=np.int32),
+        np.ones((size, tokens), bool),
+        np.arange(size, dtype=np.int32),
+        np.ones(size, bool),
+    )

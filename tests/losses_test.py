@@ -1,0 +1,282 @@
+"""Values and gradients of both losses against their twins, in every semantics and execution."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ncl_jax import losses
+from tests import oracles
+
+SIZE, DIM = 11, 5
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@functools.cache
+def batch(size=SIZE, dim=DIM, noise=0.6, seed=0):
+    """Ragged size, clips seen up to three times, padded rows, unequal weights."""
+    rng = np.random.default_rng(seed)
+    text = unit(rng.normal(size=(size, dim)))
+    video = unit(text + noise * rng.normal(size=(size, dim)))
+    ids = rng.integers(0, 2 * size // 3, size)
+    valid = np.arange(size) % 5 != 3
+    return text, video, ids, valid, rng.uniform(0.2, 2, size)
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def options(semantics, iterations):
+    if semantics == "implicit":
+        return {"gradient": semantics, "iterations": 20000, "tolerance": 1e-11}
+    return {"gradient": semantics, "iterations": iterations}
+
+
+def loss_and_gradients(weights, ids, valid, **kwargs):
+    """Jitted `(text, video, scale) -> losses, gradients of the weighted sum`."""
+
+    def weighted(text, video, scale):
+        out, _ = losses.ncl(text, video, scale, ids, valid, **kwargs)
+        return jnp.sum(out * weights), out
+
+    return jax.jit(jax.value_and_grad(weighted, (0, 1, 2), has_aux=True))
+
+
+def numerical(value, text, video, scale, seed=1):
+    """Central differences of `value` in one random direction of each argument."""
+    rng = np.random.default_rng(seed)
+    dx, dy = rng.normal(size=text.shape), rng.normal(size=video.shape)
+    step = 2e-3 / scale
+    return (dx, dy), (
+        oracles.derivative(lambda x: value(x, video, scale), text, dx, step),
+        oracles.derivative(lambda y: value(text, y, scale), video, dy, step),
+        oracles.derivative(lambda t: value(text, video, t), scale, 1.0, step * scale),
+    )
+
+
+CASES = [*itertools.product(("stop", "through"), (1, 4, 20)), ("implicit", 0)]
+
+
+@pytest.mark.parametrize(("semantics", "iterations"), CASES)
+@pytest.mark.parametrize("execution", ["stored", pytest.param("tiled", marks=pytest.mark.slow)])
+def test_ncl_equals_twin_and_finite_differences(x64, semantics, iterations, execution):
+    text, video, ids, valid, weights = batch()
+    positives = "diagonal" if iterations == 4 else "same_clip"
+    function = loss_and_gradients(
+        weights,
+        ids,
+        valid,
+        positives=positives,
+        execution=execution,
+        **options(semantics, iterations),
+    )
+    for scale in (5.0, 20.0, 100.0):
+        if semantics == "implicit" and scale == 100:
+            continue  # the twin's loops would take too long to converge
+        count = iterations or 20000
+        held = None
+        if semantics == "stop":
+            held = oracles.ncl_biases(text, video, scale, valid, count)
+
+        def value(x, y, t, count=count, held=held):
+            twin = oracles.ncl(x, y, t, ids, valid, count, positives, held)
+            return np.sum(weights * twin)
+
+        (_, out), (gx, gy, gt) = function(text, video, jnp.asarray(scale))
+        twin = oracles.ncl(text, video, scale, ids, valid, count, positives)
+        np.testing.assert_allclose(out, twin, atol=1e-9)
+        (dx, dy), expected = numerical(value, text, video, scale)
+        got = (np.sum(gx * dx), np.sum(gy * dy), gt)
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
+        assert not np.any(gx[~valid])
+        assert not np.any(gy[~valid])
+
+
+def test_infonce_equals_twin_and_finite_differences(x64):
+    text, video, ids, valid, weights = batch()
+    for positives, execution in itertools.product(("same_clip", "diagonal"), ("stored", "tiled")):
+
+        @jax.jit
+        def function(*args, positives=positives, execution=execution):
+            def weighted(x, y, t):
+                kwargs = {"positives": positives, "execution": execution}
+                out = losses.infonce(x, y, t, ids, valid, **kwargs)
+                return jnp.sum(out * weights), out
+
+            return jax.value_and_grad(weighted, (0, 1, 2), has_aux=True)(*args)
+
+        def value(x, y, t, positives=positives):
+            return np.sum(weights * oracles.infonce(x, y, t, ids, valid, positives))
+
+        for scale in (5.0, 100.0):
+            (_, out), (gx, gy, gt) = function(text, video, jnp.asarray(scale))
+            twin = oracles.infonce(text, video, scale, ids, valid, positives)
+            np.testing.assert_allclose(out, twin, atol=1e-10)
+            (dx, dy), expected = numerical(value, text, video, scale)
+            got = (np.sum(gx * dx), np.sum(gy * dy), gt)
+            np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("semantics", ["stop", "implicit"])
+def test_gradient_at_convergence_is_plan_minus_target(x64, semantics):
+    """(P - Q)/B, with repeated clips, whose masses still balance."""
+    text, video, ids, valid, _ = batch()
+    scale, n = 10.0, valid.sum()
+    kwargs = {"iterations": 20000, "tolerance": 1e-12, "gradient": semantics}
+    function = loss_and_gradients(valid / n, ids, valid, **kwargs)
+    _, (gx, gy, _) = function(text, video, jnp.asarray(scale))
+    live = np.flatnonzero(valid)
+    s = scale * text[live] @ video[live].T
+    b = np.zeros(n)
+    for _ in range(100000):
+        a = -np.log(np.exp(s + b).sum(1))
+        b, old = -np.log(np.exp(s + a[:, None]).sum(0)), b
+        if np.abs(b - old).max() < 1e-13:
+            break
+    p = np.exp(s + a[:, None] + b)
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-9)
+    same = ids[live][:, None] == ids[live][None, :]
+    ds = (p - same / same.sum(1)) / n
+    np.testing.assert_allclose(gx[live], scale * ds @ video[live], atol=1e-7)
+    np.testing.assert_allclose(gy[live], scale * ds.T @ text[live], atol=1e-7)
+
+
+def test_semantics_differ_before_convergence_and_agree_at_it(x64):
+    text, video, ids, valid, _ = batch()
+    weights = valid / valid.sum()
+
+    def gradients(scale, iterations):
+        return [
+            loss_and_gradients(weights, ids, valid, gradient=g, iterations=iterations)(
+                text, video, jnp.asarray(scale)
+            )[1][0]
+            for g in ("stop", "through")
+        ]
+
+    stop, through = gradients(20.0, 1)
+    assert np.linalg.norm(stop - through) > 0.02 * np.linalg.norm(stop)
+    stop, through = gradients(5.0, 500)
+    np.testing.assert_allclose(stop, through, atol=1e-10)
+
+
+def test_zero_iterations_match_the_twin(x64):
+    text, video, ids, valid, _ = batch()
+    for gradient in ("stop", "through"):
+        out, _ = losses.ncl(
+            text, video, jnp.asarray(20.0), ids, valid, iterations=0, gradient=gradient
+        )
+        np.testing.assert_allclose(out, oracles.ncl(text, video, 20.0, ids, valid, 0), atol=1e-10)
+
+
+def test_ncl_of_balanced_scores_is_infonce():
+    """Identical rows: every bias is the same, so biasing changes nothing."""
+    text = jnp.eye(6)
+    ids, valid = jnp.arange(6), jnp.ones(6, bool)
+    scale = jnp.asarray(3.0)
+    out, report = losses.ncl(text, text, scale, ids, valid)
+    np.testing.assert_allclose(out, losses.infonce(text, text, scale, ids, valid), atol=1e-6)
+    assert report.converged
+
+
+@pytest.mark.parametrize("execution", ["stored", "tiled"])
+def test_float32_is_close_to_the_twin_at_scale_100(execution):
+    """Logits of 100 carry 6e-6 of rounding in float32; the loss is of order 1 here."""
+    text, video, ids, valid, _ = batch()
+    args = (jnp.asarray(text, jnp.float32), jnp.asarray(video, jnp.float32), jnp.float32(100))
+    out, _ = losses.ncl(*args, ids, valid, execution=execution)
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, oracles.ncl(text, video, 100.0, ids, valid, 4), atol=1e-4)
+
+
+def test_finite_with_a_hopeless_column_in_float32_and_bfloat16():
+    """Clip 0 lies e^-88 below every text's best clip."""
+    rng = np.random.default_rng(0)
+    text = unit(np.abs(rng.normal(size=(8, 4))))
+    video = text.copy()
+    video[0] = -unit(text.mean(0, keepdims=True))[0]
+    ids, valid = jnp.arange(8), jnp.ones(8, bool)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        args = (jnp.asarray(text, dtype), jnp.asarray(video, dtype), jnp.float32(100))
+
+        def mean(text, video, scale):
+            out, report = losses.ncl(text, video, scale, ids, valid, iterations=4)
+            return out.mean(), (out, report)
+
+        (_, (out, report)), grads = jax.value_and_grad(mean, (0, 1, 2), has_aux=True)(*args)
+        twin = oracles.ncl(*(np.asarray(a, np.float64) for a in args[:2]), 100.0, ids, valid, 4)
+        np.testing.assert_allclose(out, twin, atol=2e-4)
+        assert all(np.isfinite(np.asarray(g, np.float32)).all() for g in grads)
+        assert np.isfinite(report.error)
+        assert grads[0].dtype == dtype
+
+
+def test_exact_fallback_of_the_stored_kernel(monkeypatch, x64):
+    """With no trust at all the log-domain path takes over, and nothing changes."""
+    text, video, ids, valid, weights = batch()
+    normal = loss_and_gradients(weights, ids, valid)(text, video, jnp.asarray(50.0))
+    monkeypatch.setattr("ncl_jax.sinkhorn.kernel._TRUST", -1.0)
+    exact = loss_and_gradients(weights, ids, valid)(text, video, jnp.asarray(50.0))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), normal, exact)
+
+
+def test_padding_may_hold_anything():
+    text, video, ids, valid, _ = (np.array(x) for x in batch())
+    clean = losses.ncl(text, video, jnp.asarray(20.0), ids, valid)
+    text[~valid], video[~valid] = np.nan, np.inf
+    dirty = losses.ncl(text, video, jnp.asarray(20.0), ids, valid)
+    np.testing.assert_array_equal(clean[0], dirty[0])
+    np.testing.assert_array_equal(dirty[0][~valid], 0)
+
+
+def test_all_padding_is_zero():
+    text, video, ids, valid, weights = batch()
+    for execution in ("stored", "tiled"):
+        function = loss_and_gradients(weights, ids, valid & False, execution=execution)
+        (_, out), grads = function(text, video, jnp.asarray(20.0))
+        assert not any(np.any(x) for x in (out, *grads))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": np.full((SIZE, DIM), np.nan)}, "text.*not finite"),
+        ({"video": np.ones((SIZE, DIM + 1))}, "both be"),
+        ({"text": np.ones((0, DIM)), "video": np.ones((0, DIM))}, "empty"),
+        ({"valid": np.ones(3, bool)}, "valid"),
+        ({"scale": np.nan}, "scale"),
+        ({"gradient": "none"}, "gradient"),
+        ({"execution": "sharded"}, "execution"),
+        ({"positives": "all"}, "positives"),
+        ({"iterations": -1}, "iterations"),
+        ({"gradient": "implicit"}, "tolerance"),
+        ({"relax": True}, "tolerance"),
+        ({"gradient": "through", "tolerance": 1e-3}, "fixed count"),
+    ],
+)
+def test_bad_arguments_are_refused(change, message):
+    text, video, ids, valid, _ = batch()
+    good = {"text": text, "video": video, "scale": 10.0, "video_id": ids, "valid": valid}
+    with pytest.raises(ValueError, match=message):
+        losses.ncl(**(good | change))
+
+
+def test_bad_embeddings_under_jit_are_reported():
+    text, video, ids, valid, _ = (np.array(x) for x in batch())
+    text[0, 0] = np.nan
+    for execution in ("stored", "tiled"):
+        out, report = jax.jit(functools.partial(losses.ncl, execution=execution))(
+            text, video, jnp.asarray(20.0), ids, valid
+        )
+        assert np.isnan(out[valid]).all()
+        assert not np.any(out[~valid])
+        assert report.error == np.inf
+        assert not report.converged

@@ -1,0 +1,162 @@
+"""Mutations of the numerics: each must make at least one fast test fail.
+
+    python -m tests.mutations            # all of them, a few minutes
+    python -m tests.mutations stale_bias # one
+
+Every mutation is applied to a copy of the package, so the tree itself is never touched.
+"""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parents[1]
+SOLVER, KERNEL, NORMALIZED, INPUTS, WEIGHTED, CONTRAST, GROUPS = (
+    f"ncl_jax/{name}.py"
+    for name in (
+        "sinkhorn/iterate",
+        "sinkhorn/kernel",
+        "losses/normalized",
+        "losses/inputs",
+        "losses/weighted",
+        "losses/contrast",
+        "losses/groups",
+    )
+)
+
+
+class Mutation(NamedTuple):
+    """`old` occurs exactly once in `file` and becomes `new`; `tests` must then fail."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+LOSS = "tests/losses_test.py"
+SOLVE = "tests/sinkhorn_test.py"
+SHARDED = "tests/losses_sharded_test.py"
+
+MUTATIONS = {
+    "transposed_marginals": Mutation(
+        "ncl_jax/sinkhorn/__init__.py",
+        "masses = Masses(jnp.log(row_mass), jnp.log(col_mass))",
+        "masses = Masses(jnp.log(row_mass * 0 + col_mass[0]), jnp.log(col_mass * 0 + 1))",
+        SOLVE,
+    ),
+    "dropped_text_bias": Mutation(
+        INPUTS, "as_video = as_video + group_sum_of_local(a, pairs)", "as_video = as_video", LOSS
+    ),
+    "dropped_video_bias": Mutation(
+        INPUTS,
+        "as_text = as_text + local(group_sum(b, pairs), pairs, size)",
+        "as_text = as_text",
+        LOSS,
+    ),
+    "wrong_axis": Mutation(
+        KERNEL,
+        "top + jnp.log(jnp.sum(jnp.exp(shifted - top[:, None]), axis=1))",
+        "top + jnp.log(jnp.sum(jnp.exp(shifted - top[:, None]), axis=0)[: len(top)])",
+        LOSS,
+    ),
+    "missing_count": Mutation(
+        INPUTS, "return as_text / count, as_video / count", "return as_text, as_video", LOSS
+    ),
+    "missing_half": Mutation(
+        NORMALIZED,
+        "by_row = g / 2 * kernels.weight",
+        "by_row = g * kernels.weight",
+        LOSS,
+    ),
+    "stale_bias": Mutation(
+        SOLVER,
+        "kernels.weight(new, row) @ e, (own, plain, new)",
+        "kernels.weight(a, row) @ e, (own, plain, new)",
+        SOLVE,
+    ),
+    "one_pair_too_few": Mutation(
+        SOLVER, "lax.fori_loop(0, plan.iterations,", "lax.fori_loop(1, plan.iterations,", SOLVE
+    ),
+    "unmasked_columns": Mutation(
+        SOLVER,
+        "target = _masked(plan.strength * (masses.col - lse), masses.col)",
+        "target = plan.strength * (0 * masses.col - lse)",
+        SOLVE,
+    ),
+    "adjoint_sign": Mutation(
+        NORMALIZED,
+        "return (-v_before * total, jnp.zeros_like(abar)), (-v * bbar, t)",
+        "return (v_before * total, jnp.zeros_like(abar)), (-v * bbar, t)",
+        LOSS,
+    ),
+    "forgotten_scale": Mutation(
+        INPUTS, "jnp.where(valid, inputs.scale * dx, 0.0)", "jnp.where(valid, dx, 0.0)", LOSS
+    ),
+    "infonce_rows_only": Mutation(
+        CONTRAST,
+        "return by_row + (g_all / 2) * jnp.exp(s - col_lse)",
+        "return by_row * 2",
+        LOSS,
+    ),
+    "unsummed_columns": Mutation(
+        WEIGHTED,
+        "return t, total if axis_name is None else lax.psum(total, axis_name)",
+        "return t, total",
+        SHARDED,
+    ),
+    "gradient_of_own_device_only": Mutation(
+        GROUPS,
+        "return x if axis_name is None else lax.psum_scatter(x, axis_name, tiled=True)",
+        "return x if axis_name is None else x[: len(x) // lax.axis_size(axis_name)]",
+        SHARDED,
+    ),
+    "low_rank_transposed": Mutation(
+        WEIGHTED,
+        "return dy + d.T @ x, d @ inputs.video",
+        "return dy + d.T @ x, d @ x[:1] * 0",
+        LOSS,
+    ),
+}
+
+
+def apply(mutation: Mutation, root: pathlib.Path) -> None:
+    """Rewrites the file under `root`; the place must be there exactly once."""
+    path = root / mutation.file
+    source = path.read_text()
+    if source.count(mutation.old) != 1:
+        raise ValueError(f"{mutation.file} must hold this exactly once: {mutation.old}")
+    path.write_text(source.replace(mutation.old, mutation.new))
+
+
+def survives(mutation: Mutation) -> bool:
+    """Whether the tests still pass on a mutated copy."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder)
+        for name in ("ncl_jax", "tests"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        apply(mutation, copy)
+        command = [sys.executable, "-m", "pytest", "-qx", "-m", "not slow", mutation.tests]
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+        if done.returncode not in (0, 1):
+            raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+        return done.returncode == 0
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(MUTATIONS)
+    alive = []
+    for name in names:
+        if survives(MUTATIONS[name]):
+            alive.append(name)
+        print(f"{name}: {'SURVIVED' if name in alive else 'caught'}", flush=True)
+    if alive:
+        raise SystemExit(f"no test noticed: {', '.join(alive)}")
+
+
+if __name__ == "__main__":
+    main()
