@@ -113,7 +113,7 @@ def ranks_of_videos(
     for rows, block in row_blocks(scores.T):  # the one place where the matrix is turned
         low, high = np.searchsorted(captioned, [rows.start, rows.stop])
         block = block[captioned[low:high] - rows.start]
-        best = np.maximum.reduceat(block[:, by_video], first, axis=1)  # [video, caption group]
+        best = _group_max(np.ascontiguousarray(block.T), by_video, first).T  # [video, group]
         right = best[np.arange(high - low), np.arange(low, high), None]
         parts.append(_count(best if rule == "group_max" else block, right))
     return _concatenated(parts)
@@ -262,7 +262,7 @@ def row_blocks(scores: Scores) -> Iterator[tuple[slice, np.ndarray]]:
     size = max(1, BLOCK // max(1, scores.shape[1]))
     for start in range(0, scores.shape[0], size):
         rows = slice(start, min(start + size, scores.shape[0]))
-        block = np.ascontiguousarray(scores[rows], dtype=np.float32)
+        block = np.asarray(scores[rows], dtype=np.float32)
         if block.size and np.isnan(block.min()):
             raise ValueError(
                 f"scores must not be NaN, got NaN in rows {rows.start} to {rows.stop - 1}; "
@@ -275,6 +275,19 @@ def _count(block: np.ndarray, right: np.ndarray) -> Ranks:
     """Ranks of one block; `right` [row, 1] is the score of the right answer."""
     above = np.count_nonzero(block > right, axis=1)
     return Ranks(above, np.count_nonzero(block >= right, axis=1) - above - 1)
+
+
+def _group_max(rows: np.ndarray, order: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Maximum over each group of rows; `order[first[g]:first[g + 1]]` are the rows of group g.
+
+    One member of every group at a time: whole lines move, which `np.maximum.reduceat` does not do.
+    """
+    size = np.diff(first, append=len(order))
+    best = rows[order[first]]
+    for member in range(1, size.max(initial=0)):
+        more = np.flatnonzero(size > member)
+        best[more] = np.maximum(best[more], rows[order[first[more] + member]])
+    return best
 
 
 def _concatenated(parts: list[Ranks]) -> Ranks:

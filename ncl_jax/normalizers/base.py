@@ -107,9 +107,13 @@ class LazyScores:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         distinct, place = self._distinct = self._distinct or _distinct(self.column)
-        scores = (self.scale * self.row[rows]) @ distinct.T
-        if place is not None:
-            scores = scores[:, place]
+        row = self.scale * self.row[rows]
+        if 4 * len(row) < len(self.column):  # the long side outermost: its moves are whole lines
+            scores = distinct @ row.T
+            scores = (scores if place is None else scores[place]).T
+        else:
+            scores = row @ distinct.T
+            scores = scores if place is None else scores[:, place]
         scores += self.row_bias[rows, None]
         scores += self.column_bias
         return scores
