@@ -88,7 +88,11 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("name", LOSSES)
+SLOW = {"diagonal", "infonce", "implicit"}
+NAMES = [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in LOSSES]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_sharded_equals_whole(x64, name):
     compare(LOSSES[name], sharded(LOSSES[name]), 20.0, 1e-10)
 
@@ -100,7 +104,9 @@ def test_sharded_tiled_equals_whole(x64, name):
     compare(LOSSES[name], sharded(tiled), 20.0, 1e-10)
 
 
-@pytest.mark.parametrize("name", ["stop", pytest.param("infonce", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) for n in ("stop", "infonce")]
+)
 def test_pmap_equals_whole(x64, name):
     compare(LOSSES[name], pmapped(LOSSES[name]), 20.0, 1e-10)
 
@@ -125,6 +131,7 @@ def test_float32_executions_agree(scale):
             assert np.linalg.norm(value - expected) <= 1e-5 * size * np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 def test_ragged_panels_equal_whole(x64, monkeypatch):
     """Panels of four rows of eleven: two full ones, and the rest."""
     monkeypatch.setattr("ncl_jax.sinkhorn.panels.PANEL_ROWS", 4)

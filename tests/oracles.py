@@ -30,7 +30,7 @@ def sinkhorn(s, r, c, iterations, order="gallery", strength=1.0):
             a[i] = strength * (math.log(r[i]) - lse([s[i][j] + b[j] for j in cols]))
         before = b.copy()
         update_b()
-        if np.abs(b - before).max() < 1e-15:
+        if np.abs(b - before).max() < 1e-14:
             break
     if strength == 1.0:
         shift = sum(b[j] for j in cols) / len(cols)

@@ -16,7 +16,7 @@ from ncl_jax.sinkhorn import kernel as kernels
 from tests import oracles
 
 SHAPE = (9, 6)
-FEW = hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
+FEW = hypothesis.settings(max_examples=8, deadline=None, derandomize=True)
 
 
 def problem(seed=0, shape=SHAPE, scale=20.0):

@@ -29,8 +29,6 @@ from ncl_jax.sinkhorn.kernel import Kernel
 from ncl_jax.sinkhorn.panels import Tiled
 from ncl_jax.types import SinkhornReport
 
-_ADJOINT_SWEEPS = 1000
-
 
 class Balance(NamedTuple):
     """A solved batch: its kernel, the first and all later biases, and the row log-sum-exps."""
@@ -195,7 +193,7 @@ def _fixed_point_adjoint(kernel, u, v, abar, bbar, g_all, inputs: Inputs, option
 
     def unfinished(carry: Any) -> Array:
         _, bbar, _, _, done = carry
-        return (jnp.max(jnp.abs(bbar)) > limit) & (done < _ADJOINT_SWEEPS)
+        return (jnp.max(jnp.abs(bbar)) > limit) & (done < options.iterations)
 
     def back(carry: Any) -> Any:
         abar, bbar, p, q, done = carry
