@@ -103,7 +103,7 @@ def traffic(hlo: str) -> list[tuple[str, int, int]]:
 def _measure(size: int) -> dict:
     rng = np.random.default_rng(0)
     text = rng.normal(size=(size, DIM)).astype(np.float32)
-    video = text + rng.normal(size=text.shape).astype(np.float32)
+    video = 0.2 * text + rng.normal(size=text.shape).astype(np.float32)
     text, video = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (text, video))
     args = (text, video, jnp.float32(20), jnp.arange(size), jnp.ones(size, bool))
     forms = {
@@ -122,10 +122,8 @@ def _measure(size: int) -> dict:
         if name.endswith("InfoNCE") and size <= 1024:
             grads[name] = jax.tree.map(np.asarray, compiled(*args))
     if grads:
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(a).max()),
-            *grads.values(),
-        )
+        for one, other in zip(*grads.values(), strict=True):
+            assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(one), "not the same loss"
     return out
 
 
