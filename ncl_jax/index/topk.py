@@ -23,9 +23,13 @@ CHUNK = 1 << 27
 
 
 class Shards(NamedTuple):
-    """A gallery on the devices, padded to equal shards with items of bias minus infinity."""
+    """A gallery on the devices, padded to equal shards with items of bias minus infinity.
 
-    item: Float[Array, "padded dim"]
+    Items are columns: the product with one query is then a plain read, where XLA:CPU copies the
+    whole gallery to transpose it.
+    """
+
+    item: Float[Array, "dim padded"]
     bias: Float[Array, " padded"]
     mesh: Mesh
     items: int
@@ -42,8 +46,8 @@ def place(
     padding = -count % (WIDTH * mesh.size) if count else WIDTH * mesh.size
     item = np.pad(np.asarray(item, np.float32), ((0, padding), (0, 0)))
     bias = np.pad(np.asarray(bias, np.float32), (0, padding), constant_values=-np.inf)
-    sharding = NamedSharding(mesh, P("gallery"))
-    return Shards(jax.device_put(item, sharding), jax.device_put(bias, sharding), mesh, count)
+    columns = jax.device_put(item.T, NamedSharding(mesh, P(None, "gallery")))
+    return Shards(columns, jax.device_put(bias, NamedSharding(mesh, P("gallery"))), mesh, count)
 
 
 def search(
@@ -57,7 +61,7 @@ def search(
     k = min(k, shards.items)
     if k == 0 or not len(query):
         return np.zeros((len(query), k), np.float32), np.zeros((len(query), k), np.int64)
-    most = max(1, CHUNK // shards.item.shape[0])
+    most = max(1, CHUNK // shards.item.shape[1])
     chunk = min(1 << (len(query) - 1).bit_length(), 1 << (most.bit_length() - 1))
     scores, rows = [], []
     for start in range(0, len(query), chunk):
@@ -77,7 +81,7 @@ def _search(query: Array, item: Array, bias: Array, *, k: int, mesh: Mesh) -> tu
     local = jax.shard_map(
         partial(_local, k=k),
         mesh=mesh,
-        in_specs=(P(), P("gallery"), P("gallery")),
+        in_specs=(P(), P(None, "gallery"), P("gallery")),
         out_specs=(P(None, "gallery"), P(None, "gallery")),
     )
     scores, rows = local(query, item, bias)  # [query, device * k]
@@ -89,7 +93,8 @@ def _search(query: Array, item: Array, bias: Array, *, k: int, mesh: Mesh) -> tu
 
 def _local(query: Array, item: Array, bias: Array, *, k: int) -> tuple[Array, Array]:
     """Candidates of one device; row numbers are those of the whole gallery."""
-    scores = jnp.dot(query, item.T, precision=lax.Precision.HIGHEST) + bias
+    scores = jnp.dot(query, item, precision=lax.Precision.HIGHEST)
+    scores = lax.optimization_barrier(scores) + bias  # else XLA:CPU fuses into a slow product
     best, row = top_k(scores, min(k, scores.shape[1]))
     return best, row + lax.axis_index("gallery") * scores.shape[1]
 
