@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     d.max_frames = 12  # frames per clip, evenly spaced
     d.max_tokens = 32  # tokens per caption, start and end included
     d.threads = 4  # decoding threads
+    d.cache_clips = 0  # decoded clips kept in memory; 0 decodes every time
 
     c.tokenizer = ml_collections.ConfigDict()
     c.tokenizer.path = ""  # a tokenizer.json; "" learns byte pairs from the train captions

@@ -61,14 +61,19 @@ class Checkpointer:
           ValueError: the checkpoint's tree or shapes differ from `like`.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        read = self._manager.restore(
-            self.latest_step() if step is None else step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract),
-                data=ocp.args.JsonRestore(),
-                metadata=ocp.args.JsonRestore(),
-            ),
+        step = self.latest_step() if step is None else step
+        wanted = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract),
+            data=ocp.args.JsonRestore(),
+            metadata=ocp.args.JsonRestore(),
         )
+        try:
+            read = self._manager.restore(step, args=wanted)
+        except ValueError as error:
+            raise ValueError(
+                f"the checkpoint at step {step} does not fit the model of this config; use its "
+                f"own config or another --workdir. First difference: {_first_line(error)}"
+            ) from error
         return Restored(TrainState(**read["state"]), read["data"], read["metadata"])
 
     def metadata(self, step: int | None = None) -> dict[str, Any]:
@@ -83,3 +88,7 @@ class Checkpointer:
         """Wait for the last save and stop."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown")

@@ -217,6 +217,7 @@ def train_batches(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         threads=config.data.threads,
+        cache_clips=config.data.cache_clips,
     )
 
 

@@ -8,6 +8,7 @@ any position on any number of processes.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -74,6 +75,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 4,
+    cache_clips: int = 0,
 ) -> Iterator[Batch]:
     """Endless shuffled batches of this process's share.
 
@@ -82,14 +84,19 @@ def train_batches(
       seed: fixes the order of samples; every epoch has its own order.
       start: samples already seen by all processes together.
       threads: decoding threads.
+      cache_clips: decoded clips kept in memory, the least recently used go first.
     """
+
+    @functools.lru_cache(maxsize=cache_clips)
+    def frames_of(video: int) -> tuple[np.ndarray, np.ndarray]:
+        return clip_frames(split.records[video]["frames"], shapes)
+
     tokens, token_mask = tokenizer(split.captions, shapes.max_tokens)
 
     def example(pair: int) -> Batch:
         video = int(split.video_of_text[pair])
-        frames, frame_mask = clip_frames(split.records[video]["frames"], shapes)
         return Batch(
-            frames, frame_mask, tokens[pair], token_mask[pair], np.int32(video), np.True_
+            *frames_of(video), tokens[pair], token_mask[pair], np.int32(video), np.True_
         )
 
     samples = grain.MapDataset.range(len(split.captions)).seed(seed).shuffle().repeat()

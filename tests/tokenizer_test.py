@@ -1,0 +1,68 @@
+"""Cleaning, coverage and truncation of the tokenizer."""
+
+import numpy as np
+import pytest
+
+from ncl_jax.data.tokenizer import END, START, Tokenizer, clean
+
+CAPTIONS = ["a red ball moves left", "two small stars spin", "a red square moves right"] * 4
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train(CAPTIONS, vocab_size=600)
+
+
+def test_clean_is_clips_cleaning():
+    assert clean("  A  dog &amp;amp; a\tCAT\n") == "a dog & a cat"
+    assert clean("schÃ¶n") == "schön"
+
+
+def test_start_words_end_padding(tokenizer):
+    ids, mask = tokenizer(["a red ball", ""], 8)
+    start, end = (tokenizer._backend.token_to_id(t) for t in (START, END))
+    assert ids.shape == mask.shape == (2, 8)
+    assert list(ids[0, [0, 4]]) == [start, end]
+    assert mask.sum(1).tolist() == [5, 2]
+    assert not ids[~mask].any()
+
+
+def test_truncation_keeps_the_end_token(tokenizer):
+    ids, mask = tokenizer(["ball " * 50], 6)
+    assert mask.all()
+    assert ids[0, -1] == tokenizer._backend.token_to_id(END)
+
+
+def test_no_text_is_lost(tokenizer):
+    """Letters that no training caption ends with, other alphabets and symbols have tokens."""
+    for word in ("zx", "é", "日本", "q7!", "🙂"):
+        tokens = tokenizer._backend.encode(word).tokens
+        decoded = "".join(t.removesuffix("</w>") for t in tokens)
+        assert decoded == "".join(Tokenizer.train([word], 600)._backend.encode(word).tokens).replace(
+            "</w>", ""
+        ), word
+
+
+def test_frequent_words_become_one_token(tokenizer):
+    assert len(tokenizer._backend.encode("moves").tokens) == 1
+    assert len(tokenizer._backend.encode("ballxmoves").tokens) > 1
+
+
+def test_round_trip_through_json(tokenizer, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(tokenizer.to_json())
+    again = Tokenizer.load(path)
+    assert again.vocab_size == tokenizer.vocab_size
+    np.testing.assert_array_equal(again(CAPTIONS, 12)[0], tokenizer(CAPTIONS, 12)[0])
+
+
+def test_bad_input_is_named(tokenizer):
+    with pytest.raises(ValueError, match="at least 514, got 100"):
+        Tokenizer.train(CAPTIONS, 100)
+    with pytest.raises(ValueError, match="length of at least 2"):
+        tokenizer(["a"], 1)
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models
+
+    with pytest.raises(ValueError, match="expected the special tokens"):
+        Tokenizer(Backend(models.BPE()))
