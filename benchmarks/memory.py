@@ -34,7 +34,7 @@ def run(quick: bool) -> Iterator[Row]:
         yield note("B2", f"temporary MB at B={size}", temp[-1] / 1e6)
     slope = np.polyfit(np.log(sizes[3:]), np.log(temp[3:]), 1)[0]
     yield at_most("B2", "exponent of temporary bytes in B, from 8k", slope, 1.05)
-    for size in (8192, 16384) if quick else (8192, 16384, 32768, 65536):
+    for size in (4096, 16384) if quick else (8192, 16384, 32768, 65536):
         seconds, peak = map(float, fresh("benchmarks.memory", size, 1).split())
         yield note("B2", f"K=1 gradient at B={size}, s", seconds)
         yield at_most("B2", f"peak resident GB at B={size}", peak, 4.0)
