@@ -19,19 +19,20 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.name = "demo"
     c.seed = arg.seed
     c.data.builder = "demo"
-    c.data.settings.short_side = 64
-    c.data.image_size, c.data.max_frames, c.data.max_tokens = 64, 6, 32
+    c.data.settings.short_side = 48
+    c.data.image_size, c.data.max_frames, c.data.max_tokens = 48, 4, 28
+    c.data.cache_clips = 2000
     c.tokenizer.vocab_size = 1024
 
     c.model.patch_size = 16
-    c.model.vision.update(width=96, layers=3, heads=4)
-    c.model.text.update(width=96, layers=2, heads=4)
-    c.model.embed_dim = 96
-    c.model.temporal, c.model.temporal_layers, c.model.temporal_heads = "seqTransf", 2, 4
+    c.model.vision.update(width=64, layers=2, heads=4)
+    c.model.text.update(width=64, layers=2, heads=4)
+    c.model.embed_dim = 64
+    c.model.temporal, c.model.temporal_layers, c.model.temporal_heads = "seqTransf", 1, 4
 
     c.loss.name = arg.loss
-    c.optim.learning_rate = 1e-3
+    c.optim.learning_rate = 4e-3
     c.optim.weight_decay = 0.1
     c.train.batch_size = 64
-    c.train.steps = 600
+    c.train.steps = 1200
     return c

@@ -59,14 +59,14 @@ def test_the_layout_is_complete(folder: pathlib.Path) -> None:
 def test_order_pairs_hold_the_same_frames_in_another_order() -> None:
     groups = [group for group in corpus._draw(SIZE, 0) if group[0].scene.paired]
     for split, count in SIZE._asdict().items():
-        assert 2 * sum(group[0].split == split for group in groups) >= count / 4
+        assert 2 * sum(group[0].split == split for group in groups) >= count / 2
     for first, second in groups:
         assert first.split == second.split
         one, two = (render.render(member.scene)[::8] for member in (first, second))
         sampled = [collections.Counter(frame.tobytes() for frame in clip) for clip in (one, two)]
         assert sampled[0] == sampled[1]
         assert not np.array_equal(one, two)
-        np.testing.assert_array_equal(one[:3], two[3:])
+        np.testing.assert_array_equal(one[:2], two[2:])
 
 
 def test_decoded_order_pairs_differ_by_compression_only(folder: pathlib.Path) -> None:
@@ -77,8 +77,8 @@ def test_decoded_order_pairs_differ_by_compression_only(folder: pathlib.Path) ->
             np.array(video.decode_frames(folder / "videos" / f"{name}.mp4").frames, float)
             for name in names
         )
-        assert one.shape == (6, 64, 64, 3)
-        exchanged = np.abs(one - np.concatenate([two[3:], two[:3]])).mean()
+        assert one.shape == (4, 64, 64, 3)
+        exchanged = np.abs(one - np.concatenate([two[2:], two[:2]])).mean()
         assert exchanged < 4
         assert np.abs(one - two).mean() > exchanged
 
@@ -93,22 +93,20 @@ def test_every_caption_of_an_order_pair_states_the_order(many: list[list[scenes.
 
 
 def test_the_stated_order_is_the_shown_order() -> None:
-    ball = scenes.Thing("circle", "red", "striped", "large", 1)
-    events = (scenes.Event(0, "bounce", ""), scenes.Event(0, "spin", ""))
-    scene = scenes.Scene("sand", (ball,), events, look=0, paired=True)
+    ball = scenes.Thing("circle", "red", "striped", 1)
+    events = (scenes.Event("grow", ""), scenes.Event("left", "slowly"))
+    scene = scenes.Scene("sand", ball, events, look=0, paired=True)
     rng = np.random.default_rng(0)
     texts = [text for _ in range(20) for text in captions.write_captions(scene, rng)]
-    bounce, spin = (
+    grow, left = (
         "|".join(words.inflect(p, form) for p in words.MOTIONS[motion] for form in ("s", "ing"))
-        for motion in ("bounce", "spin")
+        for motion in ("grow", "left")
     )
     for text in texts:
-        bounces, spins = (re.search(rf"\b({verb})\b", text) for verb in (bounce, spin))
-        assert bounces, text
-        assert spins, text
-        spin_is_first = spins.start() < bounces.start()
-        follows = bool(re.search(r"\bafter\b", text)) and not text.startswith("after")
-        assert spin_is_first == follows, text
+        grows, moves = (re.search(rf"\b({verb})\b", text) for verb in (grow, left))
+        assert grows, text
+        assert moves, text
+        assert grows.start() < moves.start(), text
 
 
 def test_captions_are_short_varied_and_true(many: list[list[scenes.Scene]]) -> None:
@@ -117,36 +115,31 @@ def test_captions_are_short_varied_and_true(many: list[list[scenes.Scene]]) -> N
     for scene in (scene for group in many for scene in group):
         texts = captions.write_captions(scene, rng)
         lengths += [len(text.split()) for text in texts]
-        colours = {word for thing in scene.things for word in words.COLOURS[thing.colour]}
-        # 'white clouds' is the one place that is called by a colour.
-        spoken = [text.replace("white clouds", "clouds") for text in texts]
+        colours = set(words.COLOURS[scene.thing.colour])
         others = {w for c in scenes.COLOURS for w in words.COLOURS[c]} - colours
-        assert not [text for text in spoken if others & set(text.split())]
+        assert not [text for text in texts if others & set(text.split())]
         assert all(any(colour in text for colour in colours) for text in texts)
         assert not [text for text in texts if "~" in text or "{" in text or "  " in text]
     assert max(lengths) <= 24
-    assert 10 <= np.mean(lengths) <= 16
+    assert 8 <= np.mean(lengths) <= 16
 
 
 def test_scenes_do_not_repeat_and_have_near_neighbours(many: list[list[scenes.Scene]]) -> None:
-    keys = [(s.background, s.things, s.events) for group in many for s in group]
+    keys = [(s.background, s.thing, s.events) for group in many for s in group]
     assert len(set(keys)) == len(keys) == 400
     for base, *others in (group for group in many if not group[0].paired):
         for other in others:
-            same_things = base.things == other.things
-            shared = (base.background == other.background, same_things, base.events == other.events)
+            same_thing = base.thing == other.thing
+            shared = (base.background == other.background, same_thing, base.events == other.events)
             assert sum(shared) >= 1
 
 
 @pytest.mark.parametrize(
     ("verb", "finite", "gerund"),
     [
-        ("hop~", "hops", "hopping"),
-        ("bounce~ up", "bounces up", "bouncing up"),
-        ("flash~ on", "flashes on", "flashing on"),
-        ("disappear~ and come~ back", "disappears and comes back", "disappearing and coming back"),
         ("float~", "floats", "floating"),
-        ("go~ round", "goes round", "going round"),
+        ("glide~ to the left", "glides to the left", "gliding to the left"),
+        ("get~ bigger", "gets bigger", "getting bigger"),
     ],
 )
 def test_verbs_bend(verb: str, finite: str, gerund: str) -> None:
@@ -162,17 +155,17 @@ def _center(frame: np.ndarray) -> tuple[float, float]:
 
 
 def _red_frames(motion: str, speed: str = "") -> np.ndarray:
-    ball = scenes.Thing("square", "red", "flat", "large", 1)
-    event = scenes.Event(0, motion, speed)
-    scene = scenes.Scene("water", (ball,), (event, event), look=3, paired=False)
-    return render.render(scene)[:24:8]
+    square = scenes.Thing("square", "red", "flat", 1)
+    event = scenes.Event(motion, speed)
+    scene = scenes.Scene("night", square, (event, event), look=3, paired=False)
+    return render.render(scene)[: render.HALF : render.FPS]
 
 
 @pytest.mark.parametrize(
     ("motion", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)]
 )
 def test_travels_show_in_the_sampled_frames(motion: str, axis: int, sign: int) -> None:
-    for speed, step in (("slowly", 9), ("quickly", 20)):
+    for speed, step in (("slowly", 18), ("quickly", 40)):
         places = np.array([_center(frame) for frame in _red_frames(motion, speed)])
         np.testing.assert_allclose(np.diff(places[:, axis]) * sign, step, atol=0.6)
         np.testing.assert_allclose(np.diff(places[:, 1 - axis]), 0, atol=0.6)
@@ -181,14 +174,10 @@ def test_travels_show_in_the_sampled_frames(motion: str, axis: int, sign: int) -
 def test_other_motions_show_in_the_sampled_frames() -> None:
     areas = {
         motion: [int((frame[..., 0] > 190).sum()) for frame in _red_frames(motion)]
-        for motion in ("grow", "shrink", "blink")
+        for motion in ("grow", "shrink")
     }
-    assert areas["grow"][2] > 1.5 * areas["grow"][1] > 2 * areas["grow"][0]
-    assert areas["shrink"][0] > 1.5 * areas["shrink"][1] > 2 * areas["shrink"][2]
-    assert areas["blink"][1] < 0.2 * areas["blink"][0]
-    heights = [_center(frame)[1] for frame in _red_frames("bounce")]
-    assert heights[0] - heights[1] > 15
-    assert heights[2] - heights[1] > 15
+    assert areas["grow"][1] > 3 * areas["grow"][0]
+    assert areas["shrink"][0] > 3 * areas["shrink"][1]
 
 
 def test_a_changed_size_is_rendered_anew_and_foreign_files_are_left_alone(

@@ -96,8 +96,9 @@ class VisionEmbeddings(nnx.Module):
             width**-0.5 * jax.random.normal(rngs.params(), (width,))
         )
         self.patch_embedding = PatchEmbedding(config.patch_size, width, rngs=rngs)
+        # Patch features start with entries of size 1: positions far below that are not seen.
         self.position_embedding = nnx.Embed(
-            patches + 1, width, embedding_init=nnx.initializers.normal(width**-0.5), rngs=rngs
+            patches + 1, width, embedding_init=nnx.initializers.normal(0.5), rngs=rngs
         )
 
     def __call__(

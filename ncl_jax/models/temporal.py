@@ -24,8 +24,9 @@ class SeqTransformer(nnx.Module):
     """seqTransf: a small transformer over frames, added to its input, then meanP."""
 
     def __init__(self, dim: int, *, max_frames: int, layers: int, heads: int, rngs: nnx.Rngs):
+        # Frame features start with entries of size 1: positions far below that are not seen.
         self.position_embedding = nnx.Embed(
-            max_frames, dim, embedding_init=nnx.initializers.normal(0.02), rngs=rngs
+            max_frames, dim, embedding_init=nnx.initializers.normal(0.5), rngs=rngs
         )
         self.encoder = Encoder(dim, layers, heads, rngs=rngs)
 

@@ -1,4 +1,4 @@
-"""The six backgrounds of the demo corpus: a base colour, a procedural pattern, mild grain."""
+"""The backgrounds of the demo corpus: a base colour, a procedural pattern, mild grain."""
 
 import numpy as np
 
@@ -25,15 +25,6 @@ def _grass(rows: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> n
     return np.repeat(blades, 4, axis=0)[: len(rows)]
 
 
-def _sky(rows: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Five flat clouds."""
-    clouds = np.zeros(rows.shape)
-    for place in rng.uniform(0, len(rows), (5, 2)):
-        y, x = rows - rows[0, 0] - place[0], columns - columns[0, 0] - place[1]
-        clouds += np.exp(-((x / 9) ** 2) - (y / 4) ** 2)
-    return np.minimum(clouds, 1)
-
-
 def _night(rows: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Points of light and a moon near the upper edge."""
     lights = rng.random(rows.shape) > 0.985
@@ -47,22 +38,8 @@ def _sand(rows: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> np
     return np.sin(rows / 2.2 + 1.5 * np.sin(columns / 9)) + rng.normal(0, 0.8, rows.shape)
 
 
-def _brick(rows: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mortar between bricks of 16 by 8 pixels, every second course shifted."""
-    shifted = columns + 8 * (rows // 8 % 2)
-    return (rows % 8 < 1) | (shifted % 16 < 1)
-
-
-def _water(rows: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Crests of waves."""
-    return np.sin(rows / 1.6 + 2.2 * np.sin(columns / 5)) > 0.75
-
-
 _BACKDROPS = {
     "grass": ((92, 138, 52), (9, 16, 6), _grass),
-    "sky": ((135, 192, 240), (95, 50, 12), _sky),
     "night": ((16, 18, 46), (180, 180, 140), _night),
     "sand": ((214, 188, 138), (9, 9, 7), _sand),
-    "brick": ((146, 78, 60), (60, 95, 95), _brick),
-    "water": ((20, 116, 148), (70, 62, 50), _water),
 }

@@ -47,7 +47,7 @@ def write_corpus(
 
     Args:
       folder: gets videos/, captions.json, the three lists, order_pairs.txt and corpus.json.
-      size: clips per split; at least 30 % of each are order pairs.
+      size: clips per split; half of each are order pairs.
       seed: of everything random.
       progress: called with the number of clips just finished.
 
@@ -55,7 +55,7 @@ def write_corpus(
       FileExistsError: the folder holds something else, which is left alone.
     """
     folder = epath.Path(folder)
-    made_of = {"seed": seed, **size._asdict(), "format": 1}
+    made_of = {"seed": seed, **size._asdict(), "format": 2}
     stamp = folder / "corpus.json"
     if folder.exists() and not stamp.exists():
         raise FileExistsError(f"{folder}: expected a corpus with {stamp.name}, got other files")
