@@ -61,7 +61,7 @@ def product(size: tuple[int, int, int]) -> tuple[Any, float]:
 
 def table(quick: bool = False) -> list[dict[str, Any]]:
     """One row per version: seconds, times faster than argsort, peak memory, equality."""
-    size, rounds = (QUICK, 1) if quick else (FULL, 2)
+    size, rounds = (QUICK, 2) if quick else (FULL, 1)
     calls = {
         "ours": (ours, size), "argsort": (argsort, size), "product": (product, size),
         "ranking, ours": (ours, size, True), "ranking, argsort": (argsort, size, True),
