@@ -14,12 +14,12 @@ class Pairs(NamedTuple):
     """The whole batch as every device sees it, and where this device's rows begin.
 
     `slot` numbers the clips: pairs with equal slots are positives of each other. None stands for
-    "diagonal", where every pair is alone. `count` is the number of valid pairs in its slot.
+    "diagonal", where every pair is alone. `sharing` is the number of valid pairs in its slot.
     """
 
     valid: Bool[Array, " batch"]
     slot: Int[Array, " batch"] | None
-    count: Float[Array, " batch"]
+    sharing: Float[Array, " batch"]
     first: Int[Array, ""]
 
 
@@ -43,7 +43,7 @@ def make_pairs(
     slot = slot.reshape(-1)
     alone = Pairs(everyone, slot, jnp.ones(everyone.shape, dtype), first)
     count = group_sum(everyone.astype(dtype), alone)
-    return alone._replace(count=jnp.maximum(count, 1))
+    return alone._replace(sharing=jnp.maximum(count, 1))
 
 
 def group_sum(of_all: Float[Array, "batch *dim"], pairs: Pairs) -> Float[Array, "batch *dim"]:

@@ -69,7 +69,8 @@ def make_inputs(
 
 def scores_of(inputs: Inputs, options: Options) -> Panels:
     """Logits of the local texts against every video, stored or to be recomputed."""
-    if stores(inputs.text.shape[0], *inputs.video.shape, inputs.text.dtype, options.execution):
+    rows, (cols, dim) = inputs.text.shape[0], inputs.video.shape
+    if stores(rows, cols, dim, inputs.text.dtype, options.execution):
         return Stored((score_panel(inputs.scaled, inputs.video),))
     return Tiled(inputs.scaled, inputs.video)
 
@@ -96,7 +97,7 @@ def positive_logits(
     embeddings over the group. Biases of padded pairs must be 0 here.
     """
     pairs, size = inputs.pairs, inputs.text.shape[0]
-    x, count = inputs.scaled, inputs.pairs.count
+    x, count = inputs.scaled, inputs.pairs.sharing
     as_text = jnp.sum(x * local(group_sum(inputs.video, pairs), pairs, size), axis=1)
     as_video = jnp.sum(group_sum_of_local(x, pairs) * inputs.video, axis=1)
     if b is not None:
@@ -122,7 +123,7 @@ def positive_gradient(
         dx = own_g * local(group_sum(y, pairs), pairs, size)
         dx = dx + local(group_sum(all_g * y, pairs), pairs, size)
         dy = all_g * group_sum_of_local(x, pairs) + group_sum_of_local(own_g * x, pairs)
-        half = 0.5 / pairs.count[:, None]
+        half = 0.5 / pairs.sharing[:, None]
         return local(half, pairs, size) * dx, half * dy
 
     if inputs.pairs.slot is None:
@@ -137,7 +138,7 @@ def equal_positive_gradient(
 ) -> tuple[Float[Array, "local dim"], Float[Array, "batch dim"]]:
     """`positive_gradient` where all positives of a pair have its own weight: half the sums."""
     pairs, size = inputs.pairs, inputs.text.shape[0]
-    per = (g / pairs.count)[:, None]
+    per = (g / pairs.sharing)[:, None]
     dx = local(per, pairs, size) * local(group_sum(inputs.video, pairs), pairs, size)
     return dx, per * group_sum_of_local(inputs.scaled, pairs)
 

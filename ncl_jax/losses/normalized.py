@@ -26,7 +26,7 @@ from ncl_jax.sinkhorn import CONVERGED, iterate
 from ncl_jax.sinkhorn import kernel as kernels
 from ncl_jax.sinkhorn.iterate import Masses, Plan, State
 from ncl_jax.sinkhorn.kernel import Kernel
-from ncl_jax.sinkhorn.panels import Tiled
+from ncl_jax.sinkhorn.panels import Stored, Tiled
 from ncl_jax.types import SinkhornReport
 
 
@@ -83,7 +83,9 @@ def _balance(inputs: Inputs, masses: Masses, plan: Plan, options: Options) -> Ba
     def again(carry: tuple[Array, Balance]) -> tuple[Array, Balance]:
         tiled = Tiled(inputs.scaled, inputs.video)
         exact = _balance_exactly(tiled, masses, plan)
-        (stored,) = carry[1].kernel.panels.parts
+        panels = carry[1].kernel.panels
+        assert isinstance(panels, Stored)
+        (stored,) = panels.parts
         kernel = kernels.overwrite(stored, tiled, exact.kernel.row, exact.kernel.col)
         return jnp.asarray(True), exact._replace(kernel=kernel)
 
@@ -136,7 +138,7 @@ def _factors(solved, by_row, u, v, g_all, inputs: Inputs, options: Options) -> A
     if options.gradient == "stop":
         return left, right
     axis, size = options.axis_name, u.shape[0]
-    held = group_sum(g_all / inputs.pairs.count, inputs.pairs) / 2
+    held = group_sum(g_all / inputs.pairs.sharing, inputs.pairs) / 2
     held = jnp.where(inputs.pairs.valid, held, 0.0)
     # What the loss asks of the final biases: bbar of the columns, abar of the rows.
     _, by_col = weighted.sweep(solved.kernel, v, lambda _, w: w, by_row, axis_name=axis)
@@ -189,6 +191,7 @@ def _fixed_point_adjoint(kernel, u, v, abar, bbar, g_all, inputs: Inputs, option
     """
     axis, tolerance = options.axis_name, options.tolerance
     abar = abar + u * _direct_row_adjoint(kernel, abar, g_all, v)
+    assert tolerance is not None  # `ncl` refuses "implicit" without one
     limit = tolerance * jnp.max(jnp.abs(g_all), initial=0.0)
 
     def unfinished(carry: Any) -> Array:

@@ -123,13 +123,13 @@ def _iterate(
     state, _ = iterate.run(iterate.stored_pair(kernel, masses, plan), a, b, plan)
     lse = kernels.row_lse(kernel, state.b)
 
-    def exactly(_: tuple[iterate.State, Array]) -> tuple[iterate.State, Array]:
+    def exactly(fast: tuple[iterate.State, Array]) -> tuple[iterate.State, Array]:
         b = iterate.exact_first_columns(scores, masses, plan, a) if start is None else start
-        state, _ = iterate.run(iterate.exact_pair(scores, masses, plan), a, b, plan)
-        _, lse = scores.fold(
-            lambda _, s, a: (None, kernels.exact_row_lse(s, state.b)), None, state.a
-        )
-        return state, lse
+        exact, _ = iterate.run(iterate.exact_pair(scores, masses, plan), a, b, plan)
+        lse = scores.fold(
+            lambda _, s, a: (None, kernels.exact_row_lse(s, exact.b)), None, exact.a
+        )[1]
+        return exact, lse
 
     return lax.cond(state.trusted, lambda fast: fast, exactly, (state, lse))
 

@@ -145,10 +145,11 @@ def run(update: Update, a: Array, b: Array, plan: Plan) -> tuple[State, tuple[Ar
         reached = tuple(jnp.zeros((plan.iterations, *x.shape), x.dtype) for x in (a, b))
         return lax.fori_loop(0, plan.iterations, keep, (state, reached))
 
+    tolerance = plan.tolerance
     limit = plan.iterations - 1 if plan.relax else plan.iterations
 
     def unfinished(state: State) -> Bool[Array, ""]:
-        return (state.error > plan.tolerance) & (state.done < limit)
+        return (state.error > tolerance) & (state.done < limit)
 
     def body(state: State) -> State:
         state = advance(state, state.pace)
