@@ -71,7 +71,7 @@ def table(quick: bool = False) -> list[dict[str, Any]]:
     for count in QUERIES[:3] if quick else QUERIES:
         query = unit_rows(2, count, DIM)
         calls, missing = contestants(query, item, bias, shards)
-        seconds = interleaved(calls, 3 if count >= 200 or quick else 9)
+        seconds = interleaved(calls, 2 if count >= 200 or quick else 5)
         exact = np.argpartition(-(query @ item.T + bias), K - 1, axis=1)[:, :K]
         found = calls["ours"]()
         hits = [len(set(a) & set(b)) for a, b in zip(found.tolist(), exact.tolist(), strict=True)]
