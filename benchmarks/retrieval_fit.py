@@ -46,11 +46,13 @@ def table(quick: bool = False) -> list[dict[str, Any]]:
     """Rows for the stored and the tiled mode (the latter with fewer iterations: K products)."""
     size = QUICK if quick else FULL
     (t_g, t_r), _, _ = alone(floors, size)
+    print(f"floors: t_g {t_g:.2f} s, t_r {t_r:.3f} s", flush=True)
     rows = []
     modes = [("stored", 1e12, ITERATIONS), ("stored", 1e12, 4)]
     for mode, memory, iterations in [*modes, ("tiled", 0.0, 4)]:
         (seconds, _), _, peak = alone(fit, size, memory, iterations)
         floor = t_g + iterations * t_r
+        print(f"{mode}, K={iterations}: {seconds:.1f} s, {peak:.2f} GB", flush=True)
         rows.append({
             "mode": mode, "K": iterations, "seconds": seconds, "t_g": t_g, "t_r": t_r,
             "over t_g + K t_r": seconds / floor, "over (K + 1) t_g": seconds / t_g

@@ -85,6 +85,8 @@ def table(quick: bool = False) -> list[dict[str, Any]]:
         row["bias cost"] = ratio(seconds, "ours", "ours, no bias") - 1
         row["not installed"] = ", ".join(missing)
         rows.append(row)
+        print(f"{count} queries: " + ", ".join(f"{n} {1000 * np.median(t):.1f} ms"
+                                               for n, t in seconds.items()), flush=True)
     return rows
 
 
