@@ -61,15 +61,14 @@ def evaluate(test: Embedded, bank: Embedded, scale: float, iterations: int) -> d
       R@1, R@5, R@10, R@50 (percent), MdR, MnR and norm_error_mean, norm_error_max; and the rules
       by which these were computed.
     """
-    ncl = normalizers.Ncl(scale=scale, iterations=iterations)
     rows: dict[str, Any] = {"text_to_video": {}, "video_to_text": {}}
-    for name, normalizer, source in (
-        ("plain", normalizers.Plain(scale=scale), bank),
-        ("inductive", ncl, bank),
-        ("transductive", ncl, test),
+    for name, normalizer in (
+        ("plain", normalizers.Plain(scale=scale)),
+        ("inductive", normalizers.Ncl(scale=scale, iterations=iterations)),
+        ("transductive", normalizers.SinkhornTest(scale=scale, iterations=iterations)),
     ):
-        by_text = normalizer.fit(normalizers.Bank(source.text), test.video).lazy(test.text)
-        by_video = normalizer.fit(normalizers.Bank(source.video), test.text).lazy(test.video).T
+        by_text = normalizer.fit(normalizers.Bank(bank.text), test.video).lazy(test.text)
+        by_video = normalizer.fit(normalizers.Bank(bank.video), test.text).lazy(test.video).T
         of = test.video_of_text
         rows["text_to_video"][name] = metrics.text_to_video(
             by_text, of, TIE_RULE

@@ -270,9 +270,11 @@ def measure(
     test, bank = (embed(state.params, n) for n in (config.data.test_split, config.data.train_split))
     scale = float(parts.towers.scale(state.params))
     measured = evaluate.evaluate(test, bank, scale, config.eval.iterations)
-    measured["in_batch_norm_error"] = evaluate.in_batch_error(
+    error = evaluate.in_batch_error(
         bank, scale, config.train.batch_size, config.loss.iterations, config.seed
     )
+    trained_on = "normalised" if config.loss.name == "ncl" else "plain"
+    measured["in_batch_norm_error"] = error | {"trained_on": error[trained_on]}
     pairs = _test_pairs(config, parts)
     if pairs:
         shuffled = embed(state.params, config.data.test_split, shuffle_frames=config.seed)

@@ -4,9 +4,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
+
+DEMO = "  python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo"
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/demo.py")
 _WORKDIR = flags.DEFINE_string(
@@ -34,6 +36,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str]) -> None:
     """One call into `experiment.run`, with user errors told in plain words."""
     del argv
+    logging.set_verbosity(logging.WARNING)  # libraries tell every step of theirs otherwise
     # Imported late: a mistyped flag should not have to wait for JAX.
     from ncl_jax import experiment, results
 
@@ -42,6 +45,8 @@ def main(argv: Sequence[str]) -> None:
     try:
         prepare_workdir(workdir)
         summary = experiment.run(config, workdir)
+    except FileNotFoundError as error:
+        stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}")
     except (ValueError, OSError, FloatingPointError, UserError) as error:
         stop(str(error))
     results.show(summary)

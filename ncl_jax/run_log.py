@@ -1,6 +1,7 @@
 """Where a run's numbers go: `metrics.jsonl`, TensorBoard event files and a progress bar."""
 
 import json
+import sys
 import time
 from typing import Any
 
@@ -18,8 +19,14 @@ class RunLog:
     def __init__(self, workdir: epath.Path, *, steps: int, done: int, batch_size: int):
         self._lines = (workdir / "metrics.jsonl").open("a")
         self._events = SummaryWriter(str(workdir / "tensorboard"), flush_secs=10)
+        # In a file every refresh is a line: one a minute is enough there.
         self._bar = tqdm(
-            total=steps, initial=done, desc="train", unit="step", mininterval=0.5, smoothing=0.1
+            total=steps,
+            initial=done,
+            desc="train",
+            unit="step",
+            mininterval=0.5 if sys.stderr.isatty() else 60,
+            smoothing=0.1,
         )
         self._batch_size = batch_size
         self._last = (done, time.perf_counter())
@@ -48,7 +55,9 @@ class RunLog:
         now, (last_step, last_time) = time.perf_counter(), self._last
         speed = (step - last_step) * self._batch_size / max(now - last_time, 1e-9)
         self._last = (step, now)
-        self._bar.set_postfix_str(f"loss {metrics['loss']:.3f}, {speed:.0f} clips/s")
+        self._bar.set_postfix_str(
+            f"loss {metrics['loss']:.3f}, {speed:.0f} clips/s", refresh=False
+        )
         self._events.add_scalar("train/clips_per_second", speed, step)
 
 

@@ -1,0 +1,182 @@
+"""The command line, as real processes: plain errors, a whole small run, kill and resume."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from etils import epath
+
+from ncl_jax import checkpoint, experiment, parallel, train
+from configs import demo
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = [
+    "--config.data.settings.train=24",
+    "--config.data.settings.val=8",
+    "--config.data.settings.test=8",
+    "--config.data.settings.short_side=32",
+    "--config.data.image_size=32",
+    "--config.model.vision.width=16",
+    "--config.model.text.width=16",
+    "--config.model.embed_dim=16",
+    "--config.train.batch_size=8",
+    "--config.train.checkpoint_every=20",
+    "--config.train.validate_every=30",
+    "--config.train.log_every=5",
+]
+
+
+def command(*arguments):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    return [sys.executable, "-m", "ncl_jax.main", *arguments], {"cwd": ROOT, "env": environment}
+
+
+def run(*arguments, timeout=300):
+    line, options = command(*arguments)
+    return subprocess.run(
+        line, **options, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--config is missing, for example --config=configs/demo.py"),
+        (["--config=configs/nope.py"], "nope.py"),
+        (["--config=configs/demo.py", "--config.loss.nam=ncl"], "no key 'nam"),
+        (["--config=configs/demo.py", "--config.train.steps=many"], "'many'"),
+        (["--config=configs/demo.py:lose=ncl"], "expected some of loss=ncl, seed=0"),
+        (["--config=configs/demo.py", "surplus"], "unexpected arguments surplus"),
+    ],
+)
+def test_wrong_flags_are_one_plain_message(arguments, said):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_missing_data_shows_the_tree_and_the_demo(tmp_path):
+    done = run("--config=configs/msvd.py", f"--workdir={tmp_path}/run",
+               f"--config.data.manual_dir={tmp_path}", f"--config.data.data_dir={tmp_path}/tfds")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for part in ("raw-captions.pkl", "train_list.txt", "videos/", "--config=configs/demo.py"):
+        assert part in done.stderr
+
+
+def test_unusable_workdir_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run("--config=configs/demo.py", f"--workdir={tmp_path}/file/run")
+    assert done.returncode == 2
+    assert f"--workdir={tmp_path}/file/run: expected a folder that can be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Flags of the tiny corpus; the first run renders it."""
+    root = tmp_path_factory.mktemp("data")
+    return [*TINY, f"--config.data.manual_dir={root}/manual", f"--config.data.data_dir={root}/tfds"]
+
+
+@pytest.fixture(scope="module")
+def whole_run(data, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    done = run("--config=configs/demo.py", f"--workdir={workdir}", "--config.train.steps=60", *data)
+    return workdir, done
+
+
+def test_a_run_leaves_all_it_promises(whole_run):
+    workdir, done = whole_run
+    assert done.returncode == 0, done.stderr
+    for part in ("plain", "inductive", "transductive", "order of events", "results.json", "next:"):
+        assert part in done.stdout
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["schema"] == 1
+    assert results["run"]["step"] == 60
+    assert set(results["run"]["seconds"]) == {"data", "model", "training", "evaluation"}
+    assert results["config"]["loss"]["name"] == "ncl"
+    assert results["environment"]["devices"]["count"] == 1
+    assert results["data"]["splits"]["train"]["clips"] == {"used": 24, "expected": 24}
+    for direction in ("text_to_video", "video_to_text"):
+        for row in ("plain", "inductive", "transductive"):
+            assert {"R@1", "R@50", "MdR", "MnR", "norm_error_mean"} <= set(
+                results["metrics"][direction][row]
+            )
+    lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines if "train/loss" in x] == list(range(5, 61, 5))
+    assert [x["step"] for x in lines if "validation/text_to_video_R@1" in x] == [30]
+    assert list((workdir / "tensorboard").glob("events*"))
+    assert (workdir / "tokenizer.json").exists()
+
+
+def weights(workdir, data):
+    """The bytes of every parameter and moment in the last checkpoint."""
+    config = demo.get_config()
+    for flag in [*data, "--config.train.steps=60"]:
+        path, value = flag.removeprefix("--config.").split("=", 1)
+        *sections, key = path.split(".")
+        section = config
+        for name in sections:
+            section = section[name]
+        with section.unlocked():
+            section[key] = int(value) if value.isdigit() else value
+    parts = experiment.build(config, experiment.prepare_data(config), epath.Path(workdir))
+    like = train.init_state(parts.params, parts.optimizer, config.seed)
+    checkpointer = checkpoint.Checkpointer(workdir / experiment.CHECKPOINTS)
+    restored = checkpointer.restore(parallel.replicate(like, parallel.data_mesh()))
+    checkpointer.close()
+    import jax
+
+    leaves = jax.tree.leaves((restored.state.params, restored.state.opt_state))
+    return int(restored.state.step), [np.asarray(x).tobytes() for x in leaves]
+
+
+@pytest.mark.slow
+def test_killed_run_resumes_to_identical_weights(whole_run, data, tmp_path):
+    workdir, _ = whole_run
+    arguments = ("--config=configs/demo.py", f"--workdir={tmp_path}", "--config.train.steps=60")
+    line, options = command(*arguments, *data)
+    process = subprocess.Popen(
+        line, **options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    metrics = tmp_path / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not (metrics.exists() and '"step": 45' in metrics.read_text()):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "results.json").exists()
+
+    done = run(*arguments, *data)
+    assert done.returncode == 0, done.stderr
+    assert "resuming" in done.stdout
+    assert "at step 40 of 60" in done.stdout
+    assert weights(tmp_path, data) == weights(workdir, data)
+
+
+def test_a_finished_run_is_only_evaluated_again(whole_run, data):
+    workdir, _ = whole_run
+    before = json.loads((workdir / "results.json").read_text())["metrics"]
+    done = run("--config=configs/demo.py", f"--workdir={workdir}", "--config.train.steps=60", *data)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((workdir / "results.json").read_text())["metrics"] == before
+
+
+def test_another_model_in_an_old_workdir_is_refused(whole_run, data):
+    workdir, _ = whole_run
+    done = run("--config=configs/demo.py", f"--workdir={workdir}", "--config.train.steps=60", *data,
+               "--config.model.embed_dim=32")
+    assert done.returncode == 2
+    assert "does not fit the model of this config" in done.stderr
+    assert "Traceback" not in done.stderr
