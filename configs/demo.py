@@ -34,5 +34,5 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.optim.learning_rate = 4e-3
     c.optim.weight_decay = 0.1
     c.train.batch_size = 64
-    c.train.steps = 1200
+    c.train.steps = 900
     return c

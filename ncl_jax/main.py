@@ -1,6 +1,7 @@
 """Train and evaluate: `python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo`."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             raise UserError(f"unexpected arguments {' '.join(rest[1:])}: all options start with --")
         if _CONFIG.value is None:
             raise UserError("--config is missing, for example --config=configs/demo.py")
+        _ = _CONFIG.value.name  # raises the error of a file that could not be loaded
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, UserError) as e:
         stop(_flag_message(e))
     return rest
@@ -73,9 +75,14 @@ def stop(message: str) -> None:
 
 
 def _flag_message(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, KeyError | AttributeError):
-        return f"the config has no key {error.args[0]!r}; configs/common.py lists all keys"
-    return str(error).replace("\n", " ")
+        words = re.sub(r'\\n|["\\]', ' ', str(error.args[0])).strip("' ")
+        return f"the config has no such key: {words}; configs/common.py lists all keys"
+    # ml_collections tells the story of its attempts; the cause is the last line.
+    cause = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
+    return f"the flags cannot be used: {cause}"
 
 
 def _whats_next(name: str, workdir: epath.Path) -> str:
