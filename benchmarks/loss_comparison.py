@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 LOSSES = ("infonce", "ncl")
-RATES = (4e-3, 8e-3)
-SCALES = (14.3, 30.0)
+RATES = (2e-3, 4e-3, 8e-3)
+SCALES = (7.0, 14.3, 30.0)
 SWEEP_SEED, SEEDS = 100, (0, 1, 2, 3, 4)
 ROWS = ("plain", "inductive", "transductive")
 

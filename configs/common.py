@@ -46,6 +46,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.loss = ml_collections.ConfigDict()
     c.loss.name = "ncl"  # "ncl" or "infonce"
     c.loss.iterations = 4  # Sinkhorn iterations of ncl, video side first and last
+    c.loss.gradient = "stop"  # biases are constants; or "through" all iterations
+    c.loss.execution = "auto"  # "stored" or "tiled" score matrix; "auto" stores up to 2 GB
     c.loss.positives = "same_clip"  # captions of one clip are positives; or "diagonal"
 
     c.optim = o = ml_collections.ConfigDict()
@@ -94,7 +96,8 @@ def _typed(name: str, text: str, kind: type) -> bool | int | float | str:
             raise ValueError
         return kind(text)
     except ValueError:
-        raise ValueError(f"config argument {name}: expected {kind.__name__}, got {text!r}") from None
+        message = f"config argument {name}: expected {kind.__name__}, got {text!r}"
+        raise ValueError(message) from None
 
 
 def _tower(width: int, layers: int, heads: int) -> ml_collections.ConfigDict:

@@ -14,10 +14,10 @@ from configs import common
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """Arguments: loss=ncl|infonce, seed=INT."""
-    arg = common.parse_arg(arg, loss="ncl", seed=0)
+    choice = common.parse_arg(arg, loss="ncl", seed=0)
     c = common.get_config()
     c.name = "demo"
-    c.seed = arg.seed
+    c.seed = choice.seed
     c.data.builder = "demo"
     c.data.settings.short_side = 48
     c.data.image_size, c.data.max_frames, c.data.max_tokens = 48, 4, 28
@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.model.embed_dim = 64
     c.model.temporal, c.model.temporal_layers, c.model.temporal_heads = "seqTransf", 1, 4
 
-    c.loss.name = arg.loss
+    c.loss.name = choice.loss
     c.optim.learning_rate = 4e-3
     c.optim.weight_decay = 0.1
     c.train.batch_size = 64

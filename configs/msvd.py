@@ -13,12 +13,12 @@ from configs import common
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """Arguments: loss=ncl|infonce, seed=INT."""
-    arg = common.parse_arg(arg, loss="ncl", seed=0)
+    choice = common.parse_arg(arg, loss="ncl", seed=0)
     c = common.get_config()
     c.name = "msvd"
-    c.seed = arg.seed
+    c.seed = choice.seed
     c.data.builder = "msvd"
-    c.loss.name = arg.loss
+    c.loss.name = choice.loss
     c.train.batch_size = 128
     c.train.steps = 5 * 48_774 // 128
     return c

@@ -53,8 +53,10 @@ def evaluate(test: Embedded, bank: Embedded, scale: float, iterations: int) -> d
     """Retrieval metrics of a split, plain and normalised.
 
     Args:
-      test: the split under evaluation. bank: the train split.
-      scale: logits per cosine. iterations: of Sinkhorn, for both kinds of normalisation.
+      test: the split under evaluation.
+      bank: the train split.
+      scale: logits per cosine.
+      iterations: of Sinkhorn, for both kinds of normalisation.
 
     Returns:
       {"text_to_video", "video_to_text"}, each {"plain", "inductive", "transductive"}, each with
@@ -92,8 +94,7 @@ def evaluate(test: Embedded, bank: Embedded, scale: float, iterations: int) -> d
 
 def plain_recall(split: Embedded) -> dict[str, float]:
     """R@1 of plain cosines in both directions: the cheap number watched during training."""
-    scores = logits(jnp.asarray(split.text), jnp.asarray(split.video), 1.0)
-    scores = np.asarray(scores)
+    scores = np.asarray(logits(jnp.asarray(split.text), jnp.asarray(split.video), 1.0))
     t2v = metrics.text_to_video(scores, split.video_of_text, TIE_RULE)
     v2t = metrics.video_to_text(scores, split.video_of_text, TIE_RULE, VIDEO_RULE)
     return {"text_to_video_R@1": t2v["R@1"], "video_to_text_R@1": v2t["R@1"]}
@@ -129,12 +130,14 @@ def order_accuracy(
     """How often a caption prefers its clip to the twin that shows the same frames reordered.
 
     Args:
-      test: gives the texts. pairs: indices of twins. video: embeddings of the test clips.
+      test: gives the texts.
+      pairs: indices of twins.
+      video: embeddings of the test clips.
 
     Returns:
       `accuracy` in percent (a tie counts one half, chance is 50) over `texts` captions.
     """
-    twin = {a: b for a, b in pairs} | {b: a for a, b in pairs}
+    twin = dict(pairs) | {b: a for a, b in pairs}
     texts = np.flatnonzero(np.isin(test.video_of_text, list(twin)))
     own = test.video_of_text[texts]
     other = np.asarray([twin[v] for v in own])

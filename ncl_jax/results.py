@@ -98,7 +98,8 @@ def _remarks(results: dict[str, Any]) -> list[str]:
             f"clips that differ only in the order of events: {pairs['accuracy']:.1f} % right "
             f"(chance 50), {pairs['accuracy_shuffled_frames']:.1f} % with shuffled frames."
         )
-    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in results["run"]["seconds"].items())
+    phases = results["run"]["seconds"].items()
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in phases)
     return [*lines, f"time: {seconds}."]
 
 

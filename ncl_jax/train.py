@@ -15,17 +15,17 @@ from ncl_jax.types import Batch, Towers, TrainState
 Metrics = dict[str, Any]
 
 
-class Loss(Protocol):
-    """Local pairs -> their losses (a device's gradient is its share) and metrics to log."""
+Loss = Callable[..., tuple[Float[Array, " batch"], dict[str, Array]]]
+"""(text, video, scale, video_id, valid) of the local pairs -> their losses and metrics to log.
 
-    def __call__(
-        self, text: Array, video: Array, scale: Array, video_id: Array, valid: Array
-    ) -> tuple[Float[Array, " batch"], dict[str, Array]]: ...
+A device's gradient of its losses is its share of the global gradient (see `ncl_jax.losses`).
+"""
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """Step 0 with fresh optimizer moments."""
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key(seed))
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, params, optimizer.init(params), jax.random.key(seed))
 
 
 def make_step(towers: Towers, loss: Loss, optimizer: optax.GradientTransformation) -> Step:

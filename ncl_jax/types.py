@@ -12,10 +12,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 MAX_SCALE = 100.0
 """The learned logit scale is clamped here, as in CLIP."""
+
+
+AnyArray = Array | np.ndarray
+"""A batch is made on the host and used on devices."""
 
 
 class Batch(NamedTuple):
@@ -25,12 +30,12 @@ class Batch(NamedTuple):
     clip: their captions are positives of each other. Padded frames and tokens have mask `False`.
     """
 
-    video: UInt8[Array, "batch frame height width channel"]
-    frame_mask: Bool[Array, "batch frame"]
-    tokens: Int[Array, "batch token"]
-    token_mask: Bool[Array, "batch token"]
-    video_id: Int[Array, " batch"]
-    valid: Bool[Array, " batch"]
+    video: UInt8[AnyArray, "batch frame height width channel"]
+    frame_mask: Bool[AnyArray, "batch frame"]
+    tokens: Int[AnyArray, "batch token"]
+    token_mask: Bool[AnyArray, "batch token"]
+    video_id: Int[AnyArray, " batch"]
+    valid: Bool[AnyArray, " batch"]
 
 
 class Embeddings(NamedTuple):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common
-from ncl_jax import experiment, parallel, train
+from ncl_jax import assembly, parallel, train
 from ncl_jax.types import Batch
 
 FOLDER = pathlib.Path(common.__file__).parent
@@ -22,10 +22,10 @@ def load(name, arg=""):
 def abstract_step(config, devices):
     """The mapped step of a config, and abstract arguments for it: nothing is allocated."""
     vocab = config.tokenizer.vocab_size
-    towers = experiment.build_towers(config, vocab)[0]
-    params = jax.eval_shape(lambda: experiment.build_towers(config, vocab)[1])
-    optimizer = experiment.build_optimizer(config)
-    step = train.make_step(towers, experiment.build_loss(config), optimizer)
+    towers = assembly.build_towers(config, vocab)[0]
+    params = jax.eval_shape(lambda: assembly.build_towers(config, vocab)[1])
+    optimizer = assembly.build_optimizer(config)
+    step = train.make_step(towers, assembly.build_loss(config), optimizer)
     state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
     d, size = config.data, config.train.batch_size
     batch = Batch(
@@ -57,7 +57,8 @@ def test_step_lowers_for_gpu_and_tpu(loss):
     run, state, batch = abstract_step(load("demo", f"loss={loss}"), devices=4)
     exported = jax.export.export(run, platforms=["cuda", "tpu"])(state, batch)
     assert set(exported.platforms) == {"cuda", "tpu"}
-    assert ("all_gather" in exported.mlir_module()) and "all_reduce" in exported.mlir_module()
+    assert ("all_gather" in exported.mlir_module())
+    assert "all_reduce" in exported.mlir_module()
 
 
 def test_argument_grammar():
@@ -84,4 +85,4 @@ def test_unknown_loss_is_named():
     config = load("demo")
     config.loss.name = "nce"
     with pytest.raises(ValueError, match=r"loss\.name: expected one of ncl, infonce, got 'nce'"):
-        experiment.build_loss(config)
+        assembly.build_loss(config)

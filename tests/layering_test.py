@@ -24,6 +24,7 @@ ALLOWED = {
     "results": set(),
     "train": {"types", "scores", "sinkhorn", "losses", "parallel"},
     "evaluate": {"types", "scores", "sinkhorn", "normalizers", "metrics", "parallel"},
+    "assembly": None,
     "experiment": None,  # None: everything
     "main": None,
     "cli": None,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ncl_jax import checkpoint, experiment, parallel, train
 from configs import demo
+from ncl_jax import assembly, checkpoint, experiment, parallel, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
@@ -129,7 +129,7 @@ def weights(workdir, data):
             section = section[name]
         with section.unlocked():
             section[key] = int(value) if value.isdigit() else value
-    parts = experiment.build(config, experiment.prepare_data(config), epath.Path(workdir))
+    parts = assembly.build(config, assembly.prepare_data(config), epath.Path(workdir))
     like = train.init_state(parts.params, parts.optimizer, config.seed)
     checkpointer = checkpoint.Checkpointer(workdir / experiment.CHECKPOINTS)
     restored = checkpointer.restore(parallel.replicate(like, parallel.data_mesh()))

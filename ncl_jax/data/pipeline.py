@@ -80,9 +80,14 @@ def train_batches(
     """Endless shuffled batches of this process's share.
 
     Args:
+      split: what is shown.
+      tokenizer: for its captions.
+      shapes: in which form.
       batch_size: pairs per batch over all processes, a multiple of `process_count`.
       seed: fixes the order of samples; every epoch has its own order.
       start: samples already seen by all processes together.
+      process_index: which share of every batch is this process's.
+      process_count: of how many.
       threads: decoding threads.
       cache_clips: decoded clips kept in memory, the least recently used go first.
     """
@@ -95,9 +100,9 @@ def train_batches(
 
     def example(pair: int) -> Batch:
         video = int(split.video_of_text[pair])
-        return Batch(
-            *frames_of(video), tokens[pair], token_mask[pair], np.int32(video), np.True_
-        )
+        frames, frame_mask = frames_of(video)
+        number, valid = np.asarray(video, np.int32), np.asarray(True)
+        return Batch(frames, frame_mask, tokens[pair], token_mask[pair], number, valid)
 
     samples = grain.MapDataset.range(len(split.captions)).seed(seed).shuffle().repeat()
     mine = samples[start + process_index :: process_count]
@@ -122,6 +127,9 @@ def video_batches(
     """Clips in order, each once, the last batch padded with empty clips.
 
     Args:
+      split: which clips.
+      shapes: in which form.
+      batch_size: how many at a time.
       shuffle_frames: seed of a random frame order per clip (the control that shows whether a
         model uses time); None keeps the order.
     """

@@ -34,13 +34,12 @@ class Tokenizer:
     """
 
     def __init__(self, backend: Backend):
-        ids = {name: backend.token_to_id(name) for name in (START, END)}
-        missing = [name for name, number in ids.items() if number is None]
-        if missing:
-            raise ValueError(f"tokenizer: expected the special tokens {START} and {END}; "
-                             f"{', '.join(missing)} not in the vocabulary")
-        self._backend = backend
-        self._start, self._end = ids[START], ids[END]
+        start, end = (backend.token_to_id(name) for name in (START, END))
+        if start is None or end is None:
+            raise ValueError(
+                f"tokenizer: expected the special tokens {START} and {END} in the vocabulary"
+            )
+        self._backend, self._start, self._end = backend, start, end
 
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int) -> "Tokenizer":

@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from ncl_jax.models.layers import Encoder, PatchEmbedding
-from ncl_jax.models.temporal import TEMPORAL_HEADS, unit_norm
+from ncl_jax.models.temporal import TEMPORAL_HEADS, TemporalHead, unit_norm
 from ncl_jax.types import MAX_SCALE, Towers
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -137,7 +137,7 @@ class VideoClip(nnx.Module):
         self.vision_model = VisionModel(config, rngs=rngs)
         self.text_projection = _projection(config.text.width, dim, rngs)
         self.visual_projection = _projection(config.vision.width, dim, rngs)
-        self.temporal = TEMPORAL_HEADS[config.temporal](
+        self.temporal: TemporalHead = TEMPORAL_HEADS[config.temporal](
             dim,
             max_frames=config.max_frames,
             layers=config.temporal_layers,

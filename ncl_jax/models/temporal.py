@@ -38,7 +38,8 @@ class SeqTransformer(nnx.Module):
         return mean_of_valid(frames + hidden, frame_mask)
 
 
-TEMPORAL_HEADS = {"meanP": MeanPool, "seqTransf": SeqTransformer}
+TemporalHead = MeanPool | SeqTransformer
+TEMPORAL_HEADS: dict[str, type[TemporalHead]] = {"meanP": MeanPool, "seqTransf": SeqTransformer}
 
 
 def mean_of_valid(

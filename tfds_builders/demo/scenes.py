@@ -148,5 +148,6 @@ def _change(rng: np.random.Generator, scene: Scene) -> Scene:
     if what == "motion":
         changed = _event(rng)
         return scene._replace(events=(changed if scene.steady else scene.events[0], changed))
-    choices = {"shape": SHAPES, "colour": COLOURS, "texture": TEXTURES}[what]
-    return scene._replace(thing=scene.thing._replace(**{what: _pick(rng, choices)}))
+    choices = {"shape": SHAPES, "colour": COLOURS, "texture": TEXTURES}
+    thing = scene.thing._asdict() | {what: _pick(rng, choices[what])}
+    return scene._replace(thing=Thing(**thing))

@@ -1,0 +1,175 @@
+"""From the sections of a config to the parts they describe.
+
+With `experiment.py`, the only reader of the ConfigDict.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from etils import epath
+from flax import nnx
+
+import tfds_builders
+from ncl_jax import evaluate, losses, optim, parallel
+from ncl_jax.data import pipeline
+from ncl_jax.data.tokenizer import Tokenizer
+from ncl_jax.models import clip
+from ncl_jax.train import Loss
+from ncl_jax.types import Batch, Towers
+
+TOKENIZER = "tokenizer.json"
+
+
+class Parts(NamedTuple):
+    """What a config describes, built."""
+
+    directory: str  # of the prepared dataset
+    splits: dict[str, pipeline.Split]
+    tokenizer: Tokenizer
+    towers: Towers
+    params: Any  # initial
+    optimizer: optax.GradientTransformation
+
+
+def prepare_data(config: ml_collections.ConfigDict) -> str:
+    """Directory of the prepared dataset, built first where it is missing."""
+    data = config.data
+    return tfds_builders.prepare(
+        data.builder, data.manual_dir, data.data_dir, **data.settings.to_dict()
+    )
+
+
+def build(config: ml_collections.ConfigDict, directory: str, workdir: epath.Path) -> Parts:
+    """Everything but the data directory, from the config; the tokenizer is kept in the workdir."""
+    data = config.data
+    names = filter(None, (data.train_split, data.validation_split, data.test_split))
+    splits = {name: pipeline.load_split(directory, name) for name in names}
+    tokenizer = build_tokenizer(config, splits[data.train_split], workdir)
+    towers, params = build_towers(config, tokenizer.vocab_size)
+    return Parts(directory, splits, tokenizer, towers, params, build_optimizer(config))
+
+
+def build_tokenizer(
+    config: ml_collections.ConfigDict, split: pipeline.Split, workdir: epath.Path
+) -> Tokenizer:
+    """From a file, or learned from the training captions; kept in the workdir either way."""
+    kept = workdir / TOKENIZER
+    if config.tokenizer.path:
+        tokenizer = Tokenizer.load(config.tokenizer.path)
+    elif kept.exists():
+        return Tokenizer.load(kept)
+    else:
+        tokenizer = Tokenizer.train(split.captions, config.tokenizer.vocab_size)
+    kept.write_text(tokenizer.to_json())
+    return tokenizer
+
+
+def build_towers(config: ml_collections.ConfigDict, vocab_size: int) -> tuple[Towers, Any]:
+    """The towers as pure functions, and their initial parameters."""
+    model, data = config.model, config.data
+    sizes = clip.ClipConfig(
+        image_size=data.image_size,
+        patch_size=model.patch_size,
+        vocab_size=vocab_size,
+        context_length=data.max_tokens,
+        max_frames=data.max_frames,
+        embed_dim=model.embed_dim,
+        vision=clip.TowerConfig(**model.vision),
+        text=clip.TowerConfig(**model.text),
+        temporal=model.temporal,
+        temporal_layers=model.temporal_layers,
+        temporal_heads=model.temporal_heads,
+        init_scale=model.init_scale,
+    )
+    clip.check_scale(model.init_scale)
+    return clip.functional(clip.VideoClip(sizes, rngs=nnx.Rngs(config.seed)))
+
+
+def build_loss(config: ml_collections.ConfigDict) -> Loss:
+    """The loss of local pairs under the mapped axis."""
+    shared = {
+        "positives": config.loss.positives,
+        "execution": config.loss.execution,
+        "axis_name": parallel.AXIS,
+    }
+
+    def infonce(*pairs: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return losses.infonce(*pairs, **shared), {}
+
+    def ncl(*pairs: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        values, report = losses.ncl(
+            *pairs, iterations=config.loss.iterations, gradient=config.loss.gradient, **shared
+        )
+        return values, {"sinkhorn_error": report.error, "sinkhorn_converged": report.converged}
+
+    choices = {"ncl": ncl, "infonce": infonce}
+    if config.loss.name not in choices:
+        raise ValueError(
+            f"loss.name: expected one of {', '.join(choices)}, got {config.loss.name!r}"
+        )
+    return choices[config.loss.name]
+
+
+def build_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """AdamW with the config's schedule."""
+    o = config.optim
+    rate = optim.schedule(o.learning_rate, config.train.steps, o.warmup)
+    return optim.adamw(
+        rate, b1=o.b1, b2=o.b2, eps=o.eps, weight_decay=o.weight_decay, clip_norm=o.clip_norm
+    )
+
+
+def train_batches(
+    config: ml_collections.ConfigDict, parts: Parts, seen: int
+) -> Iterator[Batch]:
+    """Batches of the train split for this process, from the position `seen` on."""
+    return pipeline.train_batches(
+        parts.splits[config.data.train_split],
+        parts.tokenizer,
+        build_shapes(config),
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        start=seen,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=config.data.threads,
+        cache_clips=config.data.cache_clips,
+    )
+
+
+def build_shapes(config: ml_collections.ConfigDict) -> pipeline.Shapes:
+    """Frames, pixels and tokens of one example."""
+    data = config.data
+    return pipeline.Shapes(data.max_frames, data.image_size, data.max_tokens)
+
+
+def build_embed(
+    config: ml_collections.ConfigDict, parts: Parts
+) -> Callable[..., evaluate.Embedded]:
+    """(params, split name, shuffle_frames=None) -> its embeddings; compiled once per side."""
+    encode_text = jax.jit(parts.towers.encode_text)
+    encode_video = jax.jit(parts.towers.encode_video)
+    shapes, size = build_shapes(config), config.eval.batch_size
+
+    def embed(params: Any, name: str, shuffle_frames: int | None = None) -> evaluate.Embedded:
+        split = parts.splits[name]
+
+        def texts(captions: list[str]) -> np.ndarray:
+            batches = pipeline.text_batches(captions, parts.tokenizer, shapes.max_tokens, size)
+            return evaluate.embed(functools.partial(encode_text, params), batches, len(captions))
+
+        clips = pipeline.video_batches(split, shapes, size, shuffle_frames=shuffle_frames)
+        return evaluate.Embedded(
+            text=evaluate.embed_captions(split.captions, texts),
+            video=evaluate.embed(
+                functools.partial(encode_video, params), clips, len(split.video_ids)
+            ),
+            video_of_text=split.video_of_text,
+        )
+
+    return embed
