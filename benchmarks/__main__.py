@@ -17,6 +17,9 @@ from benchmarks import (  # noqa: E402
     convergence,
     loss_step,
     memory,
+    retrieval_evaluator,
+    retrieval_fit,
+    retrieval_search,
     solver,
     whole_step,
 )
@@ -27,7 +30,10 @@ BENCHMARKS = {
     "B3": solver.run,
     "B4": convergence.run,
     "B5": collectives.run,
+    "B6": retrieval_fit.run,
+    "B7": retrieval_search.run,
     "B10": whole_step.run,
+    "evaluator": retrieval_evaluator.run,
 }
 
 

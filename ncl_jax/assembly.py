@@ -86,7 +86,6 @@ def build_towers(config: ml_collections.ConfigDict, vocab_size: int) -> tuple[To
         temporal_heads=model.temporal_heads,
         init_scale=model.init_scale,
     )
-    clip.check_scale(model.init_scale)
     return clip.functional(clip.VideoClip(sizes, rngs=nnx.Rngs(config.seed)))
 
 

@@ -1,5 +1,6 @@
 """From a config to a finished run. `run` is the story, read it from top to bottom."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,14 +75,16 @@ def train_or_resume(
     seen = 0
     if checkpointer.latest_step() is not None:
         restored = checkpointer.restore(state)
+        check_same_run(config, restored.metadata["config"], workdir)
         state, seen = restored.state, restored.data["samples"]
         print(f"resuming {workdir} at step {int(state.step)} of {schedule.steps}")
+    first = int(state.step)
     metadata = {
         "config": config.to_dict(), "tokenizer": parts.tokenizer.to_json(), "version": __version__
     }
 
     def save(state: TrainState) -> None:
-        samples = int(state.step) * schedule.batch_size
+        samples = seen + (int(state.step) - first) * schedule.batch_size
         checkpointer.save(state, {"samples": samples, "seed": config.seed}, metadata)
 
     step = train.make_step(parts.towers, assembly.build_loss(config), parts.optimizer)
@@ -103,6 +106,20 @@ def train_or_resume(
         )
     checkpointer.close()
     return state
+
+
+def check_same_run(
+    config: ml_collections.ConfigDict, saved: dict[str, Any], workdir: epath.Path
+) -> None:
+    """Refuse to go on where the samples would be others than those the position counts."""
+    now = config.to_dict()
+    for name in ("seed", "data.builder", "data.settings", "data.train_split"):
+        old, new = (functools.reduce(dict.get, name.split("."), c) for c in (saved, now))
+        if old != new:
+            raise ValueError(
+                f"{workdir} holds a run with {name} = {old}, this config has {new}: use its own "
+                "config or another --workdir"
+            )
 
 
 def build_validation(

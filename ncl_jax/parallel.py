@@ -1,7 +1,7 @@
 """Devices: one mesh over all of them, and the step mapped over its axis `data`."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,8 @@ def map_step(step: Step, mesh: Mesh, mapper: Mapper) -> MappedStep:
     itself, since `check_vma=False` leaves them local. pmap is kept because JAX implements it by
     shard_map; both give the same numbers.
     """
+    if mapper not in get_args(Mapper):
+        raise ValueError(f"mapper: expected one of {get_args(Mapper)}, got {mapper!r}")
     if mapper == "pmap":
         return MappedStep(
             place=lambda batch: jax.tree.map(lambda x: _split(x, mesh), batch),

@@ -173,10 +173,38 @@ def test_a_finished_run_is_only_evaluated_again(whole_run, data):
     assert json.loads((workdir / "results.json").read_text())["metrics"] == before
 
 
+def test_another_seed_in_an_old_workdir_is_refused(whole_run, data):
+    workdir, _ = whole_run
+    done = run("--config=configs/demo.py:seed=1", f"--workdir={workdir}", *data)
+    assert done.returncode == 2
+    assert "holds a run with seed = 0, this config has 1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_another_model_in_an_old_workdir_is_refused(whole_run, data):
     workdir, _ = whole_run
     done = run("--config=configs/demo.py", f"--workdir={workdir}", "--config.train.steps=60", *data,
                "--config.model.embed_dim=32")
     assert done.returncode == 2
     assert "does not fit the model of this config" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_index_of_a_run_answers_in_words(whole_run):
+    workdir, _ = whole_run
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    line = [sys.executable, "-m", "ncl_jax.cli.index", "search"]
+    done = subprocess.run(
+        [*line, f"{workdir}/index", "a red ball moves left", "-k", "3"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [row.split("\t") for row in done.stdout.strip().splitlines()]
+    assert [row[:2] for row in rows] == [["a red ball moves left", str(n)] for n in (1, 2, 3)]
+    assert all(row[2].startswith("clip") for row in rows)
+    scores = [float(row[3]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    done = subprocess.run([*line, f"{workdir}/checkpoints", "a ball"], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr

@@ -1,5 +1,7 @@
 """The model: masks, names, limits."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,8 +61,6 @@ def test_embeddings_have_unit_norm():
 @pytest.mark.parametrize("head", ["meanP", "seqTransf"])
 def test_padding_never_matters(head):
     """Neither the words after the end token nor the pixels of masked frames change anything."""
-    import dataclasses
-
     sizes = dataclasses.replace(tiny.SIZES, temporal=head)
     towers, params = clip.functional(clip.VideoClip(sizes, rngs=nnx.Rngs(0)))
     b = tiny.batch(1, 8)
@@ -81,8 +81,6 @@ def test_padding_never_matters(head):
 
 @pytest.mark.parametrize(("head", "sees_order"), [("meanP", False), ("seqTransf", True)])
 def test_only_seqtransf_sees_the_order_of_frames(head, sees_order):
-    import dataclasses
-
     sizes = dataclasses.replace(tiny.SIZES, temporal=head)
     towers, params = clip.functional(clip.VideoClip(sizes, rngs=nnx.Rngs(0)))
     b = tiny.batch(3, 4)
@@ -163,4 +161,8 @@ def test_bad_sizes_are_named():
     with pytest.raises(ValueError, match="width 10 is not a multiple of the number of heads 4"):
         layers.Encoder(10, 1, 4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"init_scale: expected a number in \(0, 100\], got 200"):
-        clip.check_scale(200)
+        dataclasses.replace(tiny.SIZES, init_scale=200.0)
+    with pytest.raises(ValueError, match="multiple of the patch size 8, got 20"):
+        dataclasses.replace(tiny.SIZES, image_size=20)
+    with pytest.raises(ValueError, match="expected one of meanP, seqTransf, got 'lstm'"):
+        dataclasses.replace(tiny.SIZES, temporal="lstm")

@@ -60,6 +60,8 @@ def test_bad_input_is_named(tokenizer):
         Tokenizer.train(CAPTIONS, 100)
     with pytest.raises(ValueError, match="length of at least 2"):
         tokenizer(["a"], 1)
+    with pytest.raises(ValueError, match=r"expected the text of a tokenizer\.json"):
+        Tokenizer.from_json("{")
     from tokenizers import Tokenizer as Backend
     from tokenizers import models
 

@@ -70,6 +70,11 @@ def test_gradients_are_those_of_one_device():
     assert np.linalg.norm(four - one) < 1e-4 * np.linalg.norm(one)
 
 
+def test_an_unknown_mapper_is_refused():
+    with pytest.raises(ValueError, match="mapper: expected one of"):
+        parallel.map_step(lambda s, b: (s, {}), parallel.data_mesh(), "vmap")
+
+
 def test_batch_must_divide_among_devices():
     with pytest.raises(ValueError, match="multiple of the 4 devices, got 6"):
         parallel.check_batch_size(6, parallel.data_mesh(jax.devices()[:4]))

@@ -3,11 +3,13 @@
     python -m ncl_jax.cli.index build INDEX --video V.npy [--ids ids.txt] [--bank-text T.npy]
     python -m ncl_jax.cli.index add INDEX --video MORE.npy [--ids more.txt]
     python -m ncl_jax.cli.index search INDEX --query Q.npy [-k 10]
+    python -m ncl_jax.cli.index search WORKDIR/index "a red ball moves left" [-k 10]
 
 `INDEX` is a folder (it gets `index.npz`) or a `.npz`. Embeddings come as `.npy`, or as `.npz`
 with an array `video`, `text` or `embedding` and, if there is one, `ids`. Without ids, items are
-numbered. A bank of training captions gives every item its normalising bias; without one the
-search is by plain cosine.
+numbered. Words are embedded by the last checkpoint of the training run that left the index. A
+bank of training captions gives every item its normalising bias; without one the search is by
+plain cosine.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from etils import epath
 
 from ncl_jax.index import RetrievalIndex, SearchResult
 from ncl_jax.normalizers import Ncl
@@ -85,9 +88,23 @@ def add(args: argparse.Namespace) -> Iterator[str]:
 
 
 def search(args: argparse.Namespace) -> Iterator[str]:
-    """Query embeddings -> one line per hit: query, rank, id, score in logits."""
-    query, names = read_embeddings(args.query, args.ids)
+    """Query embeddings or words -> one line per hit: query, rank, id, score in logits."""
+    if bool(args.words) == (args.query is not None):
+        raise ValueError("search: expected either words or --query EMBEDDINGS")
+    if args.words:
+        query, names = embed_words(args.words, args.index), args.words
+    else:
+        query, names = read_embeddings(args.query, args.ids)
     yield from hits(RetrievalIndex.load(args.index).search(query, args.k), names)
+
+
+def embed_words(words: list[str], index: str) -> np.ndarray:
+    """Embeddings of the words by the run whose workdir holds the index."""
+    from ncl_jax import experiment  # loads models and data libraries, which embeddings never need
+
+    folder = pathlib.Path(index)
+    folder = folder.parent if folder.suffix == ".npz" else folder
+    return experiment.text_encoder(epath.Path(folder.parent))(words)
 
 
 def hits(result: SearchResult, names: Sequence[str]) -> Iterator[str]:
@@ -134,7 +151,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("index", help="folder or .npz")
         command.add_argument("--ids", help="text file, one id per line")
         if name == "search":
-            command.add_argument("--query", required=True, help="embeddings of the queries")
+            command.add_argument("words", nargs="*", help="queries in words, for a run's index")
+            command.add_argument("--query", help="embeddings of the queries")
             command.add_argument("-k", type=int, default=10, help="hits per query (default 10)")
         else:
             command.add_argument("--video", required=True, help="embeddings of the items")

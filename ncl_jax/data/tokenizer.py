@@ -77,8 +77,12 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":
-        """From the text of a `tokenizer.json`."""
-        return cls(Backend.from_str(text))
+        """From the text of a `tokenizer.json`; ValueError where it is none."""
+        try:
+            backend = Backend.from_str(text)
+        except Exception as error:  # the library raises nothing more specific
+            raise ValueError(f"expected the text of a tokenizer.json: {error}") from error
+        return cls(backend)
 
     @classmethod
     def load(cls, path: epath.PathLike) -> "Tokenizer":

@@ -48,6 +48,20 @@ class ClipConfig:
     temporal_heads: int
     init_scale: float
 
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size: expected a multiple of the patch size {self.patch_size}, "
+                f"got {self.image_size}"
+            )
+        if self.temporal not in TEMPORAL_HEADS:
+            choices = ", ".join(TEMPORAL_HEADS)
+            raise ValueError(f"model.temporal: expected one of {choices}, got {self.temporal!r}")
+        if not 0 < self.init_scale <= MAX_SCALE:
+            raise ValueError(
+                f"model.init_scale: expected a number in (0, 100], got {self.init_scale}"
+            )
+
 
 class TextEmbeddings(nnx.Module):
     """Token plus position embedding."""
@@ -197,12 +211,6 @@ def hf_name(path: tuple[str, ...]) -> str:
     """
     leaf = {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(path[-1], path[-1])
     return ".".join((*path[:-1], leaf))
-
-
-def check_scale(init_scale: float) -> None:
-    """Raise where the initial scale lies outside (0, 100]."""
-    if not 0 < init_scale <= MAX_SCALE:
-        raise ValueError(f"model.init_scale: expected a number in (0, 100], got {init_scale}")
 
 
 def _projection(width: int, dim: int, rngs: nnx.Rngs) -> nnx.Linear:

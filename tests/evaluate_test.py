@@ -1,0 +1,92 @@
+"""Evaluation on small hand-made embeddings, against plain loops."""
+
+import numpy as np
+import pytest
+
+from ncl_jax import evaluate
+
+RNG = np.random.default_rng(0)
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def split(texts_per_video, noise=0.7, videos=12, dim=8, seed=0):
+    rng = np.random.default_rng(seed)
+    video = unit(rng.normal(size=(videos, dim)))
+    of = np.repeat(np.arange(videos), texts_per_video)
+    text = unit(video[of] + noise * rng.normal(size=(len(of), dim)))
+    return evaluate.Embedded(text, video, of)
+
+
+def test_plain_rows_are_the_loop_over_queries():
+    test = split(3)
+    found = evaluate.evaluate(test, split(3, seed=1), scale=20.0, iterations=4)
+    scores = test.text @ test.video.T
+    ranks = [1 + sum(row > row[v]) for row, v in zip(scores, test.video_of_text, strict=True)]
+    assert found["text_to_video"]["plain"]["R@1"] == pytest.approx(
+        100 * np.mean(np.equal(ranks, 1))
+    )
+    assert found["text_to_video"]["plain"]["MnR"] == pytest.approx(np.mean(ranks))
+    groups = np.array([scores[test.video_of_text == v].max(axis=0) for v in range(12)])
+    ranks = [1 + sum(groups[:, v] > groups[v, v]) for v in range(12)]
+    assert found["video_to_text"]["plain"]["MnR"] == pytest.approx(np.mean(ranks))
+
+
+def test_the_bank_matters_to_inductive_and_test_queries_to_transductive():
+    test, banks = split(3), [split(3, seed=s) for s in (1, 2)]
+    first, second = (evaluate.evaluate(test, bank, 20.0, 4) for bank in banks)
+    for direction in ("text_to_video", "video_to_text"):
+        assert first[direction]["plain"] == second[direction]["plain"]
+        assert first[direction]["transductive"] == second[direction]["transductive"]
+        assert first[direction]["inductive"] != second[direction]["inductive"]
+        errors = {k: v["norm_error_mean"] for k, v in first[direction].items()}
+        assert errors["transductive"] < errors["plain"]
+
+
+def test_a_hub_is_levelled_by_the_bank():
+    """One clip near the mean caption answers everything until the bank's bias holds it back."""
+    test, bank = split(4, noise=0.4), split(4, noise=0.4, seed=1)
+    shift = 3 * unit(np.ones((1, 8)))
+    crowd = evaluate.Embedded(unit(test.text + shift), test.video.copy(), test.video_of_text)
+    crowd.video[0] = unit(np.ones((1, 8)))[0]
+    found = evaluate.evaluate(
+        crowd, bank._replace(text=unit(bank.text + shift)), scale=20.0, iterations=4
+    )["text_to_video"]
+    assert found["plain"]["R@1"] < 20
+    assert found["inductive"]["R@1"] > found["plain"]["R@1"] + 10
+
+
+def test_equal_captions_are_embedded_once():
+    calls = []
+
+    def encode(captions):
+        calls.append(captions)
+        return np.arange(len(captions), dtype=np.float32)[:, None]
+
+    rows = evaluate.embed_captions(["b", "a", "b", "c", "a"], encode)
+    assert calls == [["a", "b", "c"]]
+    assert rows[:, 0].tolist() == [1, 0, 1, 2, 0]
+
+
+def test_embed_cuts_padding_and_refuses_missing_rows():
+    batches = [(np.ones((4, 2)),), (np.zeros((4, 2)),)]
+    assert evaluate.embed(lambda x: x, batches, 6).shape == (6, 2)
+    with pytest.raises(ValueError, match="expected 9 rows to embed, the input has 8"):
+        evaluate.embed(lambda x: x, batches, 9)
+
+
+def test_order_accuracy_counts_wins_and_half_ties():
+    video = unit(np.array([[1.0, 0], [0, 1], [1, 1]]))
+    text = unit(np.array([[1.0, 0.1], [1, 0], [1, 1], [0.3, 0.2]]))
+    test = evaluate.Embedded(text, video, np.array([0, 1, 0, 2]))
+    found = evaluate.order_accuracy(test, [(0, 1)], video)
+    assert found["texts"] == 3  # clip 2 has no twin
+    assert found["accuracy"] == pytest.approx(100 * (1 + 0 + 0.5) / 3)
+
+
+def test_in_batch_error_falls_with_the_batchs_own_biases():
+    error = evaluate.in_batch_error(split(4, videos=40), 20.0, 16, 4, seed=0)
+    assert 0 < error["normalised"] < error["plain"] / 3
+    assert error["plain"] == evaluate.in_batch_error(split(4, videos=40), 20.0, 16, 0, 0)["plain"]
