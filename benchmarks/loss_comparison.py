@@ -26,7 +26,7 @@ import numpy as np
 
 LOSSES = ("infonce", "ncl")
 SETTINGS = (  # peak learning rate, initial scale
-    (2e-3, 7.0), (2e-3, 14.3), (4e-3, 7.0), (4e-3, 14.3), (4e-3, 30.0), (8e-3, 14.3),
+    (1e-3, 14.3), (2e-3, 7.0), (2e-3, 14.3), (4e-3, 7.0), (4e-3, 14.3), (4e-3, 30.0), (8e-3, 14.3),
 )
 SWEEP_SEED, SEEDS = 100, (0, 1, 2, 3, 4)
 ROWS = ("plain", "inductive", "transductive")

@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.model.temporal, c.model.temporal_layers, c.model.temporal_heads = "seqTransf", 1, 4
 
     c.loss.name = choice.loss
-    c.optim.learning_rate = 4e-3
+    c.optim.learning_rate = 1e-3
     c.optim.weight_decay = 0.1
     c.train.batch_size = 64
     c.train.steps = 900
