@@ -47,6 +47,7 @@ def main() -> None:
     def run(name: str, loss: str, seed: int, *flags: str) -> Results:
         return _run(options.workdir / name, cores, loss, seed, *flags, *options.flags)
 
+    run("prepare", "ncl", 0, "--config.train.steps=1")  # the corpus, before several want it at once
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         best = tune(pool, run)
         compare(pool, run, best)
@@ -86,7 +87,7 @@ def compare(
     }
     runs = {key: job.result()["metrics"] for key, job in jobs.items()}
     print(f"\ninfonce: {' '.join(best['infonce'])}; ncl: {' '.join(best['ncl'])}\n")
-    print("| measure | scores | InfoNCE | NCL | NCL - InfoNCE | 95 % interval | |")
+    print("| measure | scores | InfoNCE | NCL | NCL - InfoNCE | 95 % interval | verdict |")
     print("|---|---|---|---|---|---|---|")
     for name, row, read in _measures():
         values = {loss: np.array([read(runs[loss, s]) for s in SEEDS]) for loss in LOSSES}
@@ -97,7 +98,7 @@ def _measures() -> list[tuple[str, str, Callable[[Results], float]]]:
     """(name, kind of scores, how to read it) of every line of the table."""
     lines: list[tuple[str, str, Callable[[Results], float]]] = []
     for direction, key in itertools.product(
-        ("text_to_video", "video_to_text"), ("R@1", "R@5", "R@10", "MnR", "norm_error_mean")
+        ("text_to_video", "video_to_text"), ("R@1", "R@5", "R@10", "MnR")
     ):
         for row in ROWS:
             lines.append((
@@ -117,18 +118,21 @@ def _measures() -> list[tuple[str, str, Callable[[Results], float]]]:
 def _line(name: str, row: str, a: np.ndarray, b: np.ndarray) -> str:
     """Mean and deviation of both, and the paired difference with its interval."""
     difference = b - a
-    error = difference.std(ddof=1) / math.sqrt(len(difference))
+    spread = difference.std(ddof=1)
+    error = spread / math.sqrt(len(difference))
     half = 2.776 * error  # Student's t, 4 degrees of freedom
     digits = 3 if "error" in name else 1
     mean = difference.mean()
     verdict = "no difference"
-    if abs(mean) > 2 * error:
+    if "shuffled" in name:
+        verdict = "control, chance is 50"
+    elif abs(mean) > 2 * error:
         smaller_is_better = "error" in name or "MnR" in name
         verdict = "NCL ahead" if (mean < 0) == smaller_is_better else "InfoNCE ahead"
     cells = [
         f"{a.mean():.{digits}f} ± {a.std(ddof=1):.{digits}f}",
         f"{b.mean():.{digits}f} ± {b.std(ddof=1):.{digits}f}",
-        f"{mean:+.{digits}f}",
+        f"{mean:+.{digits}f} ± {spread:.{digits}f}",
         f"{mean - half:+.{digits}f} to {mean + half:+.{digits}f}",
         verdict,
     ]
@@ -142,21 +146,25 @@ def _flags(rate: float, scale: float) -> list[str]:
 def _run(
     workdir: pathlib.Path, cores: "queue.SimpleQueue[int]", loss: str, seed: int, *flags: str
 ) -> Results:
-    """One training run on one core; read from disk if it is there."""
-    path = workdir / "results.json"
-    if not path.exists():
-        core = cores.get()
+    """One training run on one core; read from disk if it is there and of the same flags."""
+    line = [
+        sys.executable, "-m", "ncl_jax.main",
+        f"--config=configs/demo.py:loss={loss},seed={seed}", f"--workdir={workdir}", *flags,
+    ]  # fmt: skip
+    done, made_by = workdir / "results.json", workdir / "command.txt"
+    if not done.exists() or made_by.read_text() != " ".join(line[1:]):
         workdir.mkdir(parents=True, exist_ok=True)
-        with (workdir / "log.txt").open("w") as log:
-            subprocess.run(
-                [sys.executable, "-m", "ncl_jax.main",
-                 f"--config=configs/demo.py:loss={loss},seed={seed}", f"--workdir={workdir}",
-                 *flags],
-                stdout=log, stderr=log, check=True,
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-            )
-        cores.put(core)
-    return json.loads(path.read_text())
+        made_by.write_text(" ".join(line[1:]))
+        core = cores.get()
+        try:
+            with (workdir / "log.txt").open("w") as log:
+                subprocess.run(
+                    line, stdout=log, stderr=log, check=True,
+                    preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                )  # fmt: skip
+        finally:
+            cores.put(core)
+    return json.loads(done.read_text())
 
 
 if __name__ == "__main__":

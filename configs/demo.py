@@ -20,6 +20,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.seed = choice.seed
     c.data.builder = "demo"
     c.data.settings.short_side = 48
+    c.data.settings.update(train=1200, val=100, test=400, seed=0)  # clips, and their seed
     c.data.image_size, c.data.max_frames, c.data.max_tokens = 48, 4, 28
     c.data.cache_clips = 2000
     c.tokenizer.vocab_size = 1024

@@ -36,6 +36,25 @@ class Parts(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
+def check_counts(config: ml_collections.ConfigDict) -> None:
+    """Raise where a count that must be at least 1 is not."""
+    data, model, training = config.data, config.model, config.train
+    for section, names in (
+        (data, ("image_size", "max_frames", "threads")),
+        (model, ("patch_size", "embed_dim", "temporal_heads")),
+        (model.vision, ("width", "heads")),
+        (model.text, ("width", "heads")),
+        (training, ("batch_size", "steps", "log_every", "validate_every", "checkpoint_every",
+                    "keep_checkpoints")),
+        (config.eval, ("batch_size",)),
+    ):
+        for name in names:
+            if section[name] < 1:
+                raise ValueError(f"{name}: expected at least 1, got {section[name]}")
+    if not 0 <= config.optim.warmup <= 1:
+        raise ValueError(f"optim.warmup: expected a share in [0, 1], got {config.optim.warmup}")
+
+
 def prepare_data(config: ml_collections.ConfigDict) -> str:
     """Directory of the prepared dataset, built first where it is missing."""
     data = config.data
@@ -65,7 +84,9 @@ def build_tokenizer(
         return Tokenizer.load(kept)
     else:
         tokenizer = Tokenizer.train(split.captions, config.tokenizer.vocab_size)
-    kept.write_text(tokenizer.to_json())
+    draft = workdir / f"{TOKENIZER}.partial"  # renamed: a killed run leaves it whole or absent
+    draft.write_text(tokenizer.to_json())
+    draft.rename(kept)
     return tokenizer
 
 
@@ -162,7 +183,9 @@ def build_embed(
             batches = pipeline.text_batches(captions, parts.tokenizer, shapes.max_tokens, size)
             return evaluate.embed(functools.partial(encode_text, params), batches, len(captions))
 
-        clips = pipeline.video_batches(split, shapes, size, shuffle_frames=shuffle_frames)
+        clips = pipeline.video_batches(
+            split, shapes, size, shuffle_frames=shuffle_frames, threads=config.data.threads
+        )
         return evaluate.Embedded(
             text=evaluate.embed_captions(split.captions, texts),
             video=evaluate.embed(

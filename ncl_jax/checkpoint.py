@@ -69,11 +69,8 @@ class Checkpointer:
         )
         try:
             read = self._manager.restore(step, args=wanted)
-        except ValueError as error:
-            raise ValueError(
-                f"the checkpoint at step {step} does not fit the model of this config; use its "
-                f"own config or another --workdir. First difference: {_first_line(error)}"
-            ) from error
+        except Exception as error:  # Orbax and TensorStore raise whatever the damage leads to
+            raise ValueError(_told(error, self._manager.directory / str(step))) from error
         return Restored(TrainState(**read["state"]), read["data"], read["metadata"])
 
     def metadata(self, step: int | None = None) -> dict[str, Any]:
@@ -90,5 +87,15 @@ class Checkpointer:
         self._manager.close()
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown")
+def _told(error: Exception, directory: epath.Path) -> str:
+    """Whether a checkpoint is another model's or damaged, and what to do."""
+    cause = next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown")
+    if "mismatch" in str(error) or "not compatible" in str(error):
+        return (
+            f"the checkpoint {directory} does not fit the model of this config; use its own "
+            f"config or another --workdir. First difference: {cause}"
+        )
+    return (
+        f"the checkpoint {directory} is damaged ({cause[:200]}); delete that folder to go on from "
+        "the one before it"
+    )

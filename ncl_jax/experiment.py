@@ -1,9 +1,8 @@
 """From a config to a finished run. `run` is the story, read it from top to bottom."""
 
-import functools
+import contextlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -20,6 +19,14 @@ from ncl_jax.run_log import RunLog
 from ncl_jax.types import TrainState
 
 CHECKPOINTS, INDEX = "checkpoints", "index"
+# What a resumed run may change: nothing that moves a weight or an example.
+MAY_CHANGE = (
+    "version", "config.name", "config.mapper", "config.eval", "config.data.manual_dir",
+    "config.data.data_dir", "config.data.threads", "config.data.cache_clips",
+    "config.data.validation_split", "config.data.test_split", "config.tokenizer.path",
+    "config.train.log_every", "config.train.validate_every", "config.train.checkpoint_every",
+    "config.train.keep_checkpoints",
+)  # fmt: skip
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any]:
@@ -30,6 +37,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
     Returns:
       What `results.json` holds.
     """
+    assembly.check_counts(config)
     seconds: dict[str, float] = {}
     mesh = parallel.data_mesh()
     parallel.check_batch_size(config.train.batch_size, mesh)
@@ -72,24 +80,26 @@ def train_or_resume(
         train.init_state(parts.params, parts.optimizer, config.seed), mesh
     )
     checkpointer = checkpoint.Checkpointer(workdir / CHECKPOINTS, schedule.keep_checkpoints)
+    metadata = {
+        "config": config.to_dict(),
+        "tokenizer": parts.tokenizer.to_json(),
+        "captions": len(parts.splits[config.data.train_split].captions),
+        "version": __version__,
+    }
     seen = 0
     if checkpointer.latest_step() is not None:
         restored = checkpointer.restore(state)
-        check_same_run(config, restored.metadata["config"], workdir)
+        check_same_run(metadata, restored.metadata, workdir)
         state, seen = restored.state, restored.data["samples"]
         print(f"resuming {workdir} at step {int(state.step)} of {schedule.steps}")
     first = int(state.step)
-    metadata = {
-        "config": config.to_dict(), "tokenizer": parts.tokenizer.to_json(), "version": __version__
-    }
-
     def save(state: TrainState) -> None:
         samples = seen + (int(state.step) - first) * schedule.batch_size
         checkpointer.save(state, {"samples": samples, "seed": config.seed}, metadata)
 
     step = train.make_step(parts.towers, assembly.build_loss(config), parts.optimizer)
     mapped = parallel.map_step(step, mesh, config.mapper)
-    with RunLog(
+    with contextlib.closing(checkpointer), RunLog(
         workdir, steps=schedule.steps, done=int(state.step), batch_size=schedule.batch_size
     ) as log:
         state = train.fit(
@@ -104,22 +114,32 @@ def train_or_resume(
             log=log,
             log_every=schedule.log_every,
         )
-    checkpointer.close()
     return state
 
 
-def check_same_run(
-    config: ml_collections.ConfigDict, saved: dict[str, Any], workdir: epath.Path
-) -> None:
-    """Refuse to go on where the samples would be others than those the position counts."""
-    now = config.to_dict()
-    for name in ("seed", "data.builder", "data.settings", "data.train_split"):
-        old, new = (functools.reduce(dict.get, name.split("."), c) for c in (saved, now))
-        if old != new:
-            raise ValueError(
-                f"{workdir} holds a run with {name} = {old}, this config has {new}: use its own "
-                "config or another --workdir"
-            )
+def check_same_run(now: dict[str, Any], saved: dict[str, Any], workdir: epath.Path) -> None:
+    """Refuse to go on with a run whose numbers the present config would not explain."""
+    differing = sorted(
+        name
+        for name in {**_flat(now), **_flat(saved)}
+        if not name.startswith(MAY_CHANGE) and _flat(now).get(name) != _flat(saved).get(name)
+    )
+    if differing:
+        name = differing[0]
+        old, new = (str(_flat(d).get(name))[:60] for d in (saved, now))
+        raise ValueError(
+            f"{workdir} holds another run: {name} was {old}, now it is {new}; go on with the same "
+            "settings and data, or give another --workdir"
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        inner = isinstance(value, dict)
+        leaves |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return leaves
 
 
 def build_validation(
@@ -198,7 +218,7 @@ def _data_account(directory: str, splits: dict[str, pipeline.Split]) -> dict[str
     return {"directory": directory, "splits": {name: account[name] for name in splits}}
 
 
-@contextmanager
+@contextlib.contextmanager
 def _phase(name: str, seconds: dict[str, float]) -> Iterator[None]:
     start = time.perf_counter()
     yield

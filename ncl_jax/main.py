@@ -47,10 +47,9 @@ def main(argv: Sequence[str]) -> None:
     try:
         prepare_workdir(workdir)
         summary = experiment.run(config, workdir)
-    except FileNotFoundError as error:
-        stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}")
     except (ValueError, OSError, FloatingPointError, UserError) as error:
-        stop(str(error))
+        missing = isinstance(error, FileNotFoundError) and config.data.manual_dir in str(error)
+        stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}" if missing else str(error))
     results.show(summary)
     print(_whats_next(config.name, workdir))
 
@@ -78,11 +77,11 @@ def _flag_message(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, KeyError | AttributeError):
-        words = re.sub(r'\\n|["\\]', ' ', str(error.args[0])).strip("' ")
-        return f"the config has no such key: {words}; configs/common.py lists all keys"
+        name = re.search(r"\w+", str(error.args[0]))
+        return f"the config has no key '{name and name[0]}'; configs/common.py lists all keys"
     # ml_collections tells the story of its attempts; the cause is the last line.
-    cause = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
-    return f"the flags cannot be used: {cause}"
+    cause = (str(error).strip() or repr(error)).splitlines()[-1].strip()
+    return f"the flags cannot be used: {cause.removeprefix('ValueError: ')}"
 
 
 def _whats_next(name: str, workdir: epath.Path) -> str:
@@ -91,7 +90,8 @@ def _whats_next(name: str, workdir: epath.Path) -> str:
         f"curves:  {workdir}/metrics.jsonl, or: pip install tensorboard && "
         f"tensorboard --logdir={workdir}/tensorboard\n"
         f"next:    the baseline, --config=configs/{name}.py:loss=infonce "
-        f"--workdir={workdir}-infonce; or another seed, --config=configs/{name}.py:seed=1"
+        f"--workdir={workdir}-infonce; or another seed, --config=configs/{name}.py:seed=1 "
+        f"--workdir={workdir}-seed1"
     )
 
 

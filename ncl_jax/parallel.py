@@ -36,7 +36,7 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raise where the global batch does not divide among the devices."""
     if batch_size % mesh.size:
         raise ValueError(
-            f"batch.size: expected a multiple of the {mesh.size} devices, got {batch_size}"
+            f"train.batch_size: expected a multiple of the {mesh.size} devices, got {batch_size}"
         )
 
 

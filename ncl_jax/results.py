@@ -8,7 +8,7 @@ Keys of results.json:
   data         directory, splits (per split: clips and captions, used and expected, ...)
   metrics      as returned by `evaluate.evaluate`, plus in_batch_norm_error and, where the
                dataset names twins, order_pairs
-  files        where checkpoint, metrics, events and tokenizer lie
+  files        where checkpoints, metrics, events, tokenizer and index lie
 """
 
 import importlib.metadata

@@ -85,13 +85,15 @@ def fit(
     last state is checkpointed at the end; `batches` must stand at the position of `state`.
 
     Raises:
-      FloatingPointError: the loss is not finite; the last checkpoint is the one before.
+      FloatingPointError: the loss or its gradient is not finite; no such state is checkpointed.
     """
     first = int(state.step)
+    metrics: Metrics = {}
     for number in range(first, steps):
         if number > first and number % validate_every == 0:
             log.write(number, validate(state), prefix="validation")
         if number > first and number % checkpoint_every == 0:
+            _check_finite(metrics, number)
             checkpoint(state)
         state, metrics = step.run(state, step.place(next(batches)))
         logged = (number + 1) % log_every == 0 or number + 1 == steps
@@ -100,14 +102,16 @@ def fit(
             _check_finite(read, number + 1)
             log.write(number + 1, read, prefix="train")
         log.progress(number + 1, read)
-    checkpoint(state)
+    if metrics:
+        _check_finite(metrics, steps)
+        checkpoint(state)
     return state
 
 
 def _check_finite(metrics: Metrics, step: int) -> None:
-    if not math.isfinite(metrics["loss"]):
+    loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
+    if not (math.isfinite(loss) and math.isfinite(norm)):
         raise FloatingPointError(
-            f"the loss is {metrics['loss']} at step {step} (gradient norm "
-            f"{metrics['grad_norm']}): lower optim.learning_rate or look at the input; the last "
-            "checkpoint is kept"
+            f"at step {step} the loss is {loss} and the gradient norm {norm}: lower "
+            "optim.learning_rate or look at the input; the last checkpoint is kept"
         )

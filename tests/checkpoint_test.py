@@ -61,8 +61,19 @@ def test_unfinished_save_is_not_a_checkpoint(saved):
 def test_another_model_is_refused(saved):
     folder, _ = saved
     checkpointer = checkpoint.Checkpointer(folder)
-    with pytest.raises(ValueError, match="checkpoint at step 3 does not fit the model"):
+    with pytest.raises(ValueError, match="does not fit the model of this config"):
         checkpointer.restore(make_state(width=4))
+    checkpointer.close()
+
+
+def test_a_damaged_checkpoint_is_said_to_be_damaged(saved):
+    folder, _ = saved
+    chunks = [p for p in (folder / "3" / "state").rglob("*") if p.is_file() and "/d/" in str(p)]
+    for chunk in chunks:
+        chunk.write_bytes(chunk.read_bytes()[:-7])
+    checkpointer = checkpoint.Checkpointer(folder)
+    with pytest.raises(ValueError, match=r"checkpoint .*/3 is damaged .*delete that folder"):
+        checkpointer.restore(make_state())
     checkpointer.close()
 
 

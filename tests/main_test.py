@@ -49,7 +49,7 @@ def run(*arguments, timeout=300):
     [
         ([], "--config is missing, for example --config=configs/demo.py"),
         (["--config=configs/nope.py"], "nope.py"),
-        (["--config=configs/demo.py", "--config.loss.nam=ncl"], "no key 'nam"),
+        (["--config=configs/demo.py", "--config.loss.nam=ncl"], "has no key 'nam'"),
         (["--config=configs/demo.py", "--config.train.steps=many"], "'many'"),
         (["--config=configs/demo.py:lose=ncl"], "expected some of loss=ncl, seed=0"),
         (["--config=configs/demo.py", "surplus"], "unexpected arguments surplus"),

@@ -55,6 +55,20 @@ def test_round_trip_through_json(tokenizer, tmp_path):
     np.testing.assert_array_equal(again(CAPTIONS, 12)[0], tokenizer(CAPTIONS, 12)[0])
 
 
+def test_a_published_files_own_padding_and_specials_are_not_doubled(tokenizer):
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.processors import TemplateProcessing
+
+    backend = Backend.from_str(tokenizer.to_json())
+    pairs = [(t, backend.token_to_id(t)) for t in (START, END)]
+    backend.post_processor = TemplateProcessing(single=f"{START} $A {END}", special_tokens=pairs)
+    backend.enable_padding(length=12)
+    backend.enable_truncation(5)
+    text = ["a red ball moves left"]
+    for ours, theirs in zip(tokenizer(text, 12), Tokenizer(backend)(text, 12), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_bad_input_is_named(tokenizer):
     with pytest.raises(ValueError, match="at least 514, got 100"):
         Tokenizer.train(CAPTIONS, 100)

@@ -28,11 +28,16 @@ def read_pickle(path: epath.Path) -> Captions:
     """Reads a dict clip id -> list of captions, each a string or a list of words.
 
     Raises:
-      pickle.UnpicklingError: the file asks for any class or function, which it names.
-      ValueError: the content has another shape.
+      ValueError: the file asks for a class or function, which it names, or is damaged, or its
+        content has another shape.
     """
     with path.open("rb") as file:
-        return _checked(_PlainUnpickler(file, path.name).load(), path.name)
+        try:
+            content = _PlainUnpickler(file, path.name).load()
+        except (pickle.UnpicklingError, EOFError, IndexError, KeyError, TypeError) as error:
+            message = f"{path.name}: expected a pickled dict of captions: {error}"
+            raise ValueError(message) from error
+    return _checked(content, path.name)
 
 
 def read_json(path: epath.Path) -> Captions:

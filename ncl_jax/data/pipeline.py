@@ -107,8 +107,7 @@ def train_batches(
     samples = grain.MapDataset.range(len(split.captions)).seed(seed).shuffle().repeat()
     mine = samples[start + process_index :: process_count]
     batches = mine.map(example).batch(batch_size // process_count)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * batch_size)
-    return iter(batches.to_iter_dataset(options))
+    return iter(batches.to_iter_dataset(_read_options(threads)))
 
 
 def text_batches(
@@ -122,7 +121,12 @@ def text_batches(
 
 
 def video_batches(
-    split: Split, shapes: Shapes, batch_size: int, *, shuffle_frames: int | None = None
+    split: Split,
+    shapes: Shapes,
+    batch_size: int,
+    *,
+    shuffle_frames: int | None = None,
+    threads: int = 4,
 ) -> Iterator[tuple[UInt8[np.ndarray, "..."], Bool[np.ndarray, "batch frame"]]]:
     """Clips in order, each once, the last batch padded with empty clips.
 
@@ -132,6 +136,7 @@ def video_batches(
       batch_size: how many at a time.
       shuffle_frames: seed of a random frame order per clip (the control that shows whether a
         model uses time); None keeps the order.
+      threads: decoding threads.
     """
 
     def example(video: int) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +144,7 @@ def video_batches(
         return clip_frames(split.records[video]["frames"], shapes, order)
 
     clips = grain.MapDataset.range(len(split.records)).map(example).batch(batch_size)
-    for frames, mask in clips.to_iter_dataset():
+    for frames, mask in clips.to_iter_dataset(_read_options(threads)):
         yield _pad(frames, batch_size), _pad(mask, batch_size)
 
 
@@ -158,6 +163,11 @@ def clip_frames(
     for place, index in enumerate(chosen):
         frames[place] = resize_and_crop(decode_jpeg(jpegs[index]), size)
     return frames, np.arange(shapes.max_frames) < len(chosen)
+
+
+def _read_options(threads: int) -> grain.ReadOptions:
+    """A batch per thread in flight: the buffer counts whole batches, and they are large."""
+    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2, threads))
 
 
 def _pad(rows: np.ndarray, count: int) -> np.ndarray:

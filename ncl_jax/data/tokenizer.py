@@ -39,6 +39,9 @@ class Tokenizer:
             raise ValueError(
                 f"tokenizer: expected the special tokens {START} and {END} in the vocabulary"
             )
+        # What a published file does on top (padding, cutting, specials) is done here instead.
+        backend.no_padding()
+        backend.no_truncation()
         self._backend, self._start, self._end = backend, start, end
 
     @classmethod
@@ -106,7 +109,9 @@ class Tokenizer:
             raise ValueError(f"expected a length of at least 2 (start and end), got {length}")
         ids = np.zeros((len(captions), length), np.int32)
         mask = np.zeros((len(captions), length), bool)
-        encoded = self._backend.encode_batch([clean(c) for c in captions])
+        encoded = self._backend.encode_batch(
+            [clean(c) for c in captions], add_special_tokens=False
+        )
         for row, words in enumerate(encoded):
             tokens = [self._start, *words.ids[: length - 2], self._end]
             ids[row, : len(tokens)] = tokens
