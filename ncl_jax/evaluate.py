@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ncl_jax import metrics, normalizers, sinkhorn
+from ncl_jax.normalizers import BiasFitted
 from ncl_jax.scores import logits
 
 TIE_RULE: metrics.TieRule = "average"
@@ -32,10 +33,10 @@ class Embedded(NamedTuple):
 def embed(
     encode: Callable[..., Array], batches: Iterable[tuple[np.ndarray, ...]], count: int
 ) -> Float[np.ndarray, "row dim"]:
-    """Rows of all batches in order, cut to `count` (the last batch is padded)."""
+    """Rows of all batches in order, cut to `count`: only the last batch may be padded."""
     rows = [np.asarray(encode(*batch)) for batch in batches]
     found = sum(map(len, rows))
-    if not rows or found < count:
+    if not rows or not found - len(rows[-1]) < count <= found:
         raise ValueError(f"expected {count} rows to embed, the input has {found}")
     return np.concatenate(rows)[:count]
 
@@ -59,18 +60,23 @@ def evaluate(test: Embedded, bank: Embedded, scale: float, iterations: int) -> d
       iterations: of Sinkhorn, for both kinds of normalisation.
 
     Returns:
+      `fit`: evidence of the biases (error, iterations, converged) of both sides, by row; and
       {"text_to_video", "video_to_text"}, each {"plain", "inductive", "transductive"}, each with
       R@1, R@5, R@10, R@50 (percent), MdR, MnR and norm_error_mean, norm_error_max; and the rules
       by which these were computed.
     """
     rows: dict[str, Any] = {"text_to_video": {}, "video_to_text": {}}
+    fit: dict[str, Any] = {}
     for name, normalizer in (
         ("plain", normalizers.Plain(scale=scale)),
         ("inductive", normalizers.Ncl(scale=scale, iterations=iterations)),
         ("transductive", normalizers.SinkhornTest(scale=scale, iterations=iterations)),
     ):
-        by_text = normalizer.fit(normalizers.Bank(bank.text), test.video).lazy(test.text)
-        by_video = normalizer.fit(normalizers.Bank(bank.video), test.text).lazy(test.video).T
+        video_side = normalizer.fit(normalizers.Bank(bank.text), test.video)
+        text_side = normalizer.fit(normalizers.Bank(bank.video), test.text)
+        by_text, by_video = video_side.lazy(test.text), text_side.lazy(test.video).T
+        if isinstance(video_side, BiasFitted) and isinstance(text_side, BiasFitted):
+            fit[name] = {"video": video_side.evidence, "text": text_side.evidence}
         of = test.video_of_text
         rows["text_to_video"][name] = metrics.text_to_video(
             by_text, of, TIE_RULE
@@ -79,6 +85,7 @@ def evaluate(test: Embedded, bank: Embedded, scale: float, iterations: int) -> d
             by_video, of, TIE_RULE, VIDEO_RULE
         ) | _norm_error(by_video, "text")
     return rows | {
+        "fit": fit,
         "rules": {
             "ties": TIE_RULE,
             "video_to_text": VIDEO_RULE,

@@ -88,8 +88,8 @@ def train_or_resume(
     }
     seen = 0
     if checkpointer.latest_step() is not None:
+        check_same_run(metadata, checkpointer.metadata(), workdir)
         restored = checkpointer.restore(state)
-        check_same_run(metadata, restored.metadata, workdir)
         state, seen = restored.state, restored.data["samples"]
         print(f"resuming {workdir} at step {int(state.step)} of {schedule.steps}")
     first = int(state.step)

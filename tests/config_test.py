@@ -20,10 +20,9 @@ def load(name, arg=""):
 
 
 def abstract_step(config, devices):
-    """The mapped step of a config, and abstract arguments for it: nothing is allocated."""
+    """The mapped step of a config, and abstract arguments for it."""
     vocab = config.tokenizer.vocab_size
-    towers = assembly.build_towers(config, vocab)[0]
-    params = jax.eval_shape(lambda: assembly.build_towers(config, vocab)[1])
+    towers, params = assembly.build_towers(config, vocab)
     optimizer = assembly.build_optimizer(config)
     step = train.make_step(towers, assembly.build_loss(config), optimizer)
     state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)

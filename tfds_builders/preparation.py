@@ -52,7 +52,10 @@ def prepare(
             file_format="array_record",
         )
     directory = str(builder.data_dir)
-    print(f"{name}: {summary(read_metadata(directory)['accounting'])} -> {directory}")
+    accounting = read_metadata(directory)["accounting"]
+    print(f"{name}: {summary(accounting)} -> {directory}")
+    if complete and any(s["clips"]["used"] < s["clips"]["expected"] for s in accounting.values()):
+        print(f"{name}: built earlier; delete {directory} to use clips that came since")
     return directory
 
 
