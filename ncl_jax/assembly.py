@@ -86,7 +86,7 @@ def build_tokenizer(
         tokenizer = Tokenizer.train(split.captions, config.tokenizer.vocab_size)
     draft = workdir / f"{TOKENIZER}.partial"  # renamed: a killed run leaves it whole or absent
     draft.write_text(tokenizer.to_json())
-    draft.rename(kept)
+    draft.replace(kept)
     return tokenizer
 
 

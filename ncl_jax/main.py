@@ -38,7 +38,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str]) -> None:
     """One call into `experiment.run`, with user errors told in plain words."""
     del argv
-    logging.set_verbosity(logging.WARNING)  # libraries tell every step of theirs otherwise
+    logging.set_verbosity(logging.ERROR)  # libraries tell every step of theirs otherwise
     # Imported late: a mistyped flag should not have to wait for JAX.
     from ncl_jax import experiment, results
 

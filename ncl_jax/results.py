@@ -56,7 +56,7 @@ def write(workdir: epath.Path, results: dict[str, Any]) -> epath.Path:
     path = workdir / "results.json"
     draft = workdir / "results.json.partial"
     draft.write_text(json.dumps({"schema": SCHEMA} | results, indent=2) + "\n")
-    draft.rename(path)
+    draft.replace(path)
     return path
 
 
