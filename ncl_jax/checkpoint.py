@@ -3,7 +3,8 @@
 A checkpoint holds three items:
   state     the `TrainState` (step, params, opt_state, rng), one array per leaf
   data      {"samples": pairs seen by all processes together, "seed": seed of their order}
-  metadata  {"config", "tokenizer" (text of tokenizer.json), "version" (of ncl_jax)}
+  metadata  {"config", "tokenizer" (text of tokenizer.json), "captions" (number of training
+            captions), "version" (of ncl_jax)}
 """
 
 from typing import Any, NamedTuple
