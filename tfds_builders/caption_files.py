@@ -18,7 +18,7 @@ class _PlainUnpickler(pickle.Unpickler):
         self._name = name
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(
+        raise ValueError(
             f"{self._name} wants to load {module}.{name}; "
             "only dicts, lists, strings and numbers are accepted"
         )
