@@ -39,7 +39,12 @@ def abstract_step(config, devices):
     return parallel.map_step(step, mesh, "shard_map").run, state, batch
 
 
-@pytest.mark.parametrize("name", NAMES)
+LARGE = {"msvd"}  # their weights alone take seconds to make
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in NAMES]
+)
 @pytest.mark.parametrize("loss", ["ncl", "infonce"])
 def test_step_of_every_config_traces(name, loss):
     run, state, batch = abstract_step(load(name, f"loss={loss}"), devices=4)

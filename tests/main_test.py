@@ -167,6 +167,7 @@ def test_killed_run_resumes_to_identical_weights(whole_run, data, tmp_path):
     assert weights(tmp_path, data) == weights(workdir, data)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_only_evaluated_again(whole_run, data):
     workdir, _ = whole_run
     before = json.loads((workdir / "results.json").read_text())["metrics"]
@@ -175,6 +176,7 @@ def test_a_finished_run_is_only_evaluated_again(whole_run, data):
     assert json.loads((workdir / "results.json").read_text())["metrics"] == before
 
 
+@pytest.mark.slow
 def test_another_seed_in_an_old_workdir_is_refused(whole_run, data):
     workdir, _ = whole_run
     done = run("--config=configs/demo.py:seed=1", f"--workdir={workdir}", *data)
@@ -183,6 +185,7 @@ def test_another_seed_in_an_old_workdir_is_refused(whole_run, data):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_another_model_in_an_old_workdir_is_refused(whole_run, data):
     workdir, _ = whole_run
     done = run("--config=configs/demo.py", f"--workdir={workdir}", *data,
@@ -192,6 +195,7 @@ def test_another_model_in_an_old_workdir_is_refused(whole_run, data):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_index_of_a_run_answers_in_words(whole_run):
     workdir, _ = whole_run
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}

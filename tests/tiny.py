@@ -1,5 +1,7 @@
 """A tiny model and batches for it, shared by tests of the training road."""
 
+import functools
+
 import jax
 import numpy as np
 from flax import nnx
@@ -27,6 +29,7 @@ def model() -> clip.VideoClip:
     return clip.VideoClip(SIZES, rngs=nnx.Rngs(0))
 
 
+@functools.cache
 def towers() -> tuple[Towers, dict]:
     return clip.functional(model())
 

@@ -40,8 +40,11 @@ def run(name, devices, mapper):
     return np.asarray(seen), tiny.leaves(state.params), tiny.leaves(params)
 
 
-@pytest.mark.parametrize("name", ["ncl", "infonce"])
-@pytest.mark.parametrize(("devices", "mapper"), [(1, "pmap"), (4, "shard_map"), (4, "pmap")])
+@pytest.mark.parametrize("name", ["ncl", pytest.param("infonce", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("devices", "mapper"),
+    [pytest.param(1, "pmap", marks=pytest.mark.slow), (4, "shard_map"), (4, "pmap")],
+)
 def test_mappers_and_devices_agree(name, devices, mapper):
     losses_, weights, start = run(name, devices, mapper)
     expected_losses, expected_weights, _ = run(name, 1, "shard_map")
