@@ -1,5 +1,10 @@
 """Cleaning, coverage and truncation of the tokenizer."""
 
+import json
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -67,6 +72,19 @@ def test_a_published_files_own_padding_and_specials_are_not_doubled(tokenizer):
     text = ["a red ball moves left"]
     for ours, theirs in zip(tokenizer(text, 12), Tokenizer(backend)(text, 12), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_learning_is_the_same_in_every_process(tokenizer):
+    code = (
+        "import sys, json; from ncl_jax.data.tokenizer import Tokenizer;"
+        "print(Tokenizer.train(json.load(sys.stdin), 600).to_json())"
+    )
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=json.dumps(CAPTIONS), text=True,
+            capture_output=True, check=True, cwd=pathlib.Path(__file__).parents[1],
+        )  # fmt: skip
+        assert done.stdout.strip() == tokenizer.to_json()
 
 
 def test_bad_input_is_named(tokenizer):

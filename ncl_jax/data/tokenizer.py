@@ -64,18 +64,21 @@ class Tokenizer:
             pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ])
+        # Word endings get their ids here, in order: the trainer would number them as its hash map
+        # happens to list them, differently in every process.
+        endings = [letter + "</w>" for letter in alphabet]
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size - len(alphabet),
-            special_tokens=[START, END],
+            vocab_size=vocab_size,
+            special_tokens=[START, END, *endings],
             end_of_word_suffix="</w>",
             initial_alphabet=alphabet,
             show_progress=False,
         )
         backend.train_from_iterator((clean(caption) for caption in captions), trainer)
         trained = json.loads(backend.to_str())
-        vocab = trained["model"]["vocab"]
-        for letter in alphabet:  # the trainer knows only the word endings it has seen
-            vocab.setdefault(letter + "</w>", len(vocab))
+        trained["added_tokens"] = [
+            token for token in trained["added_tokens"] if token["content"] in (START, END)
+        ]
         return cls.from_json(json.dumps(trained))
 
     @classmethod
