@@ -1,7 +1,7 @@
 """Embeddings -> score matrix, always `[text, video]`."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 
 def logits(
@@ -17,10 +17,3 @@ def logits(
       [10.0, 0.0]
     """
     return scale * jnp.matmul(text, video.T, preferred_element_type=jnp.float32)
-
-
-def same_clip(
-    row_id: Int[Array, " row"], col_id: Int[Array, " col"]
-) -> Bool[Array, "row col"]:
-    """Which columns show the clip of each row."""
-    return row_id[:, None] == col_id[None, :]

@@ -38,13 +38,6 @@ class Batch(NamedTuple):
     valid: Bool[AnyArray, " batch"]
 
 
-class Embeddings(NamedTuple):
-    """Unit-norm float32 embeddings of both sides."""
-
-    text: Float[Array, "text dim"]
-    video: Float[Array, "video dim"]
-
-
 class Biases(NamedTuple):
     """Additive biases in logit units: `P = exp(scores + text[:, None] + video[None, :])`.
 
@@ -67,12 +60,6 @@ class SinkhornReport(NamedTuple):
     error: Float[Array, ""]
     iterations: Int[Array, ""]
     converged: Bool[Array, ""]
-
-
-class Relevance(NamedTuple):
-    """Ground truth of a split: text `i` describes video `video_of_text[i]` (many to one)."""
-
-    video_of_text: Int[Array, " text"]
 
 
 class Towers(NamedTuple):
