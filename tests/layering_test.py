@@ -22,6 +22,7 @@ ALLOWED = {
     "checkpoint": {"types"},
     "run_log": set(),
     "results": set(),
+    "report": {"types", "metrics", "results"},
     "train": {"types", "scores", "sinkhorn", "losses", "parallel"},
     "evaluate": {"types", "scores", "sinkhorn", "normalizers", "metrics", "parallel"},
     "assembly": None,

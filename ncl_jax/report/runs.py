@@ -1,0 +1,116 @@
+"""Result files -> runs, and runs that differ only in their seed -> one group."""
+
+import json
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+RESULTS = "results.json"
+# Keys of the config that move no result: where files lie, how fast, how often.
+SILENT = (
+    "seed", "seeds", "mapper", "batch.micro", "data.manual_dir", "data.data_dir", "data.threads",
+    "data.cache_clips", "eval.batch_size", "train.log_every", "train.validate_every",
+    "train.checkpoint_every", "train.keep_checkpoints",
+)  # fmt: skip
+
+
+class Run(NamedTuple):
+    """One finished run: where its file lies, its seed, its config and its metrics."""
+
+    path: pathlib.Path
+    seed: int
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+class Group(NamedTuple):
+    """Runs with the same settings up to the seed."""
+
+    settings: dict[str, Any]  # flat: "loss.name" -> "ncl"
+    runs: tuple[Run, ...]
+
+    def statistics(self, *keys: str) -> tuple[float, float | None]:
+        """Mean and standard deviation over seeds of one metric; None for a lone run.
+
+        Raises:
+          KeyError: a run does not have this metric.
+        """
+        values = [_at(run.metrics, keys) for run in self.runs]
+        return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def load(workdirs: Iterable[pathlib.Path]) -> list[Run]:
+    """The runs of these workdirs; a folder without results of its own stands for its subfolders.
+
+    Raises:
+      ValueError: a folder without results, or a damaged file.
+    """
+    runs: dict[pathlib.Path, Run] = {}
+    for workdir in workdirs:
+        files = [workdir / RESULTS]
+        if not files[0].exists():
+            files = sorted(workdir.glob(f"*/{RESULTS}"))
+        if not files:
+            raise ValueError(
+                f"{workdir}: expected {RESULTS} there or in its subfolders; it is written when a "
+                "run ends"
+            )
+        for file in files:
+            runs |= {run.path: run for run in _read(file)}
+    return list(runs.values())
+
+
+def group(runs: Iterable[Run]) -> list[Group]:
+    """Runs with equal settings together, in the order of their first."""
+    found: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        key = json.dumps(settings(run.config), sort_keys=True)
+        others = found.setdefault(key, {})
+        if run.seed in others:
+            raise ValueError(
+                f"{run.path} and {others[run.seed].path} are the same run (seed {run.seed}); "
+                "give one of them"
+            )
+        others[run.seed] = run
+    return [
+        Group(settings(next(iter(g.values())).config), tuple(g.values())) for g in found.values()
+    ]
+
+
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """All keys of a config that can move a result, flat.
+
+    Example:
+      >>> settings({"seed": 1, "loss": {"name": "ncl"}})
+      {'loss.name': 'ncl'}
+    """
+    return {name: v for name, v in _flat(config) if name not in SILENT}
+
+
+def _read(file: pathlib.Path) -> Iterator[Run]:
+    try:
+        content = json.loads(file.read_text())
+        config, metrics = content["config"], content["metrics"]
+        if "per_seed" in content:  # several seeds by one command
+            for seed, measured in content["per_seed"].items():
+                yield Run(file.parent / f"seed{seed}", int(seed), config, measured)
+        else:
+            yield Run(file.parent, content["run"]["seed"], config, metrics)
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: expected the results of a run, got {error!r}") from error
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _at(tree: Any, keys: tuple[str, ...]) -> float:
+    for key in keys:
+        tree = tree[key]
+    return float(tree)
