@@ -18,7 +18,7 @@ from etils import epath
 
 import tfds_builders
 from ncl_jax.data import video
-from tfds_builders import caption_files, layout, preparation, video_records
+from tfds_builders import caption_files, layout, listed_clips, preparation, video_records
 from tfds_builders.demo import corpus
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -83,13 +83,22 @@ def test_a_pickle_that_wants_to_run_something_is_refused_by_name(
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_the_three_caption_files_read_alike(tmp_path: pathlib.Path, protocol: int) -> None:
+def test_the_caption_files_read_alike(tmp_path: pathlib.Path, protocol: int) -> None:
     expected = {"a_b_1_2": ["a cat sits", "it sits"], "-x_0_1": ["someone runs"]}
     words = {clip: [text.split() for text in texts] for clip, texts in expected.items()}
     lines = [f"{clip} {text}" for clip, texts in expected.items() for text in texts]
     (tmp_path / "raw-captions.pkl").write_bytes(pickle.dumps(words, protocol))
     (tmp_path / "captions.json").write_text(json.dumps(expected))
-    (tmp_path / "AllVideoDescriptions.txt").write_text("\n".join(["# licence", "", *lines]))
+    (tmp_path / "AllVideoDescriptions.txt").write_text("\r\n".join(["# licence", "", *lines]))
+    table = ["VideoID,Start,End,WorkerID,Source,AnnotationTime,Language,Description"]
+    for clip, texts in expected.items():
+        video_id, start, end = clip.rsplit("_", 2)
+        for text in texts:
+            table += [f'{video_id},{start},{end},7,clean,3,English,"{text}"']
+            table += [f"{video_id},{start},{end},8,clean,3,German,ein Satz"]
+    (tmp_path / "video_corpus.csv").write_bytes("\r".join(table).encode())
+    semicolons = "\n".join(table).replace(",", ";").encode("utf-8-sig")
+    (tmp_path / "MSR Video Description Corpus.csv").write_bytes(semicolons)
     for name, reader in caption_files.READERS.items():
         assert reader(epath.Path(tmp_path / name)) == expected, name
 
@@ -163,7 +172,8 @@ def test_a_second_call_reuses_and_other_settings_are_another_directory(
 
 
 def test_unknown_names_and_settings_are_refused(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="expected one of demo, msvd, got 'mvsd'"):
+    names = "expected one of activitynet, demo, msrvtt, msvd, got 'mvsd'"
+    with pytest.raises(ValueError, match=names):
         tfds_builders.prepare("mvsd", tmp_path, tmp_path)
     with pytest.raises(ValueError, match=r"short_side, .*got shortside"):
         tfds_builders.prepare("demo", tmp_path, tmp_path, shortside=3)
@@ -251,20 +261,30 @@ def test_a_split_of_unreadable_clips_is_an_error(
     assert not list((tmp_path / "data").rglob("dataset_info.json"))
 
 
-def test_a_listed_clip_without_captions_is_an_error(
+def test_lists_captions_and_files_are_intersected_and_differences_explained(
     manual_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     folder = _msvd(manual_dir, tmp_path)
     with (folder / "test_list.txt").open("a") as file:
         file.write("stranger\n")
-    with pytest.raises(ValueError, match="none for 1 of 9, the first is 'stranger'"):
-        layout.read_layout(epath.Path(folder), "")
+    found = preparation.BUILDERS["msvd"].read_layout(epath.Path(folder), None)
+    assert found.uncaptioned == {"train": [], "val": [], "test": ["stranger"]}
+    assert len(found.splits["test"]) == 8
+    assert "test: 1 of 9 listed clips have no caption and are left out: stranger" in found.notes
+    assert "test: 8 clips in these files, 670 published (-662)" in found.notes
+    account = video_records.account(found, "test", {})
+    assert account["uncaptioned"] == {"count": 1, "first": ["stranger"]}
+    assert account["published"] == {"clips": 670, "captions": 27_763}
+    with (folder / "train_list.txt").open("a") as file:
+        file.write(_clips(folder, "test")[0])
+    with pytest.raises(ValueError, match="every clip in one split, got 1 in two"):
+        listed_clips.read_layout(epath.Path(folder), "")
 
 
 def test_stems_are_found_in_any_container(tmp_path: pathlib.Path) -> None:
     for name in ("a_b-1_2.avi", "c.MKV", "d.mp4", "d.webm", "notes.txt", "e.mp4.part"):
         (tmp_path / name).touch()
-    found = video_records.find_videos(epath.Path(tmp_path))
+    found = layout.find_videos(epath.Path(tmp_path))
     assert {stem: path.name for stem, path in found.items()} == {
         "a_b-1_2": "a_b-1_2.avi",
         "c": "c.MKV",
@@ -332,33 +352,6 @@ def test_a_killed_build_is_not_taken_for_a_dataset(
     directory = tfds_builders.prepare("msvd", manual_dir, tmp_path, short_side=16)
     info = tfds.builder_from_directory(directory).info
     assert {name: split.num_examples for name, split in info.splits.items()} == TINY
-
-
-# Real files.
-
-
-@pytest.mark.skipif(
-    "NCL_REAL_DATA" not in os.environ, reason="set NCL_REAL_DATA to a folder holding msvd/"
-)
-def test_real_msvd(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = pathlib.Path(os.environ["NCL_REAL_DATA"])
-    directory = tfds_builders.prepare("msvd", root, tmp_path, short_side=112)
-    assert "msvd: used 5 of 1,970 clips and " in capsys.readouterr().out
-    metadata = tfds_builders.read_metadata(directory)
-    accounting = metadata["accounting"]
-    clips = {split: tuple(account["clips"].values()) for split, account in accounting.items()}
-    assert clips == {"train": (3, 1200), "val": (0, 100), "test": (2, 670)}
-    captions = {split: account["captions"]["expected"] for split, account in accounting.items()}
-    assert captions == {"train": 48_774, "val": 4_290, "test": 27_763}
-    assert accounting["test"]["missing"]["count"] == 668
-    assert metadata["order_pairs"] == []
-    source = tfds.builder_from_directory(directory).as_data_source("train")
-    records = {record["video_id"].decode(): record for record in source}
-    rows = [line.split("\t") for line in _lines(root / "captions.tsv")]
-    for clip, record in records.items():
-        expected = {text.strip() for _, name, text in rows if name == clip}
-        assert {text.decode() for text in record["captions"]} == expected
-        assert min(video.decode_jpeg(record["frames"][-1]).shape[:2]) == 112
 
 
 def test_every_builder_has_its_texts() -> None:

@@ -1,11 +1,12 @@
-"""Readers of the public caption files: clip id -> captions."""
+"""Readers of the public caption files of MSVD: clip id -> captions."""
 
-import json
 import pickle
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from etils import epath
+
+from tfds_builders import text_files
 
 Captions = dict[str, list[str]]
 
@@ -42,23 +43,49 @@ def read_pickle(path: epath.Path) -> Captions:
 
 def read_json(path: epath.Path) -> Captions:
     """Reads an object clip id -> list of captions, each a string or a list of words."""
-    return _checked(json.loads(path.read_text()), path.name)
+    return _checked(text_files.read_json(path), path.name)
 
 
 def read_lines(path: epath.Path) -> Captions:
     """Reads `<clip id> <sentence>` lines; empty lines and `#` comments are skipped."""
     captions: Captions = {}
-    for line in path.read_text().splitlines():
+    for line in text_files.read_text(path).split("\n"):
         clip, _, sentence = line.strip().partition(" ")
         if sentence and not line.startswith("#"):
             captions.setdefault(clip, []).append(sentence)
     return captions
 
 
+def read_corpus_csv(path: epath.Path) -> Captions:
+    """Reads the English rows of Microsoft's corpus; a clip is `<VideoID>_<Start>_<End>`."""
+    columns = ("VideoID", "Start", "End", "Language", "Description")
+    captions: Captions = {}
+    for row in text_files.read_table(path, *columns):
+        if row["Language"] == "English" and row["Description"]:
+            clip = f"{row['VideoID']}_{row['Start']}_{row['End']}"
+            captions.setdefault(clip, []).append(" ".join(row["Description"].split()))
+    return captions
+
+
 def _checked(content: object, name: str) -> Captions:
     if not isinstance(content, dict):
         raise ValueError(f"{name}: expected a dict of clip id to captions, got {_kind(content)}")
-    return {clip: [_sentence(item, name) for item in items] for clip, items in content.items()}
+    return {
+        _text(clip, name): [_sentence(item, name) for item in _list(items, name)]
+        for clip, items in content.items()
+    }
+
+
+def _list(items: object, name: str) -> list[object]:
+    if not isinstance(items, list):
+        raise ValueError(f"{name}: expected a list of captions per clip, got {_kind(items)}")
+    return items
+
+
+def _text(clip: object, name: str) -> str:
+    if not isinstance(clip, str):
+        raise ValueError(f"{name}: expected clip ids as text, got {_kind(clip)}")
+    return clip
 
 
 def _sentence(item: object, name: str) -> str:
@@ -78,6 +105,8 @@ READERS: dict[str, Callable[[epath.Path], Captions]] = {
     "raw-captions.pkl": read_pickle,
     "captions.json": read_json,
     "AllVideoDescriptions.txt": read_lines,
+    "video_corpus.csv": read_corpus_csv,
+    "MSR Video Description Corpus.csv": read_corpus_csv,
 }
 
 

@@ -1,71 +1,145 @@
-"""The MSVD folder layout on disk, shared by every set that is handed out this way."""
+"""What a folder of published files offers: clips, their texts and splits, and what differs.
 
-from typing import NamedTuple
+Each set has a reader of its own that returns a `Layout`; everything after that is common.
+"""
+
+import collections
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from etils import epath
 
-from tfds_builders import caption_files, video_records
+_SUFFIXES = "3gp avi flv gif m4v mkv mov mp4 mpeg mpg ts webm wmv"
+VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
+# Names written out in messages and metadata; the counts are always complete.
+NAMES_KEPT = 20
 
-SPLITS = ("train", "val", "test")
-VIDEO_FOLDERS = ("videos", "YouTubeClips", "MSVD_Videos")
+
+class Texts(NamedTuple):
+    """The texts of one clip.
+
+    Attributes:
+      captions: each is one retrieval query.
+      ids: of the captions.
+      more: further features of the set (ActivityNet's sentences, say).
+    """
+
+    captions: list[str]
+    ids: list[str]
+    more: Mapping[str, Any] = {}
+
+
+Split = dict[str, Texts]
+
+
+class Known(NamedTuple):
+    """Published size of a split."""
+
+    clips: int
+    captions: int
 
 
 class Layout(NamedTuple):
     """What a folder offers.
 
     Attributes:
-      videos: clip id -> file, for the files that are there.
-      splits: split -> clip id -> captions, for all clips that belong to the set.
+      videos: clip id -> file, for all video files that are there.
+      splits: split -> clip id -> texts, for all clips that are listed and captioned.
+      known: split -> published size; empty where there is none.
+      uncaptioned: split -> listed clips without any caption; they are left out.
+      notes: one sentence per difference from what was published.
       order_pairs: pairs of clips that show the same events in opposite order.
     """
 
     videos: dict[str, epath.Path]
-    splits: dict[str, caption_files.Captions]
-    order_pairs: list[list[str]]
+    splits: dict[str, Split]
+    known: Mapping[str, Known] = {}
+    uncaptioned: Mapping[str, list[str]] = {}
+    notes: tuple[str, ...] = ()
+    order_pairs: tuple[list[str], ...] = ()
 
 
-def read_layout(folder: epath.Path, expected: str) -> Layout:
-    """Reads lists, captions and the names of the video files in `folder`.
+def numbered(clip: str, captions: list[str]) -> Texts:
+    """Texts whose captions are numbered in the order of the file."""
+    return Texts(captions, [f"{clip}#{n}" for n in range(len(captions))])
 
-    Args:
-      folder: holds a video folder, a caption file and the three split lists.
-      expected: the folder tree to show to whoever lacks a part of it.
+
+def find_videos(folder: epath.Path) -> dict[str, epath.Path]:
+    """Maps file stem -> video file; of two containers of one stem the first by name counts."""
+    files = sorted(folder.iterdir(), key=lambda file: file.name, reverse=True)
+    return {file.stem: file for file in files if file.suffix.lower() in VIDEO_SUFFIXES}
+
+
+def find_folder(folder: epath.Path, names: Iterable[str]) -> epath.Path | None:
+    """The first of the sub-folders `names` that is there."""
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def require(folder: epath.Path, parts: Mapping[str, object], expected: str) -> None:
+    """Raises unless every part was found.
 
     Raises:
-      FileNotFoundError: naming every missing part, or saying that no listed clip is there.
-      ValueError: a listed clip has no caption.
+      FileNotFoundError: names every part that is missing, then the expected tree.
     """
-    video_folder = next((folder / n for n in VIDEO_FOLDERS if (folder / n).is_dir()), None)
-    captions = caption_files.read_captions(folder)
-    missing = [] if video_folder else [" or ".join(f"{n}/" for n in VIDEO_FOLDERS)]
-    missing += [] if captions is not None else [" or ".join(caption_files.READERS)]
-    missing += [f"{s}_list.txt" for s in SPLITS if not (folder / f"{s}_list.txt").exists()]
-    if missing or video_folder is None or captions is None:
+    missing = [name for name, part in parts.items() if not part]
+    if missing:
         raise FileNotFoundError(f"{folder}: missing {'; '.join(missing)}\n{expected}")
-    splits = {split: _split(folder, split, captions) for split in SPLITS}
-    videos = video_records.find_videos(video_folder)
-    if not any(clip in videos for clips in splits.values() for clip in clips):
-        total = sum(map(len, splits.values()))
-        found = f"{len(videos):,} video files, none of them a listed clip"
-        raise FileNotFoundError(
-            f"{video_folder}: expected some of the {total:,} listed clips, got {found}\n{expected}"
-        )
-    return Layout(videos, splits, _order_pairs(folder / "order_pairs.txt"))
 
 
-def _split(
-    folder: epath.Path, split: str, captions: caption_files.Captions
-) -> caption_files.Captions:
-    name = f"{split}_list.txt"
-    clips = (folder / name).read_text().split()
-    without = [clip for clip in clips if not captions.get(clip)]
-    if without:
+def assemble(
+    videos: dict[str, epath.Path],
+    splits: dict[str, Split],
+    expected: str,
+    **rest: Any,
+) -> Layout:
+    """A layout, after the checks that every set needs.
+
+    Raises:
+      FileNotFoundError: none of the listed clips is there.
+      ValueError: a clip belongs to two splits, or a split has no captioned clip.
+    """
+    clips = collections.Counter(clip for split in splits.values() for clip in split)
+    twice = [clip for clip, count in clips.items() if count > 1]
+    if twice:
         raise ValueError(
-            f"{name}: expected captions for every clip, got none for {len(without):,} of "
-            f"{len(clips):,}, the first is {without[0]!r}"
+            f"lists: expected every clip in one split, got {len(twice):,} in two, as {twice[0]!r}"
         )
-    return {clip: captions[clip] for clip in clips}
+    empty = [name for name, split in splits.items() if not split]
+    if empty:
+        raise ValueError(f"split {empty[0]!r}: none of its listed clips has a caption")
+    if not any(clip in videos for clip in clips):
+        raise FileNotFoundError(
+            f"videos: expected some of the {clips.total():,} listed clips, got {len(videos):,} "
+            f"video files, none of them a listed clip\n{expected}"
+        )
+    layout = Layout(videos, splits, **rest)
+    return layout._replace(notes=(*size_notes(layout), *layout.notes))
 
 
-def _order_pairs(path: epath.Path) -> list[list[str]]:
-    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+def size_notes(layout: Layout) -> list[str]:
+    """One sentence per split whose size is not the published one."""
+    notes = []
+    for name, split in layout.splits.items():
+        without = layout.uncaptioned.get(name, [])
+        if without:
+            listed = len(split) + len(without)
+            notes.append(
+                f"{name}: {len(without):,} of {listed:,} listed clips have no caption and are "
+                f"left out: {some(without)}"
+            )
+        if name not in layout.known:
+            continue
+        counts = Known(len(split), sum(len(texts.captions) for texts in split.values()))
+        for kind, got, known in zip(Known._fields, counts, layout.known[name], strict=True):
+            if got != known:
+                notes.append(
+                    f"{name}: {got:,} {kind} in these files, {known:,} published ({got - known:+,})"
+                )
+    return notes
+
+
+def some(names: Iterable[str], limit: int = 5) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    rest = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest

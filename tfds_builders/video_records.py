@@ -12,11 +12,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from ncl_jax.data import video
+from tfds_builders import layout
 
-_SUFFIXES = "3gp avi flv gif m4v mkv mov mp4 mpeg mpg ts webm wmv"
-VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
-# Names written out in the metadata; the counts are always complete.
-_NAMES_KEPT = 20
 # PyAV, Pillow and NumPy release the interpreter lock, so threads keep the cores busy.
 _WORKERS = 4
 
@@ -24,8 +21,8 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def features() -> tfds.features.FeaturesDict:
-    """The schema of one clip; T frames, N captions.
+def features(more: Mapping[str, Any]) -> tfds.features.FeaturesDict:
+    """The schema of one clip; T frames, N captions; `more` are the features of one set only.
 
     `frames` holds JPEG bytes as objects rather than `features.Video`: that reads and writes
     without TensorFlow, and a reader decodes only the frames it chooses.
@@ -39,6 +36,9 @@ def features() -> tfds.features.FeaturesDict:
             "captions": tfds.features.Sequence(text()),
             "caption_ids": tfds.features.Sequence(text()),
             "source_fps": np.float32,
+            "source_width": np.int32,
+            "source_height": np.int32,
+            **more,
         }
     )
 
@@ -49,14 +49,8 @@ def decoder_version() -> str:
     return f"PyAV {av.__version__}, libavcodec {codec}"
 
 
-def find_videos(folder: epath.Path) -> dict[str, epath.Path]:
-    """Maps file stem -> video file; of two containers of one stem the first by name counts."""
-    files = sorted(folder.iterdir(), key=lambda file: file.name, reverse=True)
-    return {file.stem: file for file in files if file.suffix.lower() in VIDEO_SUFFIXES}
-
-
 def clip_records(
-    clips: Mapping[str, Sequence[str]],
+    clips: layout.Split,
     videos: Mapping[str, epath.Path],
     unreadable: dict[str, str],
     *,
@@ -67,7 +61,7 @@ def clip_records(
     """Decodes the clips that are there, in the order of `clips`.
 
     Args:
-      clips: clip id -> its captions.
+      clips: clip id -> its texts.
       videos: clip id -> file; clips without a file are passed over.
       unreadable: filled on the way with clip id -> reason.
       fps: frames kept per second.
@@ -94,15 +88,18 @@ def clip_records(
 
 
 def _record(
-    clip: str, captions: Sequence[str], decoded: video.Clip, jpeg_quality: int
+    clip: str, texts: layout.Texts, decoded: video.Clip, jpeg_quality: int
 ) -> dict[str, Any]:
     return {
         "video_id": clip,
         "frames": video.encode_jpeg(decoded.frames, jpeg_quality),
         "frame_times": decoded.times,
-        "captions": list(captions),
-        "caption_ids": [f"{clip}#{n}" for n in range(len(captions))],
+        "captions": texts.captions,
+        "caption_ids": texts.ids,
         "source_fps": np.float32(decoded.source_fps),
+        "source_width": np.int32(decoded.width),
+        "source_height": np.int32(decoded.height),
+        **texts.more,
     }
 
 
@@ -120,26 +117,34 @@ def ordered_map(
             pending.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
 
 
-def account(
-    clips: Mapping[str, Sequence[str]],
-    videos: Mapping[str, epath.Path],
-    unreadable: Mapping[str, str],
-) -> dict[str, Any]:
+def account(found: layout.Layout, split: str, unreadable: Mapping[str, str]) -> dict[str, Any]:
     """Counts what of a split is used and what is expected, and names what is not there.
 
     Returns:
-      {'clips': {'used', 'expected'}, 'captions': {'used', 'expected'}, 'missing': {'count',
-      'first': [ids]}, 'unreadable': {'count', 'first': {id: reason}}}, ready for JSON.
+      {'clips': {'used', 'expected'}, 'captions': {'used', 'expected'}, 'published': {'clips',
+      'captions'} or {}, 'missing': {'count', 'first': [ids]}, 'uncaptioned': likewise,
+      'unreadable': {'count', 'first': {id: reason}}}, ready for JSON. Expected is what these
+      files list and caption; published is the known size of the set.
     """
+    clips, videos = found.splits[split], found.videos
     missing = [clip for clip in clips if clip not in videos]
     used = [clip for clip in clips if clip in videos and clip not in unreadable]
-    first = dict(itertools.islice(unreadable.items(), _NAMES_KEPT))
+    published = found.known.get(split)
     return {
         "clips": {"used": len(used), "expected": len(clips)},
         "captions": {
-            "used": sum(len(clips[clip]) for clip in used),
-            "expected": sum(map(len, clips.values())),
+            "used": sum(len(clips[clip].captions) for clip in used),
+            "expected": sum(len(texts.captions) for texts in clips.values()),
         },
-        "missing": {"count": len(missing), "first": missing[:_NAMES_KEPT]},
-        "unreadable": {"count": len(unreadable), "first": first},
+        "published": published._asdict() if published else {},
+        "missing": _counted(missing),
+        "uncaptioned": _counted(found.uncaptioned.get(split, [])),
+        "unreadable": {
+            "count": len(unreadable),
+            "first": dict(itertools.islice(unreadable.items(), layout.NAMES_KEPT)),
+        },
     }
+
+
+def _counted(clips: Sequence[str]) -> dict[str, Any]:
+    return {"count": len(clips), "first": list(clips[: layout.NAMES_KEPT])}

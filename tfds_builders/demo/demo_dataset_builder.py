@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import tqdm
 from etils import epath
 
-from tfds_builders import clip_builder
+from tfds_builders import clip_builder, layout, listed_clips
 from tfds_builders.demo import corpus
 
 
@@ -56,3 +56,8 @@ What to do: `tfds_builders.prepare('demo', manual_dir, data_dir)` renders all of
         size = corpus.Size(config.train, config.val, config.test)
         with tqdm.tqdm(total=sum(size), desc="rendering demo", unit="clip", leave=False) as bar:
             corpus.write_corpus(manual_dir / "demo", size, config.seed, bar.update)
+
+    @classmethod
+    def read_layout(cls, folder: epath.Path, config: Any) -> layout.Layout:
+        """Reads the rendered files."""
+        return listed_clips.read_layout(folder, cls.MANUAL_DOWNLOAD_INSTRUCTIONS)

@@ -1,8 +1,16 @@
 """MSVD, the Microsoft Research Video Description corpus."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from tfds_builders import clip_builder
+from etils import epath
+
+from tfds_builders import clip_builder, layout, listed_clips
+
+KNOWN = {
+    "train": layout.Known(1_200, 48_774),
+    "val": layout.Known(100, 4_290),
+    "test": layout.Known(670, 27_763),
+}
 
 
 class Builder(clip_builder.ClipBuilder):
@@ -14,7 +22,8 @@ Expected below manual_dir:
   msvd/
     videos/                 the clips, <youtube id>_<start>_<end>.avi (any video container);
                             the names YouTubeClips and MSVD_Videos are accepted too
-    raw-captions.pkl        clip -> captions; or captions.json, or AllVideoDescriptions.txt
+    raw-captions.pkl        clip -> captions; or captions.json, AllVideoDescriptions.txt,
+                            video_corpus.csv, "MSR Video Description Corpus.csv"
     train_list.txt          one clip id per line: 1,200
     val_list.txt            100
     test_list.txt           670
@@ -22,3 +31,8 @@ What to do: fetch the clips from https://www.cs.utexas.edu/users/ml/clamp/videoD
 take captions and lists from the data archive that the CLIP4Clip repository links, and run again.
 Missing clips are counted and named, not fatal.
 """
+
+    @classmethod
+    def read_layout(cls, folder: epath.Path, config: Any) -> layout.Layout:
+        """Reads the published files."""
+        return listed_clips.read_layout(folder, cls.MANUAL_DOWNLOAD_INSTRUCTIONS, KNOWN)

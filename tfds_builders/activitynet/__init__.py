@@ -1,0 +1,1 @@
+"""ActivityNet Captions as a TFDS builder package."""

@@ -1,0 +1,1 @@
+"""MSR-VTT as a TFDS builder package."""
