@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.common import Row, at_most, interleave, note, ratio
 from configs import demo
-from ncl_jax import experiment, parallel, train
+from ncl_jax import assembly, parallel, train
 from ncl_jax.types import Batch
 
 
@@ -22,13 +22,15 @@ def run(quick: bool) -> Iterator[Row]:
 def _step(loss: str) -> Callable[[], None]:
     """One training step per call, the state carried along."""
     config = demo.get_config(f"loss={loss}")
-    towers, params = experiment.build_towers(config, config.tokenizer.vocab_size)
-    optimizer = experiment.build_optimizer(config)
-    step = train.make_step(towers, experiment.build_loss(config), optimizer)
+    towers, params = assembly.build_towers(config, config.tokenizer.vocab_size)
+    optimizer = assembly.build_optimizer(config)
+    step = train.make_step(towers, assembly.build_loss(config), optimizer)
     mesh = parallel.data_mesh()
-    mapped = parallel.map_step(step, mesh, "shard_map")
+    state = train.init_state(params, optimizer, 0)
+    sharding = parallel.state_sharding(state, mesh, "replicated")
+    mapped = parallel.map_step(step, mesh, "shard_map", sharding)
     batch = mapped.place(_batch(config))
-    holder = [parallel.replicate(train.init_state(params, optimizer, 0), mesh)]
+    holder = [parallel.place_state(state, sharding)]
 
     def call() -> None:
         holder[0], metrics = mapped.run(holder[0], batch)

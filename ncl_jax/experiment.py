@@ -21,7 +21,7 @@ from ncl_jax.types import TrainState
 CHECKPOINTS, INDEX = "checkpoints", "index"
 # What a resumed run may change: nothing that moves a weight or an example.
 MAY_CHANGE = (
-    "version", "config.name", "config.mapper", "config.eval", "config.data.manual_dir",
+    "version", "config.name", "config.mapper", "config.placement", "config.eval", "config.data.manual_dir",
     "config.data.data_dir", "config.data.threads", "config.data.cache_clips",
     "config.data.validation_split", "config.data.test_split", "config.tokenizer.path",
     "config.train.log_every", "config.train.validate_every", "config.train.checkpoint_every",
@@ -76,9 +76,9 @@ def train_or_resume(
 ) -> TrainState:
     """The state after `train.steps` steps."""
     schedule = config.train
-    state = parallel.replicate(
-        train.init_state(parts.params, parts.optimizer, config.seed), mesh
-    )
+    state = train.init_state(parts.params, parts.optimizer, config.seed)
+    sharding = parallel.state_sharding(state, mesh, config.placement)
+    state = parallel.place_state(state, sharding)
     checkpointer = checkpoint.Checkpointer(workdir / CHECKPOINTS, schedule.keep_checkpoints)
     metadata = {
         "config": config.to_dict(),
@@ -98,7 +98,7 @@ def train_or_resume(
         checkpointer.save(state, {"samples": samples, "seed": config.seed}, metadata)
 
     step = train.make_step(parts.towers, assembly.build_loss(config), parts.optimizer)
-    mapped = parallel.map_step(step, mesh, config.mapper)
+    mapped = parallel.map_step(step, mesh, config.mapper, sharding)
     with contextlib.closing(checkpointer), RunLog(
         workdir, steps=schedule.steps, done=int(state.step), batch_size=schedule.batch_size
     ) as log:
@@ -196,7 +196,8 @@ def text_encoder(workdir: epath.Path) -> Callable[[list[str]], np.ndarray]:
     tokenizer = Tokenizer.from_json(metadata["tokenizer"])
     towers, params = assembly.build_towers(config, tokenizer.vocab_size)
     like = train.init_state(params, assembly.build_optimizer(config), config.seed)
-    state = checkpointer.restore(parallel.replicate(like, parallel.data_mesh())).state
+    sharding = parallel.state_sharding(like, parallel.data_mesh(), "replicated")
+    state = checkpointer.restore(parallel.place_state(like, sharding)).state
     checkpointer.close()
 
     def encode(captions: list[str]) -> np.ndarray:

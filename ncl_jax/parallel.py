@@ -1,4 +1,4 @@
-"""Devices: one mesh over all of them, and the step mapped over its axis `data`."""
+"""Devices: one mesh over all of them, where the state lies, and the step mapped over `data`."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
@@ -7,27 +7,44 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from ncl_jax.types import Batch, TrainState
 
 AXIS = "data"
+MIN_SHARDED = 1 << 12
+"""Entries below which a parameter is not worth a gather of its own and stays replicated."""
 Mapper = Literal["shard_map", "pmap"]
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+Placement = Literal["replicated", "fsdp"]
+Metrics = dict[str, Array]
+
+
+class Step(NamedTuple):
+    """A training step in two halves, so that one definition serves every placement.
+
+    `gradient`: (params, one device's rows) -> (that device's share of the gradient, metrics). It
+    may use collectives over `data`; the shares add up to the gradient, and the metrics are the
+    same on every device.
+    `update`: (state, gradient, metrics) -> (state, metrics), of whole arrays.
+    """
+
+    gradient: Callable[[Any, Batch], tuple[Any, Metrics]]
+    update: Callable[[TrainState, Any, Metrics], tuple[TrainState, Metrics]]
 
 
 class MappedStep(NamedTuple):
-    """A per-device step made global.
+    """A step made global.
 
-    `place` turns a host batch into the form `run` takes; the state is replicated and has no
+    `place` turns this process's rows of a batch into the form `run` takes; the state has no
     device axis under either mapper. `run` gives its state argument's memory away.
     """
 
     place: Callable[[Batch], Batch]
-    run: Step
+    run: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh with the one axis `data` over the given devices (default: all)."""
+    """A mesh with the one axis `data` over the given devices (default: all, of all processes)."""
     devices = devices or jax.devices()
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
@@ -40,33 +57,80 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         )
 
 
-def map_step(step: Step, mesh: Mesh, mapper: Mapper) -> MappedStep:
-    """Map a per-device step with collectives over `data` to all devices of the mesh.
+def state_sharding(state: Any, mesh: Mesh, placement: Placement) -> Any:
+    """Where every leaf of a state lies, as `NamedSharding`s.
 
-    `step` must return the same state and metrics on every device: it has to psum its gradients
-    itself, since `check_vma=False` leaves them local. pmap is kept because JAX implements it by
-    shard_map; both give the same numbers.
+    "replicated" keeps a copy on every device. "fsdp" cuts each leaf of at least `MIN_SHARDED`
+    entries along its longest axis that divides among the devices. The rule sees shapes only, so
+    the moments of an optimizer lie where their parameters do.
+    """
+    if placement not in get_args(Placement):
+        raise ValueError(f"placement: expected one of {get_args(Placement)}, got {placement!r}")
+
+    def spec(leaf: Any) -> PartitionSpec:
+        shape = np.shape(leaf)
+        fitting = [d for d, size in enumerate(shape) if size % mesh.size == 0]
+        if placement == "replicated" or np.prod(shape) < MIN_SHARDED or not fitting:
+            return PartitionSpec()
+        longest = max(fitting, key=lambda d: shape[d])
+        return PartitionSpec(*[AXIS if d == longest else None for d in range(len(shape))])
+
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, spec(leaf)), state)
+
+
+def place_state(state: Any, sharding: Any) -> Any:
+    """The same host state on every process -> global arrays of their own (safe to donate)."""
+    # The copies keep jit from handing its arguments through: those are not ours to donate.
+    copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=sharding)
+    return copy(state)
+
+
+def map_step(step: Step, mesh: Mesh, mapper: Mapper, sharding: Any) -> MappedStep:
+    """Map a step to all devices of the mesh.
+
+    Args:
+      step: both halves.
+      mesh: from `data_mesh`.
+      mapper: "shard_map", or "pmap", which JAX implements by shard_map: the same numbers.
+      sharding: of the state, from `state_sharding`. With sharded leaves a device gathers the
+        parameters at the step's start and keeps its shard of the summed gradient at the end;
+        optimizer state and update are never gathered.
+
+    Raises:
+      ValueError: an unknown mapper, or pmap with a sharded state.
     """
     if mapper not in get_args(Mapper):
         raise ValueError(f"mapper: expected one of {get_args(Mapper)}, got {mapper!r}")
+    specs = jax.tree.map(lambda leaf: leaf.spec, sharding)
+    whole = all(spec == PartitionSpec() for spec in jax.tree.leaves(specs))
     if mapper == "pmap":
-        return MappedStep(
-            place=lambda batch: jax.tree.map(lambda x: _split(x, mesh), batch),
-            run=jax.pmap(
-                step,
-                axis_name=AXIS,
-                in_axes=(None, 0),
-                out_axes=None,
-                devices=list(mesh.devices.flat),
-                donate_argnums=0,
-            ),
-        )
-    replicated, split = PartitionSpec(), PartitionSpec(AXIS)
-    mapped = jax.shard_map(
-        step, mesh=mesh, in_specs=(replicated, split), out_specs=replicated, check_vma=False
+        if not whole:
+            raise ValueError(
+                "mapper: pmap keeps a whole copy of the state on every device; use "
+                "mapper=shard_map with placement=fsdp, or placement=replicated"
+            )
+        return _by_pmap(step, mesh)
+
+    def shares(params: Any, batch: Batch) -> tuple[Any, Metrics]:
+        params = jax.tree.map(_gather, params, specs.params)
+        grads, metrics = step.gradient(params, batch)
+        return jax.tree.map(_reduce, grads, specs.params), metrics
+
+    gradient = jax.shard_map(
+        shares,
+        mesh=mesh,
+        in_specs=(specs.params, PartitionSpec(AXIS)),
+        out_specs=(specs.params, PartitionSpec()),
+        check_vma=False,
     )
+
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return step.update(state, *gradient(state.params, batch))
+
+    everywhere = NamedSharding(mesh, PartitionSpec())
     return MappedStep(
-        place=lambda batch: shard(batch, mesh), run=jax.jit(mapped, donate_argnums=0)
+        place=lambda batch: shard(batch, mesh),
+        run=jax.jit(run, donate_argnums=0, out_shardings=(sharding, everywhere)),
     )
 
 
@@ -76,10 +140,30 @@ def shard(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Host or device arrays -> copies present on every device (safe to donate)."""
-    return jax.device_put(jax.tree.map(jnp.copy, tree), NamedSharding(mesh, PartitionSpec()))
+def _by_pmap(step: Step, mesh: Mesh) -> MappedStep:
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        grads, metrics = step.gradient(state.params, batch)
+        return step.update(state, jax.lax.psum(grads, AXIS), metrics)
+
+    rows = mesh.local_mesh.size
+    return MappedStep(
+        place=lambda batch: jax.tree.map(lambda x: x.reshape(rows, -1, *x.shape[1:]), batch),
+        run=jax.pmap(
+            run,
+            axis_name=AXIS,
+            in_axes=(None, 0),
+            out_axes=None,
+            devices=list(mesh.devices.flat),
+            donate_argnums=0,
+        ),
+    )
 
 
-def _split(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
-    return rows.reshape(mesh.local_mesh.size, -1, *rows.shape[1:])
+def _gather(leaf: Array, spec: PartitionSpec) -> Array:
+    return jax.lax.all_gather(leaf, AXIS, axis=spec.index(AXIS), tiled=True) if spec else leaf
+
+
+def _reduce(share: Array, spec: PartitionSpec) -> Array:
+    if not spec:
+        return jax.lax.psum(share, AXIS)
+    return jax.lax.psum_scatter(share, AXIS, scatter_dimension=spec.index(AXIS), tiled=True)

@@ -29,13 +29,14 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, seed: int) 
 
 
 def make_step(towers: Towers, loss: Loss, optimizer: optax.GradientTransformation) -> Step:
-    """The per-device training step; `parallel.map_step` makes it global.
+    """The training step; `parallel.map_step` makes it global.
 
-    Each device computes the losses of its own pairs against everybody's, differentiates their
-    sum over the global count, and the shares of the gradient are added up by one psum.
+    Each device computes the losses of its own pairs against everybody's and differentiates their
+    sum over the global count: its share of the gradient. A loss or gradient that is not finite
+    leaves weights and optimizer as they were and is told by the metric `skipped` (0 or 1).
     """
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    def gradient(params: Any, batch: Batch) -> tuple[Any, dict[str, Array]]:
         count = jax.lax.psum(jnp.sum(batch.valid), AXIS)
 
         def share(params: Any) -> tuple[Array, dict[str, Array]]:
@@ -45,18 +46,28 @@ def make_step(towers: Towers, loss: Loss, optimizer: optax.GradientTransformatio
             per_pair, extra = loss(text, video, scale, batch.video_id, batch.valid)
             return jnp.sum(jnp.where(batch.valid, per_pair, 0.0)) / count, extra
 
-        (local_loss, extra), local_grads = jax.value_and_grad(share, has_aux=True)(state.params)
-        grads = jax.lax.psum(local_grads, AXIS)
+        (local_loss, extra), grads = jax.value_and_grad(share, has_aux=True)(params)
+        return grads, extra | {"loss": jax.lax.psum(local_loss, AXIS)}
+
+    def update(
+        state: TrainState, grads: Any, metrics: dict[str, Array]
+    ) -> tuple[TrainState, dict[str, Array]]:
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = extra | {
-            "loss": jax.lax.psum(local_loss, AXIS),
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (optax.apply_updates(state.params, updates), opt_state),
+            (state.params, state.opt_state),
+        )
+        metrics = metrics | {
             "scale": towers.scale(params),
-            "grad_norm": optax.tree.norm(grads),
+            "grad_norm": norm,
+            "skipped": 1 - finite.astype(jnp.int32),
         }
         return TrainState(state.step + 1, params, opt_state, state.rng), metrics
 
-    return step
+    return Step(gradient, update)
 
 
 class Log(Protocol):

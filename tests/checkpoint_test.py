@@ -11,11 +11,12 @@ from tests import tiny
 DATA, METADATA = {"samples": 48, "seed": 3}, {"config": {"a": {"b": 1}}, "tokenizer": "{}"}
 
 
-def make_state(devices=2, width=None):
+def make_state(devices=2, width=None, placement="replicated"):
     params = tiny.towers()[1] if width is None else {"w": np.ones((width, 2), np.float32)}
     state = train.init_state(params, optax.adam(1e-3), seed=5)
     state = state._replace(step=state.step + 3)
-    return parallel.replicate(state, parallel.data_mesh(jax.devices()[:devices]))
+    mesh = parallel.data_mesh(jax.devices()[:devices])
+    return parallel.place_state(state, parallel.state_sharding(state, mesh, placement))
 
 
 def bits(state):

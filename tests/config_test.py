@@ -36,7 +36,8 @@ def abstract_step(config, devices):
         valid=jax.ShapeDtypeStruct((size,), bool),
     )
     mesh = parallel.data_mesh(jax.devices()[:devices])
-    return parallel.map_step(step, mesh, "shard_map").run, state, batch
+    sharding = parallel.state_sharding(state, mesh, config.placement)
+    return parallel.map_step(step, mesh, "shard_map", sharding).run, state, batch
 
 
 LARGE = {"msvd"}  # their weights alone take seconds to make

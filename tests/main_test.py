@@ -134,7 +134,8 @@ def weights(workdir, data):
     parts = assembly.build(config, assembly.prepare_data(config), epath.Path(workdir))
     like = train.init_state(parts.params, parts.optimizer, config.seed)
     checkpointer = checkpoint.Checkpointer(workdir / experiment.CHECKPOINTS)
-    restored = checkpointer.restore(parallel.replicate(like, parallel.data_mesh()))
+    sharding = parallel.state_sharding(like, parallel.data_mesh(), "replicated")
+    restored = checkpointer.restore(parallel.place_state(like, sharding))
     checkpointer.close()
     import jax
 

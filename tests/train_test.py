@@ -25,13 +25,17 @@ def loss(name):
 
 
 @functools.cache
-def run(name, devices, mapper):
-    """Losses, gradient norms and final weights of five steps of plain SGD."""
+def run(name, devices, mapper, placement="replicated"):
+    """Losses, gradient norms and final weights of five steps of clipped SGD with momentum."""
     towers, params = tiny.towers()
-    optimizer = optax.sgd(0.1)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.5))
     mesh = parallel.data_mesh(jax.devices()[:devices])
-    step = parallel.map_step(train.make_step(towers, loss(name), optimizer), mesh, mapper)
-    state = parallel.replicate(train.init_state(params, optimizer, 0), mesh)
+    state = train.init_state(params, optimizer, 0)
+    sharding = parallel.state_sharding(state, mesh, placement)
+    step = parallel.map_step(
+        train.make_step(towers, loss(name), optimizer), mesh, mapper, sharding
+    )
+    state = parallel.place_state(state, sharding)
     seen = []
     for number in range(STEPS):
         valid = BATCH - 3 if number == 2 else BATCH  # a padded batch in the middle
@@ -42,11 +46,17 @@ def run(name, devices, mapper):
 
 @pytest.mark.parametrize("name", ["ncl", pytest.param("infonce", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    ("devices", "mapper"),
-    [pytest.param(1, "pmap", marks=pytest.mark.slow), (4, "shard_map"), (4, "pmap")],
+    ("devices", "mapper", "placement"),
+    [
+        pytest.param(1, "pmap", "replicated", marks=pytest.mark.slow),
+        (4, "shard_map", "replicated"),
+        (4, "pmap", "replicated"),
+        (4, "shard_map", "fsdp"),
+    ],
 )
-def test_mappers_and_devices_agree(name, devices, mapper):
-    losses_, weights, start = run(name, devices, mapper)
+def test_mappers_placements_and_devices_agree(name, devices, mapper, placement, monkeypatch):
+    monkeypatch.setattr(parallel, "MIN_SHARDED", 64)
+    losses_, weights, start = run(name, devices, mapper, placement)
     expected_losses, expected_weights, _ = run(name, 1, "shard_map")
     np.testing.assert_allclose(losses_, expected_losses, rtol=1e-5)
     moved = np.linalg.norm(expected_weights - start)
@@ -57,15 +67,58 @@ def test_mappers_and_devices_agree(name, devices, mapper):
     assert np.linalg.norm(weights - expected_weights) < 1e-3 * moved
 
 
+def first_step(devices, placement="replicated", mapper="shard_map"):
+    """The mapped step of NCL with SGD at rate 1, and its first state."""
+    towers, params = tiny.towers()
+    optimizer = optax.sgd(1.0)
+    mesh = parallel.data_mesh(jax.devices()[:devices])
+    state = train.init_state(params, optimizer, 0)
+    sharding = parallel.state_sharding(state, mesh, placement)
+    step = train.make_step(towers, loss("ncl"), optimizer)
+    return (
+        parallel.map_step(step, mesh, mapper, sharding),
+        parallel.place_state(state, sharding),
+    )
+
+
+def test_fsdp_keeps_a_share_of_every_large_leaf_on_a_device(monkeypatch):
+    monkeypatch.setattr(parallel, "MIN_SHARDED", 64)
+    step, state = first_step(4, "fsdp")
+    state, _ = step.run(state, step.place(tiny.batch(0, BATCH)))
+    held = {leaf.shape: leaf.addressable_shards[0].data.size for leaf in
+            jax.tree.leaves(state.params)}
+    cut = {shape: size for shape, size in held.items() if size < np.prod(shape)}
+    assert len(cut) >= 5
+    assert all(4 * size == np.prod(shape) for shape, size in cut.items())
+    assert all(np.prod(shape) < 64 or any(n % 4 == 0 for n in shape) == (shape in cut)
+               for shape in held)
+
+
+def test_pmap_refuses_a_sharded_state(monkeypatch):
+    monkeypatch.setattr(parallel, "MIN_SHARDED", 64)
+    with pytest.raises(ValueError, match="pmap keeps a whole copy of the state"):
+        first_step(4, "fsdp", "pmap")
+
+
+def test_a_step_that_is_not_finite_leaves_the_state_alone():
+    """NaN in one clip's frames; the counter goes on, the weights do not move."""
+    step, state = first_step(4)
+    before = tiny.leaves(state.params)
+    batch = tiny.batch(0, BATCH)
+    video = batch.video.astype(np.float32)
+    video[5] = np.nan
+    state, metrics = step.run(state, step.place(batch._replace(video=video)))
+    assert int(metrics["skipped"]) == 1
+    assert int(state.step) == 1
+    np.testing.assert_array_equal(tiny.leaves(state.params), before)
+
+
 def test_gradients_are_those_of_one_device():
     """With SGD at rate 1 the first step's weight change is the gradient itself."""
     changes = []
     for devices in (1, 4):
-        towers, params = tiny.towers()
-        optimizer = optax.sgd(1.0)
-        mesh = parallel.data_mesh(jax.devices()[:devices])
-        step = parallel.map_step(train.make_step(towers, loss("ncl"), optimizer), mesh, "shard_map")
-        state = parallel.replicate(train.init_state(params, optimizer, 0), mesh)
+        step, state = first_step(devices)
+        params = tiny.towers()[1]
         state, _ = step.run(state, step.place(tiny.batch(0, BATCH)))
         changes.append(tiny.leaves(state.params) - tiny.leaves(params))
     one, four = changes
@@ -75,7 +128,7 @@ def test_gradients_are_those_of_one_device():
 
 def test_an_unknown_mapper_is_refused():
     with pytest.raises(ValueError, match="mapper: expected one of"):
-        parallel.map_step(lambda s, b: (s, {}), parallel.data_mesh(), "vmap")
+        first_step(1, mapper="vmap")
 
 
 def test_batch_must_divide_among_devices():
