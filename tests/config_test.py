@@ -12,7 +12,8 @@ from ncl_jax import assembly, parallel, train
 from ncl_jax.types import Batch
 
 FOLDER = pathlib.Path(common.__file__).parent
-NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "common"))
+NOT_CONFIGS = ("__init__", "common", "sweeps")
+NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in NOT_CONFIGS)
 
 
 def load(name, arg=""):
