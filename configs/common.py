@@ -36,12 +36,17 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.model = m = ml_collections.ConfigDict()
     m.patch_size = 32  # pixels
+    m.patch_frames = 1  # frames a patch spans: 1, or 3 (CLIP4Clip's --linear_patch 3d)
     m.vision = _tower(width=768, layers=12, heads=12)
     m.text = _tower(width=512, layers=12, heads=8)
     m.embed_dim = 512  # width of the shared space
-    m.temporal = "meanP"  # frames -> clip: "meanP" or "seqTransf"
-    m.temporal_layers = 4  # blocks of seqTransf
-    m.temporal_heads = 8  # of seqTransf
+    m.context_length = 77  # rows of the table of token positions, at least data.max_tokens
+    m.activation = "quick_gelu"  # of the blocks: "quick_gelu" (OpenAI) or "gelu" (most OpenCLIP)
+    m.dtype = "float32"  # of the towers' products, or "bfloat16"; weights and loss stay float32
+    m.remat = False  # recompute the blocks in the backward pass: less memory, a third more work
+    m.temporal = "meanP"  # head over frames: "meanP", "seqLSTM", "seqTransf" or "tightTransf"
+    m.temporal_layers = 4  # blocks of seqTransf and tightTransf
+    m.temporal_heads = 8  # of seqTransf and tightTransf
     m.init_scale = 1 / 0.07  # logits per cosine at the start, in (0, 100]; learned from there
 
     c.loss = ml_collections.ConfigDict()
@@ -70,6 +75,24 @@ def get_config() -> ml_collections.ConfigDict:
     c.eval.batch_size = 64  # clips or captions embedded at a time
     c.eval.iterations = 4  # Sinkhorn iterations of the test-time normaliser
     return c
+
+
+ARCHITECTURES = {
+    # patch, vision width, layers, heads, text width, layers, heads, shared width
+    "B/32": (32, (768, 12, 12), (512, 12, 8), 512),
+    "B/16": (16, (768, 12, 12), (512, 12, 8), 512),
+    "L/14": (14, (1024, 24, 16), (768, 12, 12), 768),
+}
+
+
+def set_arch(c: ml_collections.ConfigDict, arch: str) -> None:
+    """Sizes of OpenAI's ViT-`arch` at 224 pixels: "B/32", "B/16" or "L/14"."""
+    if arch not in ARCHITECTURES:
+        raise ValueError(f"arch: expected one of {', '.join(ARCHITECTURES)}, got {arch!r}")
+    patch, vision, text, c.model.embed_dim = ARCHITECTURES[arch]
+    c.model.patch_size = patch
+    c.model.vision, c.model.text = _tower(*vision), _tower(*text)
+    c.model.temporal_heads = text[2]
 
 
 def parse_arg(arg: str, **defaults: bool | int | float | str) -> ml_collections.ConfigDict:

@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.model.patch_size = 16
     c.model.vision.update(width=64, layers=2, heads=4)
     c.model.text.update(width=64, layers=2, heads=4)
-    c.model.embed_dim = 64
+    c.model.embed_dim, c.model.context_length = 64, c.data.max_tokens
     c.model.temporal, c.model.temporal_layers, c.model.temporal_heads = "seqTransf", 1, 4
 
     c.loss.name = choice.loss

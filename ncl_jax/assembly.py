@@ -90,23 +90,25 @@ def build_tokenizer(
     return tokenizer
 
 
+def build_sizes(config: ml_collections.ConfigDict, vocab_size: int) -> clip.ClipConfig:
+    """What the model is, from the sections `model` and `data`."""
+    model, data = config.model, config.data
+    if data.max_tokens > model.context_length:
+        raise ValueError(
+            f"data.max_tokens: expected at most model.context_length = {model.context_length}, "
+            f"got {data.max_tokens}"
+        )
+    named = model.to_dict() | {
+        "vision": clip.TowerConfig(**model.vision), "text": clip.TowerConfig(**model.text)
+    }  # fmt: skip
+    return clip.ClipConfig(
+        image_size=data.image_size, max_frames=data.max_frames, vocab_size=vocab_size, **named
+    )
+
+
 def build_towers(config: ml_collections.ConfigDict, vocab_size: int) -> tuple[Towers, Any]:
     """The towers as pure functions, and their initial parameters."""
-    model, data = config.model, config.data
-    sizes = clip.ClipConfig(
-        image_size=data.image_size,
-        patch_size=model.patch_size,
-        vocab_size=vocab_size,
-        context_length=data.max_tokens,
-        max_frames=data.max_frames,
-        embed_dim=model.embed_dim,
-        vision=clip.TowerConfig(**model.vision),
-        text=clip.TowerConfig(**model.text),
-        temporal=model.temporal,
-        temporal_layers=model.temporal_layers,
-        temporal_heads=model.temporal_heads,
-        init_scale=model.init_scale,
-    )
+    sizes = build_sizes(config, vocab_size)
     return clip.functional(clip.VideoClip(sizes, rngs=nnx.Rngs(config.seed)))
 
 

@@ -63,11 +63,16 @@ class SinkhornReport(NamedTuple):
 
 
 class Towers(NamedTuple):
-    """A model as pure functions of its parameters; embeddings have unit norm."""
+    """A model as pure functions of its parameters; embeddings have unit norm.
+
+    `score` is None where a pair's score is `scale * cosine`. A model that reads caption and clip
+    together gives `score`, logits of all pairs of whatever its encoders return, and scale 1.
+    """
 
     encode_text: Callable[..., Float[Array, "text dim"]]  # (params, tokens, token_mask)
     encode_video: Callable[..., Float[Array, "video dim"]]  # (params, video, frame_mask)
     scale: Callable[[Any], Float[Array, ""]]  # (params), logits per cosine
+    score: Callable[..., Float[Array, "text video"]] | None = None  # (params, text, video)
 
 
 class TrainState(NamedTuple):

@@ -2,7 +2,8 @@
 
 The parameter tree has the names of Hugging Face's `CLIPModel`; `hf_name` states the mapping
 (`kernel`, `scale` and `embedding` are all `weight` there). Source of the architecture: Radford et
-al. 2021 and `transformers` `CLIPModel`; frame pooling: CLIP4Clip (see `temporal.py`).
+al. 2021 and `transformers` `CLIPModel`; heads over frames and 3d patches: CLIP4Clip (see
+`temporal.py`). Published weights are read by `weights.py` and `convert.py`.
 """
 
 import dataclasses
@@ -14,12 +15,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from ncl_jax.models.layers import Encoder, PatchEmbedding
-from ncl_jax.models.temporal import TEMPORAL_HEADS, TemporalHead, unit_norm
+from ncl_jax.models.layers import ACTIVATIONS, Encoder, PatchEmbedding, layer_norm
+from ncl_jax.models.temporal import TEMPORAL_HEADS, TemporalHead, TightTransformer, unit_norm
 from ncl_jax.types import MAX_SCALE, Towers
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,10 @@ class ClipConfig:
     temporal_layers: int
     temporal_heads: int
     init_scale: float
+    patch_frames: int = 1  # frames that a patch spans: 1, or 3 as CLIP4Clip's 3d patches
+    activation: str = "quick_gelu"  # a key of ACTIVATIONS
+    dtype: str = "float32"  # of the towers' matrix products: a key of DTYPES
+    remat: bool = False  # recompute the blocks' insides in the backward pass
 
     def __post_init__(self) -> None:
         if self.image_size % self.patch_size:
@@ -54,9 +60,14 @@ class ClipConfig:
                 f"image_size: expected a multiple of the patch size {self.patch_size}, "
                 f"got {self.image_size}"
             )
-        if self.temporal not in TEMPORAL_HEADS:
-            choices = ", ".join(TEMPORAL_HEADS)
-            raise ValueError(f"model.temporal: expected one of {choices}, got {self.temporal!r}")
+        for name, choices in (
+            ("temporal", TEMPORAL_HEADS), ("activation", ACTIVATIONS), ("dtype", DTYPES),
+            ("patch_frames", (1, 3)),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value not in choices:
+                listed = ", ".join(map(str, choices))
+                raise ValueError(f"model.{name}: expected one of {listed}, got {value!r}")
         if not 0 < self.init_scale <= MAX_SCALE:
             raise ValueError(
                 f"model.init_scale: expected a number in (0, 100], got {self.init_scale}"
@@ -67,59 +78,66 @@ class TextEmbeddings(nnx.Module):
     """Token plus position embedding."""
 
     def __init__(self, config: ClipConfig, *, rngs: nnx.Rngs):
-        width = config.text.width
+        width, dtype = config.text.width, DTYPES[config.dtype]
+        normal = nnx.initializers.normal
         self.token_embedding = nnx.Embed(
-            config.vocab_size, width, embedding_init=nnx.initializers.normal(0.02), rngs=rngs
+            config.vocab_size, width, embedding_init=normal(0.02), dtype=dtype, rngs=rngs
         )
         self.position_embedding = nnx.Embed(
-            config.context_length, width, embedding_init=nnx.initializers.normal(0.01), rngs=rngs
+            config.context_length, width, embedding_init=normal(0.01), dtype=dtype, rngs=rngs
         )
 
     def __call__(self, tokens: Int[Array, "text token"]) -> Float[Array, "text token width"]:
-        positions = self.position_embedding(jnp.arange(tokens.shape[1]))
-        return self.token_embedding(tokens) + positions
+        length, limit = tokens.shape[1], self.position_embedding.num_embeddings
+        if length > limit:
+            raise ValueError(f"captions of {length} tokens: the model has {limit} positions")
+        return self.token_embedding(tokens) + self.position_embedding(jnp.arange(length))
 
 
 class TextModel(nnx.Module):
     """Causal transformer; the caption's vector is read at its end token."""
 
     def __init__(self, config: ClipConfig, *, rngs: nnx.Rngs):
-        tower = config.text
         self.embeddings = TextEmbeddings(config, rngs=rngs)
-        self.encoder = Encoder(tower.width, tower.layers, tower.heads, rngs=rngs)
-        self.final_layer_norm = nnx.LayerNorm(tower.width, epsilon=1e-5, rngs=rngs)
+        self.encoder = _encoder(config, config.text, rngs)
+        self.final_layer_norm = layer_norm(config.text.width, DTYPES[config.dtype], rngs)
 
     def __call__(
         self, tokens: Int[Array, "text token"], token_mask: Bool[Array, "text token"]
     ) -> Float[Array, "text width"]:
         length = tokens.shape[1]
         causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
-        hidden = self.final_layer_norm(self.encoder(self.embeddings(tokens), causal))
+        hidden = self.encoder(self.embeddings(tokens), causal)
         # The end token is the last real one: id 0 is also a word, so the mask decides.
         end = jnp.maximum(jnp.sum(token_mask, axis=1) - 1, 0)
-        return jnp.take_along_axis(hidden, end[:, None, None], axis=1)[:, 0]
+        return self.final_layer_norm(jnp.take_along_axis(hidden, end[:, None, None], axis=1)[:, 0])
 
 
 class VisionEmbeddings(nnx.Module):
     """Class token, patches and positions."""
 
     def __init__(self, config: ClipConfig, *, rngs: nnx.Rngs):
-        width = config.vision.width
+        width, dtype = config.vision.width, DTYPES[config.dtype]
         patches = (config.image_size // config.patch_size) ** 2
         self.class_embedding = nnx.Param(
             width**-0.5 * jax.random.normal(rngs.params(), (width,))
         )
-        self.patch_embedding = PatchEmbedding(config.patch_size, width, rngs=rngs)
+        self.patch_embedding = PatchEmbedding(
+            config.patch_size, width, frames=config.patch_frames, dtype=dtype, rngs=rngs
+        )
         # Patch features start with entries of size 1: positions far below that are not seen.
+        normal = nnx.initializers.normal(0.5)
         self.position_embedding = nnx.Embed(
-            patches + 1, width, embedding_init=nnx.initializers.normal(0.5), rngs=rngs
+            patches + 1, width, embedding_init=normal, dtype=dtype, rngs=rngs
         )
 
     def __call__(
-        self, images: Float[Array, "image height width channel"]
+        self, video: Float[Array, "*clip frame height width channel"]
     ) -> Float[Array, "image token dim"]:
-        patches = self.patch_embedding(images)
-        first = jnp.broadcast_to(self.class_embedding[...], (len(images), 1, patches.shape[-1]))
+        patches = self.patch_embedding(video)
+        patches = patches.reshape(-1, *patches.shape[-2:])
+        first = self.class_embedding[...].astype(patches.dtype)
+        first = jnp.broadcast_to(first, (len(patches), 1, patches.shape[-1]))
         tokens = jnp.concatenate([first, patches], axis=1)
         return tokens + self.position_embedding(jnp.arange(tokens.shape[1]))
 
@@ -128,61 +146,96 @@ class VisionModel(nnx.Module):
     """Vision transformer; the image's vector is read at the class token."""
 
     def __init__(self, config: ClipConfig, *, rngs: nnx.Rngs):
-        tower = config.vision
+        width, dtype = config.vision.width, DTYPES[config.dtype]
         self.embeddings = VisionEmbeddings(config, rngs=rngs)
-        self.pre_layrnorm = nnx.LayerNorm(tower.width, epsilon=1e-5, rngs=rngs)  # HF's spelling
-        self.encoder = Encoder(tower.width, tower.layers, tower.heads, rngs=rngs)
-        self.post_layernorm = nnx.LayerNorm(tower.width, epsilon=1e-5, rngs=rngs)
+        self.pre_layrnorm = layer_norm(width, dtype, rngs)  # HF's spelling
+        self.encoder = _encoder(config, config.vision, rngs)
+        self.post_layernorm = layer_norm(width, dtype, rngs)
 
     def __call__(
-        self, images: Float[Array, "image height width channel"]
+        self, video: Float[Array, "*clip frame height width channel"]
     ) -> Float[Array, "image dim"]:
-        hidden = self.encoder(self.pre_layrnorm(self.embeddings(images)), mask=None)
+        hidden = self.encoder(self.pre_layrnorm(self.embeddings(video)), mask=None)
         return self.post_layernorm(hidden[:, 0])
 
 
 class VideoClip(nnx.Module):
-    """Two towers, a temporal head over frames, and a learned logit scale."""
+    """Two towers, a head over frames, and a learned logit scale.
+
+    Example:
+      >>> import numpy as np
+      >>> small = TowerConfig(width=8, layers=1, heads=2)
+      >>> model = VideoClip(
+      ...     ClipConfig(16, 8, 50, 6, 2, 4, small, small, "meanP", 0, 1, 10.0), rngs=nnx.Rngs(0)
+      ... )
+      >>> video = np.zeros((3, 2, 16, 16, 3), np.uint8)
+      >>> model.encode_video(video, np.ones((3, 2), bool)).shape
+      (3, 4)
+    """
 
     def __init__(self, config: ClipConfig, *, rngs: nnx.Rngs):
         self.config = config
         dim = config.embed_dim
         self.text_model = TextModel(config, rngs=rngs)
         self.vision_model = VisionModel(config, rngs=rngs)
-        self.text_projection = _projection(config.text.width, dim, rngs)
-        self.visual_projection = _projection(config.vision.width, dim, rngs)
+        self.text_projection = _projection(config, config.text.width, rngs)
+        self.visual_projection = _projection(config, config.vision.width, rngs)
         self.temporal: TemporalHead = TEMPORAL_HEADS[config.temporal](
             dim,
             max_frames=config.max_frames,
             layers=config.temporal_layers,
             heads=config.temporal_heads,
+            activation=config.activation,
             rngs=rngs,
         )
         self.logit_scale = nnx.Param(jnp.asarray(math.log(config.init_scale), jnp.float32))
 
-    def scale(self) -> Float[Array, ""]:
-        """Logits per cosine, `exp(logit_scale)`; the optimizer keeps it at or below 100."""
-        return jnp.exp(self.logit_scale[...])
+    def text_features(
+        self, tokens: Int[Array, "text token"], token_mask: Bool[Array, "text token"]
+    ) -> Float[Array, "text dim"]:
+        """Projected captions, float32, of any norm: `CLIPModel.get_text_features`."""
+        return self.text_projection(self.text_model(tokens, token_mask)).astype(jnp.float32)
+
+    def frame_features(
+        self, video: Float[Array, "*clip frame height width channel"]
+    ) -> Float[Array, "image dim"]:
+        """Projected frames, float32, of any norm, from normalised pixels:
+        `CLIPModel.get_image_features`.
+        """
+        return self.visual_projection(self.vision_model(video)).astype(jnp.float32)
 
     def encode_text(
         self, tokens: Int[Array, "text token"], token_mask: Bool[Array, "text token"]
     ) -> Float[Array, "text dim"]:
-        """Unit-norm float32 embedding of each caption."""
-        return unit_norm(self.text_projection(self.text_model(tokens, token_mask)))
+        """Unit-norm float32 embedding of each caption; for `tightTransf` of any norm."""
+        features = self.text_features(tokens, token_mask)
+        return features if isinstance(self.temporal, TightTransformer) else unit_norm(features)
 
     def encode_video(
         self,
         video: UInt8[Array, "video frame height width channel"],
         frame_mask: Bool[Array, "video frame"],
     ) -> Float[Array, "video dim"]:
-        """Unit-norm float32 embedding of each clip; a clip needs at least one valid frame."""
-        clips, frames = video.shape[:2]
+        """Unit-norm float32 embedding of each clip, which needs at least one valid frame.
+
+        For `tightTransf` [video, frame, dim + 1]: every frame's features and its mask.
+        """
         pixels = (video.astype(jnp.float32) / 255 - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(
             PIXEL_STD
         )
-        images = pixels.reshape(clips * frames, *video.shape[2:])
-        features = self.visual_projection(self.vision_model(images))
-        return self.temporal(features.reshape(clips, frames, -1), frame_mask)
+        # Padded frames are zero after normalisation: 3d patches look at neighbours.
+        pixels = jnp.where(frame_mask[:, :, None, None, None], pixels, 0.0)
+        features = self.frame_features(pixels)
+        return self.temporal(features.reshape(*video.shape[:2], -1), frame_mask)
+
+    def scale(self) -> Float[Array, ""]:
+        """Logits per cosine, `exp(logit_scale)`; the optimizer keeps it at or below 100.
+
+        1 for `tightTransf`, whose scores are logits.
+        """
+        if isinstance(self.temporal, TightTransformer):
+            return jnp.ones(())
+        return jnp.exp(self.logit_scale[...])
 
 
 def functional(model: VideoClip) -> tuple[Towers, Any]:
@@ -192,12 +245,19 @@ def functional(model: VideoClip) -> tuple[Towers, Any]:
     def bind(params: Any) -> VideoClip:
         return nnx.merge(graph, nnx.State(params))
 
+    joint = isinstance(model.temporal, TightTransformer)
     towers = Towers(
         encode_text=lambda params, *inputs: bind(params).encode_text(*inputs),
         encode_video=lambda params, *inputs: bind(params).encode_video(*inputs),
         scale=lambda params: bind(params).scale(),
+        score=(lambda params, *pair: bind(params).temporal.score(*pair)) if joint else None,
     )
     return towers, nnx.to_pure_dict(params)
+
+
+def abstract(config: ClipConfig) -> tuple[Towers, Any]:
+    """`functional` of a model that has shapes and types but no weights: nothing is drawn."""
+    return functional(nnx.eval_shape(lambda: VideoClip(config, rngs=nnx.Rngs(0))))
 
 
 def hf_name(path: tuple[str, ...]) -> str:
@@ -213,7 +273,21 @@ def hf_name(path: tuple[str, ...]) -> str:
     return ".".join((*path[:-1], leaf))
 
 
-def _projection(width: int, dim: int, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(
-        width, dim, use_bias=False, kernel_init=nnx.initializers.normal(width**-0.5), rngs=rngs
+def _encoder(config: ClipConfig, tower: TowerConfig, rngs: nnx.Rngs) -> Encoder:
+    return Encoder(
+        tower.width,
+        tower.layers,
+        tower.heads,
+        activation=config.activation,
+        dtype=DTYPES[config.dtype],
+        remat=config.remat,
+        rngs=rngs,
     )
+
+
+def _projection(config: ClipConfig, width: int, rngs: nnx.Rngs) -> nnx.Linear:
+    init = nnx.initializers.normal(width**-0.5)
+    return nnx.Linear(
+        width, config.embed_dim, use_bias=False, kernel_init=init, dtype=DTYPES[config.dtype],
+        rngs=rngs,
+    )  # fmt: skip
