@@ -37,6 +37,18 @@ def test_both_directions_equal_the_oracle(problem, tie_rule, rule):
         oracle.video_to_text(scores, of, tie_rule, rule))
 
 
+@settings(max_examples=40, deadline=None)
+@given(problems(), st.sampled_from(metrics.TIE_RULES), st.integers(0, 9))
+def test_one_pass_for_both_directions_equals_the_oracle(problem, tie_rule, seed):
+    scores, of = problem
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(-1, 2, len(of)), rng.integers(-1, 2, scores.shape[1])
+    found = metrics.both_directions(scores, of, tie_rule, text_bias=a, video_bias=b)
+    assert found["text_to_video"] == pytest.approx(oracle.text_to_video(scores + b, of, tie_rule))
+    assert found["video_to_text"] == pytest.approx(
+        oracle.video_to_text(scores + a[:, None], of, tie_rule, "group_max"))
+
+
 @pytest.mark.parametrize("block", [1, 7, 40])
 def test_block_size_does_not_matter(monkeypatch, block):
     rng = np.random.default_rng(0)
@@ -44,7 +56,7 @@ def test_block_size_does_not_matter(monkeypatch, block):
     whole = [metrics.text_to_video(scores, of), metrics.video_to_text(scores, of),
              metrics.video_to_text(scores, of, rule="best_caption"), metrics.hubness(scores, 3),
              metrics.normalization_error(scores, np.ones(31), np.full(13, 31 / 13))]
-    monkeypatch.setattr(metrics, "BLOCK", block)
+    monkeypatch.setattr(metrics.blocks, "BLOCK", block)
     parts = [metrics.text_to_video(scores, of), metrics.video_to_text(scores, of),
              metrics.video_to_text(scores, of, rule="best_caption"), metrics.hubness(scores, 3),
              metrics.normalization_error(scores, np.ones(31), np.full(13, 31 / 13))]
@@ -72,11 +84,12 @@ def test_scores_are_compared_in_float32():
     assert metrics.text_to_video(scores, [0, 1], "optimistic")["R@1"] == 100
 
 
-def test_lazy_scores_equal_the_matrix_and_equal_captions_tie():
+def test_lazy_scores_equal_the_matrix_and_equal_captions_tie(monkeypatch):
     rng = np.random.default_rng(1)
     text, video = rng.normal(size=(50, 8)), rng.normal(size=(20, 8))
     text[31] = text[4]
     text[44] = text[4]
+    video[7] = video[2]
     of = rng.integers(0, 20, 50)
     lazy = LazyScores(text, video, 10.0, rng.normal(size=50), rng.normal(size=20))
     whole = lazy[:]
@@ -86,6 +99,10 @@ def test_lazy_scores_equal_the_matrix_and_equal_captions_tie():
     plain = LazyScores(text, video, 10.0).T[:]
     assert (plain[:, 31] == plain[:, 4]).all()
     assert (plain[:, 44] == plain[:, 4]).all()
+    monkeypatch.setattr(metrics.blocks, "BLOCK", 60)  # equal texts in different blocks
+    both = metrics.both_directions(LazyScores(text, video, 10.0), of, "pessimistic")
+    assert both["video_to_text"] == metrics.video_to_text(plain.T, of, "pessimistic")
+    assert both["text_to_video"] == metrics.text_to_video(plain.T, of, "pessimistic")
 
 
 def test_normalization_error_equals_the_oracle_and_ignores_the_other_side():
@@ -127,6 +144,7 @@ def test_even_lists_are_not_hubs_and_ties_share_places():
         (lambda: metrics.text_to_video(np.eye(2), [0, 1], "lucky"), "tie rule"),
         (lambda: metrics.video_to_text(np.eye(2), [0, 1], rule="all"), "group_max"),
         (lambda: metrics.text_to_video(np.zeros((0, 3)), []), "0 queries"),
+        (lambda: metrics.both_directions(np.zeros((1, 1 << 15)), [0]), "at most 16384 videos"),
         (lambda: metrics.hubness(np.eye(3), 4), "gallery size"),
         (lambda: metrics.normalization_error(np.eye(2), [1, 1], [1, 3]), "equal totals"),
     ],
@@ -147,6 +165,10 @@ def test_published_matrix_gives_its_known_figures():
     scores = np.load(pathlib.Path(REAL) / "sims" / "msrvtt_video_matrix.npy")
     of = np.arange(1000)
     assert metrics.text_to_video(scores, of)["R@1"] == 48.0
+    assert metrics.both_directions(scores, of) == {
+        "text_to_video": metrics.text_to_video(scores, of),
+        "video_to_text": metrics.video_to_text(scores, of),
+    }
     found = {rule: metrics.video_to_text(scores, of, rule)["R@1"] for rule in metrics.TIE_RULES}
     assert found == pytest.approx(
         {"optimistic": 46.0, "average": 45.6, "pessimistic": 45.6, "clip4clip": 45.4545}, abs=1e-4)

@@ -7,7 +7,7 @@ normaliser scores `[query, gallery]`; metrics take `[text, video]`, so video to 
     metrics.video_to_text(fitted.lazy(video).T, video_of_text)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -79,7 +79,8 @@ class LazyScores:
     """`scale * row @ column.T + row_bias + column_bias` that is computed when rows are read.
 
     Memory is that of the embeddings plus the rows asked for. Identical columns (repeated
-    captions) are scored once and so tie exactly, whatever the matrix product rounds to.
+    captions) are scored once and so tie exactly, whatever the matrix product rounds to; so do
+    identical rows where `blocks` reads them.
 
     Example:
       >>> LazyScores(np.eye(2), np.eye(2), 10.0, column_bias=[0.0, 1.0])[0:1].tolist()
@@ -119,6 +120,25 @@ class LazyScores:
         return scores
 
 
+    def blocks(self, most: int) -> Iterator[tuple[slice | np.ndarray, np.ndarray]]:
+        """Every row once, about `most` scores at a time; identical rows are scored once."""
+        distinct, place = _distinct(self.row)
+        step = max(1, most // max(1, len(self.column)))
+        if place is None:
+            for start in range(0, len(self.row), step):
+                rows = slice(start, min(start + step, len(self.row)))
+                yield rows, self[rows]
+            return
+        once = LazyScores(distinct, self.column, self.scale, column_bias=self.column_bias)
+        order = np.argsort(place, kind="stable")
+        for start in range(0, len(order), step):
+            some = order[start : start + step]
+            low, high = place[some[0]], place[some[-1]] + 1
+            block = once[low:high][place[some] - low]
+            block += self.row_bias[some, None]
+            yield some, block
+
+
 @dataclass(frozen=True)
 class LazyRows:
     """Scores whose rows come from a function of the queries; the bias-free kin of `LazyScores`."""
@@ -150,7 +170,7 @@ class TurnedRows:
         return self.T.shape[::-1]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        size = max(1, metrics.BLOCK // max(1, self.T.columns))
+        size = max(1, metrics.blocks.BLOCK // max(1, self.T.columns))
         parts = range(0, len(self.T.row), size)
         return np.concatenate([self.T[s : s + size][:, rows] for s in parts]).T
 
@@ -162,10 +182,17 @@ def first_of_each(rows: np.ndarray) -> np.ndarray:
       >>> first_of_each(np.array([[1.0], [2.0], [1.0]])).tolist()
       [0, 1, 0]
     """
-    rows = np.ascontiguousarray(rows)
+    rows = np.asarray(rows)
     if rows.size == 0:
         return np.arange(len(rows))
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
+    odd = rows.shape[1] * rows.dtype.itemsize % 8 // rows.dtype.itemsize
+    words = np.ascontiguousarray(np.pad(rows, ((0, 0), (0, odd))) if odd else rows).view(np.uint64)
+    weights = np.random.default_rng(0).integers(1 << 63, size=words.shape[1], dtype=np.uint64)
+    _, first, inverse = np.unique(words @ (2 * weights + 1), return_index=True, return_inverse=True)
+    found = first[inverse]
+    if (words == words[found]).all():
+        return found
+    keys = words.view(np.dtype((np.void, words.itemsize * words.shape[1])))[:, 0]  # a collision
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     return first[inverse]
 

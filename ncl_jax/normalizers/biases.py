@@ -206,8 +206,8 @@ def mean_of_largest(cosine: np.ndarray, k: int) -> np.ndarray:
 
 
 def per_item(bias: Any, bank: np.ndarray, gallery: np.ndarray, what: str) -> np.ndarray:
-    """`bias(cosines [item, bank])` for all items, never more than `metrics.BLOCK` cosines."""
+    """`bias(cosines [item, bank])` for all items, a block of cosines at a time."""
     bank = checked(bank, what, gallery.shape[1])
-    size = max(1, metrics.BLOCK // len(bank))
+    size = max(1, metrics.blocks.BLOCK // len(bank))
     parts = [bias(gallery[s : s + size] @ bank.T) for s in range(0, len(gallery), size)]
     return np.concatenate(parts).astype(np.float32)[first_of_each(gallery)]

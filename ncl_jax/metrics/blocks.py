@@ -1,0 +1,60 @@
+"""Reading a score matrix a block of rows at a time."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+BLOCK = 1 << 22
+"""Elements of a score matrix looked at together (16 MB of float32)."""
+
+Rows = slice | np.ndarray
+
+
+class Scores(Protocol):
+    """What a score matrix must offer; `np.ndarray` does."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def T(self) -> "Scores": ...
+    def __getitem__(self, rows: slice, /) -> ArrayLike: ...
+
+
+@runtime_checkable
+class OwnBlocks(Protocol):
+    """Scores that know a better way through their rows than from top to bottom.
+
+    Every row comes once, in any order, `most` elements at a time; `rows` may be indices.
+    """
+
+    def blocks(self, most: int) -> Iterable[tuple[Rows, np.ndarray]]: ...
+
+
+def row_blocks(scores: Scores) -> Iterator[tuple[Rows, np.ndarray]]:
+    """(rows, float32 block) pairs that cover `scores`, about `BLOCK` elements at a time.
+
+    Raises:
+      ValueError: NaN scores.
+    """
+    for rows, block in scores.blocks(BLOCK) if isinstance(scores, OwnBlocks) else _slices(scores):
+        if block.size and np.isnan(block.min()):
+            raise ValueError(
+                f"scores must not be NaN, got NaN in {_named(rows)}; check the embeddings for "
+                "NaN and zero vectors"
+            )
+        yield rows, block
+
+
+def _slices(scores: Scores) -> Iterator[tuple[slice, np.ndarray]]:
+    size = max(1, BLOCK // max(1, scores.shape[1]))
+    for start in range(0, scores.shape[0], size):
+        rows = slice(start, min(start + size, scores.shape[0]))
+        yield rows, np.asarray(scores[rows], dtype=np.float32)
+
+
+def _named(rows: Rows) -> str:
+    if isinstance(rows, slice):
+        return f"rows {rows.start} to {rows.stop - 1}"
+    return f"some of the rows {rows.min()} to {rows.max()}"

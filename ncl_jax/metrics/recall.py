@@ -1,0 +1,66 @@
+"""Ranks -> recalls under a named tie rule, and the check that every id counts once."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+TieRule = Literal["average", "pessimistic", "optimistic", "clip4clip"]
+TIE_RULES: tuple[TieRule, ...] = ("average", "pessimistic", "optimistic", "clip4clip")
+RECALLS = (1, 5, 10, 50)
+
+
+class Ranks(NamedTuple):
+    """Per query: candidates `above` the right answer, and others `tied` with it."""
+
+    above: np.ndarray
+    tied: np.ndarray
+
+
+def summarize(ranks: Ranks, tie_rule: TieRule = "average") -> dict[str, float]:
+    """Ranks -> recalls, median and mean rank, by a tie rule.
+
+    `average`: a tied answer gets the mean of the places it shares; neither the order of the items
+    nor chance plays a part. `optimistic`, `pessimistic`: the best, the worst of these places.
+    `clip4clip`: every shared place is an entry of its own, in the numerator and in the
+    denominator, as in the `compute_metrics` of CLIP4Clip and its descendants.
+    """
+    above, tied = np.asarray(ranks.above), np.asarray(ranks.tied)
+    if above.size == 0:
+        raise ValueError("cannot evaluate 0 queries; give at least one text with its video")
+    if tie_rule == "clip4clip":
+        start = np.cumsum(tied + 1) - (tied + 1)
+        rank = np.repeat(above - start, tied + 1) + np.arange(np.sum(tied + 1)) + 1.0
+    elif tie_rule in TIE_RULES:
+        share = {"average": 0.5, "pessimistic": 1.0, "optimistic": 0.0}[tie_rule]
+        rank = above + share * tied + 1.0
+    else:
+        raise ValueError(f"tie rule must be one of {TIE_RULES}, got {tie_rule!r}")
+    hits = {k: int(np.count_nonzero(rank <= k)) for k in RECALLS}
+    recalls = {f"R@{k}": 100 * hit / rank.size for k, hit in hits.items()}
+    return recalls | {"MdR": float(np.median(rank)), "MnR": float(np.mean(rank))}
+
+
+def check_ids(seen: Sequence[str], expected: Sequence[str]) -> None:
+    """Stops an evaluation that does not count every id exactly once.
+
+    Raises:
+      ValueError: naming up to ten of the missing, doubled and unknown ids of each sort.
+    """
+    names, counts = np.unique(np.asarray(seen, dtype=object).astype(str), return_counts=True)
+    wanted = set(map(str, expected))
+    faults = {
+        "missing": sorted(wanted - set(names)),
+        "doubled": sorted(names[counts > 1]),
+        "unknown": sorted(set(names) - wanted),
+    }
+    said = [
+        f"{len(ids)} {what} ({', '.join(ids[:10])}{', ...' if len(ids) > 10 else ''})"
+        for what, ids in faults.items()
+        if ids
+    ]
+    if said:
+        raise ValueError(
+            f"every id must count exactly once: expected {len(wanted)}, got {len(seen)}; "
+            + "; ".join(said)
+        )
