@@ -96,6 +96,7 @@ def whole_run(data, tmp_path_factory):
     return workdir, done
 
 
+@pytest.mark.slow
 def test_a_run_leaves_all_it_promises(whole_run):
     workdir, done = whole_run
     assert done.returncode == 0, done.stderr

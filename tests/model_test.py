@@ -62,7 +62,7 @@ def test_embeddings_have_unit_norm():
 def test_padding_never_matters(head):
     """Neither the words after the end token nor the pixels of masked frames change anything."""
     sizes = dataclasses.replace(tiny.SIZES, temporal=head)
-    towers, params = clip.functional(clip.VideoClip(sizes, rngs=nnx.Rngs(0)))
+    towers, params = tiny.towers(sizes)
     b = tiny.batch(1, 8)
     text = towers.encode_text(params, b.tokens, b.token_mask)
     video = towers.encode_video(params, b.video, b.frame_mask)
@@ -82,7 +82,7 @@ def test_padding_never_matters(head):
 @pytest.mark.parametrize(("head", "sees_order"), [("meanP", False), ("seqTransf", True)])
 def test_only_seqtransf_sees_the_order_of_frames(head, sees_order):
     sizes = dataclasses.replace(tiny.SIZES, temporal=head)
-    towers, params = clip.functional(clip.VideoClip(sizes, rngs=nnx.Rngs(0)))
+    towers, params = tiny.towers(sizes)
     b = tiny.batch(3, 4)
     mask = np.ones_like(b.frame_mask)
     ahead = towers.encode_video(params, b.video, mask)

@@ -25,13 +25,16 @@ SIZES = clip.ClipConfig(
 )
 
 
-def model() -> clip.VideoClip:
-    return clip.VideoClip(SIZES, rngs=nnx.Rngs(0))
+def model(sizes: clip.ClipConfig = SIZES) -> clip.VideoClip:
+    return clip.VideoClip(sizes, rngs=nnx.Rngs(0))
 
 
 @functools.cache
-def towers() -> tuple[Towers, dict]:
-    return clip.functional(model())
+def towers(sizes: clip.ClipConfig = SIZES) -> tuple[Towers, dict]:
+    """Compiled as a whole, which is quicker than operation by operation."""
+    plain, params = clip.functional(model(sizes))
+    encoders = (jax.jit(x) for x in (plain.encode_text, plain.encode_video))
+    return Towers(*encoders, plain.scale), params
 
 
 def batch(seed: int, size: int, valid: int | None = None) -> Batch:

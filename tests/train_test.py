@@ -50,7 +50,7 @@ def run(name, devices, mapper, placement="replicated"):
     [
         pytest.param(1, "pmap", "replicated", marks=pytest.mark.slow),
         (4, "shard_map", "replicated"),
-        (4, "pmap", "replicated"),
+        pytest.param(4, "pmap", "replicated", marks=pytest.mark.slow),
         (4, "shard_map", "fsdp"),
     ],
 )

@@ -14,8 +14,10 @@ recomputes them panel by panel in O(batch dim) memory for one matrix product per
 stores up to 2 GB per device (`inputs.stores`).
 """
 
+from functools import partial
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -28,6 +30,10 @@ from ncl_jax.types import SinkhornReport
 __all__ = ["Execution", "Gradient", "Positives", "infonce", "ncl"]
 
 Gradient = Literal["stop", "through", "implicit"]
+
+# One program also where the caller does not compile; part of the caller's where it does.
+_compiled = partial(jax.jit, static_argnums=5, inline=True)
+_contrast, _normalized = _compiled(contrast.contrast), _compiled(normalized.normalized)
 
 
 def infonce(
@@ -55,7 +61,7 @@ def infonce(
     """
     options = Options(positives=positives, execution=execution, axis_name=axis_name)
     check(text, video, scale, video_id, valid, options)
-    return contrast.contrast(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)
+    return _contrast(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)
 
 
 def ncl(
@@ -127,4 +133,4 @@ def ncl(
         raise ValueError("gradient 'through' needs a fixed count: drop the tolerance")
     if tolerance is None and (gradient == "implicit" or relax):
         raise ValueError("gradient 'implicit' and relax need a tolerance, for instance 1e-3")
-    return normalized.normalized(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)
+    return _normalized(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)
