@@ -81,6 +81,7 @@ def first_step(devices, placement="replicated", mapper="shard_map"):
     )
 
 
+@pytest.mark.slow
 def test_fsdp_keeps_a_share_of_every_large_leaf_on_a_device(monkeypatch):
     monkeypatch.setattr(parallel, "MIN_SHARDED", 64)
     step, state = first_step(4, "fsdp")
@@ -113,6 +114,7 @@ def test_a_step_that_is_not_finite_leaves_the_state_alone():
     np.testing.assert_array_equal(tiny.leaves(state.params), before)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_one_device():
     """With SGD at rate 1 the first step's weight change is the gradient itself."""
     changes = []
