@@ -207,6 +207,7 @@ def real(tmp_path: pathlib.Path) -> pathlib.Path:
     return manual
 
 
+@pytest.mark.slow
 @needs_real_data
 def test_real_msvd(
     real: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
@@ -231,6 +232,7 @@ def test_real_msvd(
         assert min(video.decode_jpeg(record["frames"][-1]).shape[:2]) == 112
 
 
+@pytest.mark.slow
 @needs_real_data
 def test_the_real_forms_of_msvd_hold_the_same_captions(real: pathlib.Path) -> None:
     forms = []
@@ -245,6 +247,7 @@ def test_the_real_forms_of_msvd_hold_the_same_captions(real: pathlib.Path) -> No
         }
 
 
+@pytest.mark.slow
 @needs_real_data
 def test_real_msrvtt(real: pathlib.Path, tmp_path: pathlib.Path) -> None:
     folder = epath.Path(real / "msrvtt")
@@ -272,9 +275,10 @@ def test_real_msrvtt(real: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert record["video_id"] == b"video7500"
     assert len(record["captions"]) == len(record["caption_ids"]) == 20
     assert (record["source_width"], record["source_height"]) == (298, 224)
-    assert directory.endswith("msrvtt/full_fps1_side64_jpeg90/1.1.0")
+    assert directory.endswith("msrvtt/full_fps1_side64_jpeg90/1.2.0")
 
 
+@pytest.mark.slow
 @needs_real_data
 def test_real_activitynet(real: pathlib.Path, tmp_path: pathlib.Path) -> None:
     folder = epath.Path(real / "activitynet")

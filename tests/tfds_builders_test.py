@@ -18,7 +18,16 @@ from etils import epath
 
 import tfds_builders
 from ncl_jax.data import video
-from tfds_builders import caption_files, layout, listed_clips, preparation, video_records
+from tfds_builders import (
+    build,
+    caption_files,
+    check,
+    decoding,
+    layout,
+    listed_clips,
+    preparation,
+    video_records,
+)
 from tfds_builders.demo import corpus
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -317,6 +326,7 @@ def _run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
 
 
+@pytest.mark.slow
 def test_building_and_reading_needs_no_tensorflow_and_no_jax(
     manual_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -333,25 +343,131 @@ def test_building_and_reading_needs_no_tensorflow_and_no_jax(
     assert result.stdout.splitlines()[-2:] == ["4", "[]"]
 
 
-def test_a_killed_build_is_not_taken_for_a_dataset(
+@pytest.mark.slow
+def test_a_build_killed_while_writing_is_not_taken_for_a_dataset(
     manual_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     code = """
         import os, sys
         import tfds_builders
         from tfds_builders import video_records
-        whole = video_records.account
+        whole = video_records.record
         calls = iter(range(100))
-        # Dies like a killed process while the second split is being closed.
-        video_records.account = lambda *a: os._exit(9) if next(calls) == 4 else whole(*a)
+        video_records.record = lambda *a: os._exit(9) if next(calls) == 18 else whole(*a)
         tfds_builders.prepare("msvd", sys.argv[1], sys.argv[2], short_side=16)
     """
     assert _run(code, manual_dir, tmp_path).returncode == 9
-    assert list(tmp_path.rglob("*.array_record*"))  # it had begun to write
+    assert len(list(tmp_path.rglob("*.npz"))) == 24  # all decoded
+    assert list(tmp_path.glob("msvd/*/incomplete.*"))  # and some written
     assert not list(tmp_path.rglob("dataset_info.json"))
     directory = tfds_builders.prepare("msvd", manual_dir, tmp_path, short_side=16)
     info = tfds.builder_from_directory(directory).info
     assert {name: split.num_examples for name, split in info.splits.items()} == TINY
+    assert not list(tmp_path.glob("msvd/*/incomplete.*"))
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+# A dataset and the files it was built from.
+
+
+def test_more_clips_mean_a_new_dataset_and_fewer_do_not(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _msvd(manual_dir, tmp_path)
+    late, gone = _clips(folder, "train")[:2]
+    (folder / "videos" / f"{late}.mp4").rename(tmp_path / "late.mp4")
+    directory = _prepare_msvd(folder)
+    assert _train_ids(directory) == set(_clips(folder, "train")) - {late}
+    capsys.readouterr()
+    assert _prepare_msvd(folder) == directory
+    assert "building again" not in capsys.readouterr().out
+    (tmp_path / "late.mp4").rename(folder / "videos" / f"{late}.mp4")
+    assert _prepare_msvd(folder) == directory
+    text = "msvd: built from other files (train: 11 clips then, 12 now); building again"
+    assert text in capsys.readouterr().out
+    assert _train_ids(directory) == set(_clips(folder, "train"))
+    # The dataset does not need its sources.
+    (folder / "videos" / f"{gone}.mp4").unlink()
+    stamp = pathlib.Path(directory, "dataset_info.json").stat().st_mtime_ns
+    assert _prepare_msvd(folder) == directory
+    shutil.rmtree(folder)
+    assert _prepare_msvd(folder) == directory
+    assert pathlib.Path(directory, "dataset_info.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.slow
+def test_a_failed_rebuild_leaves_the_dataset_there_was(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = _msvd(manual_dir, tmp_path)
+    late = folder / "videos" / f"{_clips(folder, 'train')[0]}.mp4"
+    late.rename(tmp_path / "late.mp4")
+    directory = _prepare_msvd(folder)
+    late.write_text("nothing")
+    options = decoding.BuildOptions(on_bad="error")
+    with pytest.raises(decoding.BadVideosError, match="1 of 24 video files are unreadable"):
+        tfds_builders.prepare(
+            "msvd", folder.parent, folder.parents[1] / "data", options, short_side=32
+        )
+    assert len(_train_ids(directory)) == 11
+    assert {path.name for path in pathlib.Path(directory).parent.iterdir()} == {"1.2.0"}
+
+
+def _train_ids(directory: str) -> set[str]:
+    source = tfds.builder_from_directory(directory).as_data_source("train")
+    return {record["video_id"].decode() for record in source}
+
+
+def test_every_bad_file_is_named_at_the_end(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _msvd(manual_dir, tmp_path)
+    bad = [_clips(folder, split)[1] for split in ("train", "val", "test")]
+    for clip in bad:
+        (folder / "videos" / f"{clip}.mp4").write_text("nothing")
+    flags = ["msvd", f"--manual_dir={folder.parent}", f"--data_dir={tmp_path / 'data'}"]
+    flags += ["--short_side=16", "--jobs=1"]
+    assert build.main(flags) == 2
+    first, *lines = capsys.readouterr().err.strip().split("\r")[-1].splitlines()[-5:]
+    assert first == "3 of 24 video files are unreadable:"
+    assert [line.split(".mp4: ")[0].strip() for line in lines[:3]] == bad
+    assert "--on_bad=skip" in lines[3]
+    assert not list(tmp_path.rglob("dataset_info.json"))
+    assert len(list((tmp_path / "data").rglob("*.npz"))) == 21  # kept for the next attempt
+    assert build.main([*flags, "--on_bad=skip"]) == 0
+    assert "(train 11/12, 1 unreadable; val 3/4, 1 unreadable; test 7/8, 1 unreadable)" in (
+        capsys.readouterr().out
+    )
+    assert build.main(["mswd", *flags[1:]]) == 2
+    assert "expected one of" in capsys.readouterr().err
+
+
+def test_check_names_what_is_missing_unreadable_and_surplus(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _msvd(manual_dir, tmp_path)
+    gone, bad, hurt = _clips(folder, "test")[:3]
+    (folder / "videos" / f"{gone}.mp4").rename(folder / "videos" / "stranger.mp4")
+    (folder / "videos" / f"{bad}.mp4").write_text("nothing")
+    hurt_file = folder / "videos" / f"{hurt}.mp4"
+    data = bytearray(hurt_file.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    hurt_file.write_bytes(data)
+    report_file = tmp_path / "report.json"
+    flags = ["msvd", f"--manual_dir={folder.parent}", f"--json={report_file}", "--deep"]
+    assert check.main(flags) == 1
+    report = json.loads(report_file.read_text())
+    test = report["splits"]["test"]
+    assert test["clips"] == {"used": 6, "expected": 8}
+    assert test["missing"] == {"count": 1, "first": [gone]}
+    assert list(test["unreadable"]["first"]) == [bad]
+    assert list(test["damaged"]["first"]) == [hurt]
+    assert report["surplus"] == {"count": 1, "first": ["stranger"]}
+    assert not report["complete"]
+    printed = capsys.readouterr().out
+    assert "| test  |       670 |      8 |" in printed
+    assert f"test: missing: 1 clips: {gone}" in printed
+    assert check.main(["msvd", f"--manual_dir={tmp_path}"]) == 2
 
 
 def test_every_builder_has_its_texts() -> None:

@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from etils import epath
 
-from tfds_builders import layout, video_records
+from tfds_builders import decoding, layout, video_records
 
 
 @dataclasses.dataclass(eq=False)
@@ -53,15 +52,19 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     CITATIONS.bib and TAGS.txt; its files are in `<manual_dir>/<name>/`.
     """
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
         "1.0.0": "First release.",
-        "1.1.0": "Size of the source picture; known sizes and notes in the metadata.",
+        "1.2.0": "Size of the source picture; published sizes and notes in the metadata.",
     }
     # The class of `BUILDER_CONFIGS`; its fields are the settings `prepare` takes.
     CONFIG: type[VideoConfig] = VideoConfig
     # Features of the set beside those that all sets have.
     MORE_FEATURES: ClassVar[dict[str, Any]] = {}
+    # Whether `provide_files` makes the files, so that they follow from the config.
+    GENERATED = False
+    # How to build; `prepare` sets it, `tfds build` takes the default.
+    options = decoding.BuildOptions()
 
     @classmethod
     def provide_files(cls, manual_dir: epath.Path, config: Any) -> None:
@@ -90,46 +93,58 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             metadata=metadata,
         )
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        """Leaves out a split none of whose clips is there; the accounting still lists it."""
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        """Decodes every clip, then hands them out split by split.
+
+        A split none of whose clips is there is left out; the accounting still lists it.
+        """
         try:
             folder = dl_manager.manual_dir / self.name
         except AssertionError as error:  # TFDS's word for a missing or empty manual_dir
             raise FileNotFoundError(str(error)) from error
         found = self.read_layout(folder, self.builder_config)
+        store = self.frame_store()
+        unreadable = decoding.decode_clips(store, layout.listed_videos(found), self.options)
         self.info.metadata["order_pairs"] = list(found.order_pairs)
         self.info.metadata["notes"] = list(found.notes)
-        for split in found.splits:
-            self._account(split, found, {})
-        return {
-            split: self._generate_examples(split, found)
-            for split, clips in found.splits.items()
-            if any(clip in found.videos for clip in clips)
-        }
+        generators = {}
+        for name, split in found.splits.items():
+            account = video_records.account(found, name, unreadable)
+            self.info.metadata["accounting"][name] = account
+            bad = account["unreadable"]
+            if bad["count"] and not account["clips"]["used"]:
+                reason = next(iter(bad["first"].values()))
+                raise ValueError(f"{name}: none of {bad['count']:,} clips is readable: {reason}")
+            good = [clip for clip in split if clip in found.videos and clip not in unreadable]
+            if good:
+                generators[name] = self._generate_examples(store, found, split, good)
+        return generators
 
     def _generate_examples(
-        self, split: str, found: layout.Layout
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        config = self.builder_config
-        unreadable: dict[str, str] = {}
-        yield from video_records.clip_records(
-            found.splits[split],
-            found.videos,
-            unreadable,
-            fps=config.fps,
-            short_side=config.short_side,
-            jpeg_quality=config.jpeg_quality,
-        )
-        account = self._account(split, found, unreadable)
-        if not account["clips"]["used"]:
-            reason = next(iter(unreadable.values()))
-            raise ValueError(f"{split}: none of {len(unreadable):,} clips is readable: {reason}")
+        self, store: decoding.FrameStore, found: layout.Layout, split: layout.Split, good: list[str]
+    ) -> Any:
+        """(clip id, record) of the clips that were decoded, in the order of the lists."""
 
-    def _account(
-        self, split: str, found: layout.Layout, unreadable: dict[str, str]
-    ) -> dict[str, Any]:
-        account = video_records.account(found, split, unreadable)
-        self.info.metadata["accounting"][split] = account
-        return account
+        def example(clip: str) -> tuple[str, dict[str, Any]]:
+            decoded = store.load(clip, found.videos[clip])
+            return clip, video_records.record(clip, split[clip], decoded)
+
+        if self.options.beam is None:
+            return map(example, good)
+        from tfds_builders import beam_decoding
+
+        inputs = [(clip, found.videos[clip], split[clip]) for clip in good]
+        return beam_decoding.examples(store, inputs)
+
+    def frame_store(self) -> decoding.FrameStore:
+        """Decoded clips, kept until the dataset is complete; protocols of a set share them."""
+        config = self.builder_config
+        frames = f"fps{config.fps:g}_side{config.short_side}_jpeg{config.jpeg_quality}"
+        folder = epath.Path(self._data_dir_root) / self.name / ".decoded" / frames
+        return decoding.FrameStore(
+            str(folder),
+            config.fps,
+            config.short_side,
+            config.jpeg_quality,
+            video_records.decoder_version(),
+        )

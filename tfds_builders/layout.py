@@ -70,6 +70,20 @@ def find_videos(folder: epath.Path) -> dict[str, epath.Path]:
     return {file.stem: file for file in files if file.suffix.lower() in VIDEO_SUFFIXES}
 
 
+def listed_videos(found: Layout) -> dict[str, epath.Path]:
+    """Clip id -> file, of the clips of any split whose file is there."""
+    clips = (clip for split in found.splits.values() for clip in split)
+    return {clip: found.videos[clip] for clip in clips if clip in found.videos}
+
+
+def size(path: epath.Path) -> int:
+    """Bytes of a file, 0 for a dangling link."""
+    try:
+        return path.stat().length
+    except OSError:
+        return 0
+
+
 def find_folder(folder: epath.Path, names: Iterable[str]) -> epath.Path | None:
     """The first of the sub-folders `names` that is there."""
     return next((folder / name for name in names if (folder / name).is_dir()), None)

@@ -1,14 +1,16 @@
 """From a folder of videos to a dataset directory, in one call and without TensorFlow."""
 
+import contextlib
 import dataclasses
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
 
-from tfds_builders import clip_builder
+from tfds_builders import clip_builder, decoding, video_records
 from tfds_builders.activitynet import activitynet_dataset_builder
 from tfds_builders.demo import demo_dataset_builder
 from tfds_builders.msrvtt import msrvtt_dataset_builder
@@ -26,9 +28,13 @@ def prepare(
     name: str,
     manual_dir: str | os.PathLike[str],
     data_dir: str | os.PathLike[str],
+    options: decoding.BuildOptions | None = None,
     **settings: float,
 ) -> str:
     """Builds a dataset if it is not there yet, and prints which part of it could be used.
+
+    A dataset that was built from fewer or other clips than there are now is built again. A build
+    that was killed goes on where it stopped.
 
     Args:
       name: one of `BUILDERS`, with a protocol after a slash where a set has several, as
@@ -36,6 +42,7 @@ def prepare(
       manual_dir: its sub-folder, named like the set, holds the files as published; 'demo'
         renders its own.
       data_dir: where datasets are kept, one directory per name, settings and version.
+      options: how to build; unreadable clips are skipped and accounted for by default.
       **settings: fields of the builder's config, as short_side=224 (pixels), fps=1.0.
 
     Returns:
@@ -44,25 +51,118 @@ def prepare(
 
     Raises:
       FileNotFoundError: files are missing; the message shows the expected tree.
-      ValueError: unknown name or setting, or no readable clip in a split.
+      ValueError: unknown name or setting, unreadable clips that `options` do not allow, or no
+        readable clip in a split.
     """
     builder_class, config = resolve(name, settings)
-    builder = builder_class(data_dir=os.fspath(data_dir), config=config)
-    complete = epath.Path(builder.data_dir).exists()
-    if not complete:
-        builder_class.provide_files(epath.Path(manual_dir), config)
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir)),
-            file_format="array_record",
-        )
-    directory = str(builder.data_dir)
-    accounting = read_metadata(directory)["accounting"]
-    print(f"{name}: {summary(accounting)} -> {directory}")
-    for sentence in read_metadata(directory)["notes"]:
+    with _alone(epath.Path(data_dir) / builder_class.name, name):
+        builder = builder_class(data_dir=os.fspath(data_dir), config=config)
+        directory = epath.Path(builder.data_dir)
+        _clean(directory)
+        if not directory.exists():
+            builder_class.provide_files(epath.Path(manual_dir), config)
+            _build(builder_class, config, manual_dir, data_dir, options)
+        elif change := _change(builder_class, config, epath.Path(manual_dir), directory):
+            print(f"{name}: built from other files ({change}); building again", flush=True)
+            with _replaced(directory):
+                _build(builder_class, config, manual_dir, data_dir, options)
+    metadata = read_metadata(directory)
+    print(f"{name}: {summary(metadata['accounting'])} -> {directory}")
+    for sentence in metadata["notes"]:
         print(f"{name}: {sentence}")
-    if complete and any(s["clips"]["used"] < s["clips"]["expected"] for s in accounting.values()):
-        print(f"{name}: built earlier; delete {directory} to use clips that came since")
-    return directory
+    return str(directory)
+
+
+def _build(
+    builder_class: type[clip_builder.ClipBuilder],
+    config: clip_builder.VideoConfig,
+    manual_dir: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str],
+    options: decoding.BuildOptions | None,
+) -> None:
+    builder = builder_class(data_dir=os.fspath(data_dir), config=config)
+    builder.options = options or decoding.BuildOptions()
+    download_config = tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir))
+    if builder.options.beam is not None:
+        from tfds_builders import beam_decoding
+
+        download_config.beam_options = beam_decoding.pipeline_options(builder.options)
+    builder.download_and_prepare(download_config=download_config, file_format="array_record")
+    epath.Path(builder.frame_store().folder).rmtree(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: epath.Path, name: str) -> Iterator[None]:
+    """One build of a set at a time on a machine; the lock goes with the process that holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if "://" in str(folder):  # object stores know no locks
+        yield
+        return
+    with open(os.fspath(folder / ".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{name}: another process is building in {folder}; waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _clean(directory: epath.Path) -> None:
+    """Removes what a killed build left, and brings back a dataset it was replacing."""
+    replaced = _aside(directory)
+    if replaced.exists():
+        if directory.exists():
+            replaced.rmtree()
+        else:
+            replaced.rename(directory)
+    for left in directory.parent.glob(f"incomplete.*_{directory.name}"):
+        left.rmtree()
+
+
+@contextlib.contextmanager
+def _replaced(directory: epath.Path) -> Iterator[None]:
+    """The old dataset steps aside, and comes back if there is no new one."""
+    directory.rename(_aside(directory))
+    try:
+        yield
+    finally:
+        _clean(directory)
+
+
+def _aside(directory: epath.Path) -> epath.Path:
+    return directory.with_name(f"replaced.{directory.name}")
+
+
+def _change(
+    builder_class: type[clip_builder.ClipBuilder],
+    config: clip_builder.VideoConfig,
+    manual_dir: epath.Path,
+    directory: epath.Path,
+) -> str:
+    """What a dataset lacks of the files there are now; '' if nothing.
+
+    Files that went away since do not count, nor does a folder that is not there any more: a
+    dataset is complete without its sources.
+    """
+    if builder_class.GENERATED:
+        return ""
+    try:
+        found = builder_class.read_layout(manual_dir / builder_class.name, config)
+    except (FileNotFoundError, ValueError):
+        return ""
+    changes = []
+    before = read_metadata(directory)["accounting"]
+    for split in found.splits:
+        now, then = video_records.account(found, split, {}), before[split]
+        clips = now["clips"]["used"]
+        then_clips = then["clips"]["used"] + then["unreadable"]["count"]
+        if clips > then_clips:
+            changes.append(f"{split}: {then_clips:,} clips then, {clips:,} now")
+        elif clips == then_clips and now["bytes"] != then["bytes"]:
+            changes.append(f"{split}: other video files")
+        elif now["captions"]["expected"] != then["captions"]["expected"]:
+            changes.append(f"{split}: other captions")
+    return "; ".join(changes)
 
 
 def resolve(
@@ -93,8 +193,8 @@ def resolve(
 
 
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a prepared dataset's metadata: fps, short_side, jpeg_quality, decoder,
-    protocol, accounting per split, notes, order_pairs.
+    """Reads a prepared dataset's metadata: fps, short_side, jpeg_quality, protocol, decoder,
+    accounting per split, notes, order_pairs.
     """
     return dict(tfds.builder_from_directory(os.fspath(directory)).info.metadata)
 

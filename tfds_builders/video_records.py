@@ -9,13 +9,9 @@ from typing import Any, TypeVar
 import av
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 
 from ncl_jax.data import video
 from tfds_builders import layout
-
-# PyAV, Pillow and NumPy release the interpreter lock, so threads keep the cores busy.
-_WORKERS = 4
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -49,50 +45,11 @@ def decoder_version() -> str:
     return f"PyAV {av.__version__}, libavcodec {codec}"
 
 
-def clip_records(
-    clips: layout.Split,
-    videos: Mapping[str, epath.Path],
-    unreadable: dict[str, str],
-    *,
-    fps: float,
-    short_side: int,
-    jpeg_quality: int,
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Decodes the clips that are there, in the order of `clips`.
-
-    Args:
-      clips: clip id -> its texts.
-      videos: clip id -> file; clips without a file are passed over.
-      unreadable: filled on the way with clip id -> reason.
-      fps: frames kept per second.
-      short_side: pixels of the shorter side of the stored frames.
-      jpeg_quality: 1 to 95.
-
-    Yields:
-      (clip id, record of `features`).
-    """
-
-    def read(clip: str) -> dict[str, Any] | video.VideoError:
-        try:
-            decoded = video.decode_frames(videos[clip], fps, short_side)
-        except video.VideoError as error:
-            return error
-        return _record(clip, clips[clip], decoded, jpeg_quality)
-
-    present = [clip for clip in clips if clip in videos]
-    for clip, record in zip(present, ordered_map(read, present, _WORKERS), strict=True):
-        if isinstance(record, video.VideoError):
-            unreadable[clip] = str(record)
-        else:
-            yield clip, record
-
-
-def _record(
-    clip: str, texts: layout.Texts, decoded: video.Clip, jpeg_quality: int
-) -> dict[str, Any]:
+def record(clip: str, texts: layout.Texts, decoded: video.Clip) -> dict[str, Any]:
+    """One example of `features`, from JPEG frames."""
     return {
         "video_id": clip,
-        "frames": video.encode_jpeg(decoded.frames, jpeg_quality),
+        "frames": decoded.frames,
         "frame_times": decoded.times,
         "captions": texts.captions,
         "caption_ids": texts.ids,
@@ -123,12 +80,14 @@ def account(found: layout.Layout, split: str, unreadable: Mapping[str, str]) -> 
     Returns:
       {'clips': {'used', 'expected'}, 'captions': {'used', 'expected'}, 'published': {'clips',
       'captions'} or {}, 'missing': {'count', 'first': [ids]}, 'uncaptioned': likewise,
-      'unreadable': {'count', 'first': {id: reason}}}, ready for JSON. Expected is what these
-      files list and caption; published is the known size of the set.
+      'unreadable': {'count', 'first': {id: reason}}, 'bytes'}, ready for JSON. Expected is what
+      these files list and caption; published is the known size of the set; bytes are those of
+      the video files that are there.
     """
     clips, videos = found.splits[split], found.videos
     missing = [clip for clip in clips if clip not in videos]
-    used = [clip for clip in clips if clip in videos and clip not in unreadable]
+    bad = {clip: reason for clip, reason in unreadable.items() if clip in clips}
+    used = [clip for clip in clips if clip in videos and clip not in bad]
     published = found.known.get(split)
     return {
         "clips": {"used": len(used), "expected": len(clips)},
@@ -140,9 +99,10 @@ def account(found: layout.Layout, split: str, unreadable: Mapping[str, str]) -> 
         "missing": _counted(missing),
         "uncaptioned": _counted(found.uncaptioned.get(split, [])),
         "unreadable": {
-            "count": len(unreadable),
-            "first": dict(itertools.islice(unreadable.items(), layout.NAMES_KEPT)),
+            "count": len(bad),
+            "first": dict(itertools.islice(bad.items(), layout.NAMES_KEPT)),
         },
+        "bytes": sum(layout.size(videos[clip]) for clip in clips if clip in videos),
     }
 
 

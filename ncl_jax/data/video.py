@@ -4,21 +4,30 @@ The only home of decoding. No JAX here, so that dataset builders and reader thre
 cheaply; PyAV and Pillow release the interpreter lock while they work.
 """
 
+import contextlib
 import io
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import av
 import numpy as np
 from PIL import Image
 
+from ncl_jax.data import video_packets
+
 Frame = np.ndarray  # uint8 [height, width, 3], RGB
+_Item = TypeVar("_Item")
 
 # A time stamp a rounding error short of a tick still belongs to that tick (seconds).
 _TICK_SLACK = 1e-6
+# Files are not trusted: a playlist under a video's name must not open other files or addresses.
+_DEMUXERS = "3gp,asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,mov,mp4,mpeg,mpegts,mpegvideo,ogg,webm"
+_CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
+# A picture of 2 x 16,000 pixels would grow into gigabytes when its short side is resized.
+_MAX_ASPECT = 64
 
 
 class VideoError(ValueError):
@@ -29,121 +38,214 @@ class Clip(NamedTuple):
     """Frames of one video file at a steady rate.
 
     Attributes:
-      frames: T images, uint8 [height, width, 3] RGB, upright.
+      frames: T images, upright: uint8 [height, width, 3] RGB, or JPEG bytes.
       times: float32 [T], seconds since the clip's first frame, strictly increasing.
       source_fps: frames per second of the file, 0.0 where the container does not say.
       width: of the upright source picture in pixels, before resizing.
       height: likewise.
     """
 
-    frames: list[Frame]
+    frames: list[Any]
     times: np.ndarray
     source_fps: float
     width: int
     height: int
 
 
+class Probe(NamedTuple):
+    """What a file says of itself, after its first frame was decoded.
+
+    Attributes:
+      codec: FFmpeg's name.
+      source_fps: frames per second, 0.0 where the container does not say.
+      seconds: duration as the header states it, 0.0 where it does not. Not checked.
+      width: of the upright picture in pixels.
+      height: likewise.
+      frames: pictures decoded, 1 unless the probe was deep.
+      damaged: packets that could not be decoded; 0 unless the probe was deep.
+    """
+
+    codec: str
+    source_fps: float
+    seconds: float
+    width: int
+    height: int
+    frames: int
+    damaged: int
+
+
 def decode_frames(
-    path: str | os.PathLike[str], fps: float = 1.0, short_side: int | None = None
+    path: str | os.PathLike[str],
+    fps: float = 1.0,
+    short_side: int | None = None,
+    jpeg_quality: int | None = None,
 ) -> Clip:
-    """Decodes a file once, forward, and keeps the first frame at or after each `1 / fps` tick.
+    """Keeps the first frame at or after each `1 / fps` tick of a file.
 
     Ticks count from the file's own first frame, wherever its clock starts. Rotation metadata is
     applied. A damaged packet is skipped, as players do; a file without any frame is an error.
+    Headers are not believed: only frames that were decoded count. Where the packets of the file
+    tell which frames these are, only those and the ones they depend on are decoded; the result is
+    the same (`tests/video_test.py` compares them).
 
     Args:
       path: video file in any container FFmpeg reads.
       fps: ticks per second, > 0. At 1.0 these are the first frames of each second.
       short_side: pixels of the shorter side after a bicubic resize (nothing is cropped), or
         None to keep the size.
+      jpeg_quality: 1 to 95 compresses each frame as it comes, so that a long file needs little
+        memory; None keeps pixels.
 
     Returns:
       The clip; with a source slower than `fps` every frame appears once.
 
     Raises:
       VideoError: the file cannot be opened or holds no decodable frame.
-      ValueError: `fps` or `short_side` is not positive.
+      ValueError: an argument is out of range.
     """
     if not (fps > 0 and math.isfinite(fps)):
         raise ValueError(f"fps: expected a number > 0, got {fps}")
     if short_side is not None and short_side < 1:
         raise ValueError(f"short_side: expected at least 1 pixel, got {short_side}")
-    name = pathlib.PurePath(path).name
-    try:
-        with av.open(os.fspath(path)) as container:
-            clip = _read(container, fps, short_side)
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{name}: expected a readable video, got {_reason(error)}") from error
-    except _NoFrames as error:
-        raise VideoError(f"{name}: expected {error}") from error
+    clip = _decode_planned(path, fps, short_side, jpeg_quality)
+    if clip is None:
+        with _opened(path) as stream:
+            pictures = _timed(stream, video_packets.decode_all(stream))
+            clip = _collect(stream, _at_ticks(pictures, fps), short_side, jpeg_quality)
     return clip
 
 
-class _NoFrames(Exception):
+def probe(path: str | os.PathLike[str], deep: bool = False) -> Probe:
+    """Opens a file and decodes its first frame, or all of them if `deep`.
+
+    Raises:
+      VideoError: the file cannot be opened or holds no decodable frame.
+    """
+    damaged: list[str] = []
+    with _opened(path) as stream:
+        pictures = video_packets.decode_all(stream, damaged)
+        first = next(pictures, None)
+        if first is None:
+            raise _BadVideoError("at least one decodable frame, got none")
+        height, width = _upright(first).shape[:2]
+        frames = 1 + sum(1 for _ in pictures) if deep else 1
+        return Probe(
+            stream.codec_context.name,
+            _rate(stream),
+            (stream.container.duration or 0) / av.time_base,
+            width,
+            height,
+            frames,
+            len(damaged) if deep else 0,
+        )
+
+
+class _BadVideoError(Exception):
     """Carries 'what was expected, got what' up to where the file's name is known."""
 
 
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[av.VideoStream]:
+    """The first video stream; whatever goes wrong inside is a VideoError with the file's name."""
+    name = pathlib.PurePath(path).name
+    try:
+        with av.open(
+            os.fspath(path), metadata_errors="replace", container_options=_CONTAINER_OPTIONS
+        ) as container:
+            streams = container.streams
+            if not streams.video:
+                kinds = sorted({stream.type for stream in streams}) or ["nothing"]
+                raise _BadVideoError(f"a video stream, got only {', '.join(kinds)}")
+            # Parallelism is over clips; a thread team per file only slows short ones down.
+            streams.video[0].thread_type = "NONE"
+            yield streams.video[0]
+    except (av.FFmpegError, OSError, MemoryError) as error:
+        raise VideoError(f"{name}: expected a readable video, got {_reason(error)}") from error
+    except video_packets.EncryptedError as error:
+        raise VideoError(f"{name}: expected a readable video, got an encrypted one") from error
+    except _BadVideoError as error:
+        raise VideoError(f"{name}: expected {error}") from error
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())
 
 
-def _read(container: av.container.InputContainer, fps: float, short_side: int | None) -> Clip:
-    if not container.streams.video:
-        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
-        raise _NoFrames(f"a video stream, got only {', '.join(kinds)}")
-    stream = container.streams.video[0]
-    # Parallelism is over clips; a thread team per file only slows short ones down.
-    stream.thread_type = "NONE"
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
-    frames: list[Frame] = []
+def _decode_planned(
+    path: str | os.PathLike[str], fps: float, short_side: int | None, jpeg_quality: int | None
+) -> Clip | None:
+    """The clip from the packets it needs; None if these are unknown or do not give it."""
+    with _opened(path) as stream:
+        plan = video_packets.make_plan(stream, lambda times: _at_ticks(times, fps))
+    if plan is None:
+        return None
+    came: list[int] = []
+
+    def noted(pictures: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        for picture in pictures:
+            came.append(picture.pts)
+            yield picture
+
+    try:
+        with _opened(path) as stream:
+            pictures = noted(video_packets.decode_planned(stream, plan))
+            clip = _collect(stream, _timed(stream, pictures), short_side, jpeg_quality)
+    except VideoError:
+        return None
+    return clip if came == plan.wanted else None
+
+
+def _collect(
+    stream: av.VideoStream,
+    pictures: Iterator[tuple[float, av.VideoFrame]],
+    short_side: int | None,
+    jpeg_quality: int | None,
+) -> Clip:
+    frames: list[Any] = []
     times: list[float] = []
     width = height = 0
-    for time, picture in _at_ticks(_timed(container, stream, rate), fps):
+    for time, picture in pictures:
         image = _upright(picture)
         height, width = image.shape[:2]
-        frames.append(_resize(image, short_side))
+        if max(height, width) > _MAX_ASPECT * min(height, width):
+            raise _BadVideoError(f"sides within 1:{_MAX_ASPECT}, got {width} x {height} pixels")
+        image = _resize(image, short_side)
+        frames.append(image if jpeg_quality is None else _to_jpeg(image, jpeg_quality))
         times.append(time)
     if not frames:
-        raise _NoFrames("at least one decodable frame, got none")
-    return Clip(frames, np.array(times, np.float32), rate, width, height)
+        raise _BadVideoError("at least one decodable frame, got none")
+    return Clip(frames, np.array(times, np.float32), _rate(stream), width, height)
+
+
+def _rate(stream: av.VideoStream) -> float:
+    return float(stream.average_rate or stream.guessed_rate or 0)
 
 
 def _timed(
-    container: av.container.InputContainer, stream: av.VideoStream, rate: float
+    stream: av.VideoStream, pictures: Iterator[av.VideoFrame]
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yields (seconds since the first frame, picture), times strictly increasing."""
+    rate = _rate(stream) or 25.0
     start, last = None, -1.0
-    for index, picture in enumerate(_pictures(container, stream)):
-        if picture.time is not None:
-            start = picture.time if start is None else start
-            time = picture.time - start
+    for index, picture in enumerate(pictures):
+        if picture.pts is not None:
+            start = picture.pts if start is None else start
+            time = video_packets.seconds(picture.pts - start, stream)
         else:  # raw streams carry no clock: count frames instead
-            time = index / (rate or 25.0)
+            time = index / rate
         if time > last:
             last = time
             yield time, picture
 
 
-def _pictures(
-    container: av.container.InputContainer, stream: av.VideoStream
-) -> Iterator[av.VideoFrame]:
-    for packet in container.demux(stream):
-        try:
-            yield from packet.decode()
-        except av.error.InvalidDataError:
-            continue
-
-
-def _at_ticks(
-    pictures: Iterator[tuple[float, av.VideoFrame]], fps: float
-) -> Iterator[tuple[float, av.VideoFrame]]:
+def _at_ticks(timed: Iterable[tuple[float, _Item]], fps: float) -> Iterator[tuple[float, _Item]]:
     tick = 0
-    for time, picture in pictures:
+    for time, item in timed:
         reached = math.floor((time + _TICK_SLACK) * fps)
         if reached >= tick:
             tick = reached + 1
-            yield time, picture
+            yield time, item
 
 
 def _upright(picture: av.VideoFrame) -> Frame:

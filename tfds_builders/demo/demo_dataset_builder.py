@@ -37,6 +37,7 @@ class Builder(clip_builder.ClipBuilder):
     """Builds the demo corpus from the files that `corpus.write_corpus` renders."""
 
     CONFIG = DemoConfig
+    GENERATED = True
     BUILDER_CONFIGS: ClassVar[list[clip_builder.VideoConfig]] = [DemoConfig()]
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 Expected below manual_dir:

@@ -1,0 +1,53 @@
+"""Builds a set: `python -m tfds_builders.build msvd --manual_dir data/manual --data_dir data/tfds`.
+
+Uses all cores and no TensorFlow. A build that was stopped goes on where it was; unreadable files
+are all named at the end and nothing is built unless `--on_bad=skip`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from tfds_builders import check, decoding, preparation
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tfds_builders.build", description=__doc__)
+    parser.add_argument("name", help="msvd, msrvtt/9k, activitynet/paragraph, demo, ...")
+    parser.add_argument("--manual_dir", required=True, help="holds one folder per set")
+    parser.add_argument("--data_dir", required=True, help="where datasets are kept")
+    parser.add_argument("--on_bad", choices=("error", "skip"), default="error",
+                        help="unreadable files: build nothing, or build without them")
+    parser.add_argument("--jobs", type=int, default=0, help="processes; 0: one per core")
+    parser.add_argument("--clip_seconds", type=float, default=900, help="time limit per file")
+    parser.add_argument("--fps", type=float, default=1.0, help="frames kept per second")
+    parser.add_argument("--short_side", type=int, default=None, help="pixels of stored frames")
+    parser.add_argument("--jpeg_quality", type=int, default=90, help="1 to 95")
+    parser.add_argument("--download", action="store_true",
+                        help="first fetch what is public (msvd: the clips)")
+    parser.add_argument("--beam", nargs="*", metavar="NAME=VALUE", default=None,
+                        help="use Apache Beam with these options, as runner=DirectRunner")
+    flags = parser.parse_args(arguments)
+
+    def command() -> int:
+        beam = None if flags.beam is None else tuple(flags.beam)
+        options = decoding.BuildOptions(flags.on_bad, flags.jobs, flags.clip_seconds, beam)
+        settings = {"fps": flags.fps, "jpeg_quality": flags.jpeg_quality}
+        if flags.short_side is not None:
+            settings["short_side"] = flags.short_side
+        builder_class, _ = preparation.resolve(flags.name, settings)
+        if flags.download:
+            builder_class.download(epath.Path(flags.manual_dir) / builder_class.name)
+        tfds.disable_progress_bar()
+        preparation.prepare(flags.name, flags.manual_dir, flags.data_dir, options, **settings)
+        return 0
+
+    return check.run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""Clips to packed JPEG frames on disk, on all cores, going on where a killed build stopped."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, TypeVar
+
+import tqdm
+from etils import epath
+
+from ncl_jax.data import video, video_worker
+from tfds_builders import layout
+
+_Result = TypeVar("_Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildOptions:
+    """How to build; nothing of it changes what a good file gives.
+
+    Attributes:
+      on_bad: 'skip' accounts for unreadable files; 'error' refuses to build, naming all of them.
+      jobs: decoding processes, 0 for one per core.
+      clip_seconds: time limit per file.
+      beam: options of Apache Beam as 'name=value' strings, to decode and write with it; None
+        for processes of this machine.
+    """
+
+    on_bad: Literal["skip", "error"] = "skip"
+    jobs: int = 0
+    clip_seconds: float = 900.0
+    beam: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_bad not in ("skip", "error"):
+            raise ValueError(f"on_bad: expected 'error' or 'skip', got {self.on_bad!r}")
+        if self.jobs < 0:
+            raise ValueError(f"jobs: expected at least 0, got {self.jobs}")
+        if not self.clip_seconds > 0:
+            raise ValueError(f"clip_seconds: expected a number > 0, got {self.clip_seconds}")
+
+
+class BadVideosError(ValueError):
+    """Unreadable files, one line each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameStore:
+    """Packed clips in a folder, one file each.
+
+    A name is a hash of the clip's id, its file's size and what is made of it, so no id reaches
+    the file system and a replaced file is decoded anew.
+
+    Attributes:
+      folder: as a string, to travel to other machines.
+      fps: frames kept per second.
+      short_side: pixels.
+      jpeg_quality: 1 to 95.
+      decoder: version of the decoder.
+    """
+
+    folder: str
+    fps: float
+    short_side: int
+    jpeg_quality: int
+    decoder: str
+
+    def decode(self, worker: video_worker.VideoWorker, clip: str, path: epath.Path) -> None:
+        """Decodes a file and keeps the result.
+
+        Raises:
+          VideoError: the file is bad.
+        """
+        data = worker.decode(
+            path, fps=self.fps, short_side=self.short_side, jpeg_quality=self.jpeg_quality
+        )
+        place = self._place(clip, path)
+        draft = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
+        draft.write_bytes(data)
+        draft.replace(place)
+
+    def refuse(self, clip: str, path: epath.Path, reason: str) -> None:
+        """Notes why a clip is not there, for who waits elsewhere."""
+        self._place(clip, path).with_suffix(".txt").write_text(reason)
+
+    def reason(self, clip: str, path: epath.Path) -> str:
+        """What `refuse` noted."""
+        return self._place(clip, path).with_suffix(".txt").read_text()
+
+    def has(self, clip: str, path: epath.Path) -> bool:
+        """Whether the clip was decoded before."""
+        return self._place(clip, path).exists()
+
+    def load(self, clip: str, path: epath.Path) -> video.Clip:
+        """The frames of a clip that was decoded."""
+        return video_worker.unpack(self._place(clip, path).read_bytes())
+
+    def _place(self, clip: str, path: epath.Path) -> epath.Path:
+        made_of = [clip, layout.size(path), self.fps, self.short_side, self.jpeg_quality]
+        digest = hashlib.sha256(json.dumps([*made_of, self.decoder]).encode()).hexdigest()
+        return epath.Path(self.folder) / f"{digest[:32]}.npz"
+
+
+def decode_clips(
+    store: FrameStore, clips: Mapping[str, epath.Path], options: BuildOptions
+) -> dict[str, str]:
+    """Decodes the clips that `store` lacks, with a progress bar.
+
+    Returns:
+      Clip id -> reason, of those that are unreadable, in the order of `clips`.
+
+    Raises:
+      BadVideosError: there are some, and `options.on_bad` is 'error'.
+    """
+    epath.Path(store.folder).mkdir(parents=True, exist_ok=True)
+    todo = {clip: path for clip, path in clips.items() if not store.has(clip, path)}
+    if options.beam is None:
+        unreadable = _decode_here(store, todo, len(clips), options)
+    else:
+        from tfds_builders import beam_decoding
+
+        unreadable = beam_decoding.decode(store, todo, options)
+    unreadable = {clip: unreadable[clip] for clip in clips if clip in unreadable}
+    if unreadable and options.on_bad == "error":
+        lines = "\n".join(f"  {reason}" for reason in unreadable.values())
+        raise BadVideosError(
+            f"{len(unreadable):,} of {len(clips):,} video files are unreadable:\n{lines}\n"
+            "Replace them, or build without them: --on_bad=skip. What was decoded is kept."
+        )
+    return unreadable
+
+
+def _decode_here(
+    store: FrameStore, todo: Mapping[str, epath.Path], total: int, options: BuildOptions
+) -> dict[str, str]:
+    unreadable: dict[str, str] = {}
+    if not todo:
+        return unreadable
+    bar = tqdm.tqdm(total=total, initial=total - len(todo), desc="decoding", unit="clip")
+    with bar:
+        for clip, result in on_workers(store.decode, todo, options):
+            if isinstance(result, video.VideoError):
+                unreadable[clip] = str(result)
+                bar.set_postfix_str(f"{len(unreadable):,} unreadable")
+            bar.update()
+    return unreadable
+
+
+def on_workers(
+    function: Callable[[video_worker.VideoWorker, str, epath.Path], _Result],
+    clips: Mapping[str, epath.Path],
+    options: BuildOptions,
+) -> Iterator[tuple[str, _Result | video.VideoError]]:
+    """Calls `function(worker, clip, path)` on decoding processes; yields as they finish."""
+    jobs = min(options.jobs or os.cpu_count() or 1, max(1, len(clips)))
+    with _pool(jobs, options.clip_seconds) as submit:
+        futures = {submit(function, clip, path): clip for clip, path in clips.items()}
+        for future in concurrent.futures.as_completed(futures):
+            error = future.exception()
+            if error is None:
+                yield futures[future], future.result()
+            elif isinstance(error, video.VideoError):
+                yield futures[future], error
+            else:
+                raise error
+
+
+@contextlib.contextmanager
+def _pool(jobs: int, seconds: float) -> Iterator[Any]:
+    """A `submit(function, ...)` that gives the function a worker as its first argument."""
+    local = threading.local()
+    workers: list[video_worker.VideoWorker] = []
+
+    def start() -> None:
+        local.worker = video_worker.VideoWorker(seconds)
+        workers.append(local.worker)
+
+    with concurrent.futures.ThreadPoolExecutor(jobs, initializer=start) as pool:
+        try:
+            yield lambda function, *args: pool.submit(lambda: function(local.worker, *args))
+        finally:  # after an interrupt nobody waits for what is being decoded
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.close()
