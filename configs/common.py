@@ -25,10 +25,20 @@ def get_config() -> ml_collections.ConfigDict:
     d.validation_split = "val"  # watched during training; "" for none
     d.test_split = "test"  # reported
     d.image_size = 224  # pixels, the square the model sees
-    d.max_frames = 12  # frames per clip, evenly spaced
+    d.max_frames = 12  # frames per clip; shorter clips are padded
+    # Which ones: "uniform" (evenly from first to last), "head", "tail", or of as many equal
+    # segments the centre, "tsn_centre", or a random frame, "tsn_random".
+    d.train_frames = "uniform"  # in training
+    d.eval_frames = "uniform"  # in evaluation
+    d.train_frame_order = "ordinary"  # or "reverse" or "random", in training
+    d.eval_frame_order = "ordinary"  # likewise, in evaluation
+    d.crop = "centre"  # as CLIP; or in training "random_resized", one crop for a whole clip
+    d.crop_least_area = 0.5  # smallest share of the picture "random_resized" keeps, in (0, 1]
+    d.flip = False  # mirror every other training clip; wrong where captions say left and right
+    d.distinct_clips = False  # no clip twice in a training batch
     d.max_tokens = 32  # tokens per caption, start and end included
-    d.threads = 4  # decoding threads
-    d.cache_clips = 0  # decoded clips kept in memory; 0 decodes every time
+    d.threads = 4  # decoding threads; 0 leaves it to the one that makes batches
+    d.cache_clips = 0  # decoded clips kept in memory; 0, and random views, decode every time
 
     c.tokenizer = ml_collections.ConfigDict()
     c.tokenizer.path = ""  # a tokenizer.json; "" learns byte pairs from the train captions

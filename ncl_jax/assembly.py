@@ -3,9 +3,10 @@
 With `experiment.py`, the only reader of the ConfigDict.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import ml_collections
@@ -17,6 +18,9 @@ from flax import nnx
 import tfds_builders
 from ncl_jax import evaluate, losses, optim, parallel
 from ncl_jax.data import pipeline
+from ncl_jax.data.ahead import Ahead
+from ncl_jax.data.clips import Shapes, View
+from ncl_jax.data.records import Split, load_split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.models import clip
 from ncl_jax.train import Loss
@@ -29,7 +33,7 @@ class Parts(NamedTuple):
     """What a config describes, built."""
 
     directory: str  # of the prepared dataset
-    splits: dict[str, pipeline.Split]
+    splits: dict[str, Split]
     tokenizer: Tokenizer
     towers: Towers
     params: Any  # initial
@@ -40,7 +44,7 @@ def check_counts(config: ml_collections.ConfigDict) -> None:
     """Raise where a count that must be at least 1 is not."""
     data, model, training = config.data, config.model, config.train
     for section, names in (
-        (data, ("image_size", "max_frames", "threads")),
+        (data, ("image_size", "max_frames")),
         (model, ("patch_size", "embed_dim", "temporal_heads")),
         (model.vision, ("width", "heads")),
         (model.text, ("width", "heads")),
@@ -51,6 +55,10 @@ def check_counts(config: ml_collections.ConfigDict) -> None:
         for name in names:
             if section[name] < 1:
                 raise ValueError(f"{name}: expected at least 1, got {section[name]}")
+    if data.threads < 0:
+        raise ValueError(f"data.threads: expected at least 0, got {data.threads}")
+    for use in ("train", "eval"):
+        build_view(config, use)
     if not 0 <= config.optim.warmup <= 1:
         raise ValueError(f"optim.warmup: expected a share in [0, 1], got {config.optim.warmup}")
 
@@ -67,14 +75,14 @@ def build(config: ml_collections.ConfigDict, directory: str, workdir: epath.Path
     """Everything but the data directory, from the config; the tokenizer is kept in the workdir."""
     data = config.data
     names = filter(None, (data.train_split, data.validation_split, data.test_split))
-    splits = {name: pipeline.load_split(directory, name) for name in names}
+    splits = {name: load_split(directory, name) for name in names}
     tokenizer = build_tokenizer(config, splits[data.train_split], workdir)
     towers, params = build_towers(config, tokenizer.vocab_size)
     return Parts(directory, splits, tokenizer, towers, params, build_optimizer(config))
 
 
 def build_tokenizer(
-    config: ml_collections.ConfigDict, split: pipeline.Split, workdir: epath.Path
+    config: ml_collections.ConfigDict, split: Split, workdir: epath.Path
 ) -> Tokenizer:
     """From a file, or learned from the training captions; kept in the workdir either way."""
     kept = workdir / TOKENIZER
@@ -148,26 +156,44 @@ def build_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransfor
 
 def train_batches(
     config: ml_collections.ConfigDict, parts: Parts, seen: int
-) -> Iterator[Batch]:
+) -> Ahead[Batch]:
     """Batches of the train split for this process, from the position `seen` on."""
     return pipeline.train_batches(
         parts.splits[config.data.train_split],
         parts.tokenizer,
         build_shapes(config),
+        build_view(config, "train"),
         batch_size=config.train.batch_size,
         seed=config.seed,
         start=seen,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        distinct_clips=config.data.distinct_clips,
         threads=config.data.threads,
         cache_clips=config.data.cache_clips,
     )
 
 
-def build_shapes(config: ml_collections.ConfigDict) -> pipeline.Shapes:
+def build_shapes(config: ml_collections.ConfigDict) -> Shapes:
     """Frames, pixels and tokens of one example."""
     data = config.data
-    return pipeline.Shapes(data.max_frames, data.image_size, data.max_tokens)
+    return Shapes(data.max_frames, data.image_size, data.max_tokens)
+
+
+def build_view(config: ml_collections.ConfigDict, use: Literal["train", "eval"]) -> View:
+    """How clips are looked at in training or evaluation; crops and flips are for training."""
+    data = config.data
+    try:
+        view = View(
+            choice=data[f"{use}_frames"],
+            order=data[f"{use}_frame_order"],
+            crop=data.crop,
+            least_area=data.crop_least_area,
+            flip=data.flip,
+        )
+    except ValueError as error:
+        raise ValueError(f"config.data, {use}: {error}") from error
+    return view if use == "train" else dataclasses.replace(view, crop="centre", flip=False)
 
 
 def build_embed(
@@ -177,6 +203,7 @@ def build_embed(
     encode_text = jax.jit(parts.towers.encode_text)
     encode_video = jax.jit(parts.towers.encode_video)
     shapes, size = build_shapes(config), config.eval.batch_size
+    ordinary = build_view(config, "eval")
 
     def embed(params: Any, name: str, shuffle_frames: int | None = None) -> evaluate.Embedded:
         split = parts.splits[name]
@@ -185,8 +212,11 @@ def build_embed(
             batches = pipeline.text_batches(captions, parts.tokenizer, shapes.max_tokens, size)
             return evaluate.embed(functools.partial(encode_text, params), batches, len(captions))
 
+        view = ordinary
+        if shuffle_frames is not None:
+            view = dataclasses.replace(ordinary, order="random")
         clips = pipeline.video_batches(
-            split, shapes, size, shuffle_frames=shuffle_frames, threads=config.data.threads
+            split, shapes, view, size, seed=shuffle_frames or 0, threads=config.data.threads
         )
         return evaluate.Embedded(
             text=evaluate.embed_captions(split.captions, texts),

@@ -12,7 +12,7 @@ from etils import epath
 
 import tfds_builders
 from ncl_jax import __version__, assembly, checkpoint, evaluate, parallel, results, train
-from ncl_jax.data import pipeline
+from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.run_log import RunLog
@@ -21,8 +21,9 @@ from ncl_jax.types import TrainState
 CHECKPOINTS, INDEX = "checkpoints", "index"
 # What a resumed run may change: nothing that moves a weight or an example.
 MAY_CHANGE = (
-    "version", "config.name", "config.mapper", "config.placement", "config.eval", "config.data.manual_dir",
-    "config.data.data_dir", "config.data.threads", "config.data.cache_clips",
+    "version", "config.name", "config.mapper", "config.placement", "config.eval",
+    "config.data.manual_dir", "config.data.data_dir", "config.data.threads", "config.data.cache_clips",
+    "config.data.eval_frames", "config.data.eval_frame_order",
     "config.data.validation_split", "config.data.test_split", "config.tokenizer.path",
     "config.train.log_every", "config.train.validate_every", "config.train.checkpoint_every",
     "config.train.keep_checkpoints",
@@ -99,13 +100,14 @@ def train_or_resume(
 
     step = train.make_step(parts.towers, assembly.build_loss(config), parts.optimizer)
     mapped = parallel.map_step(step, mesh, config.mapper, sharding)
-    with contextlib.closing(checkpointer), RunLog(
+    batches = assembly.train_batches(config, parts, seen)
+    with contextlib.closing(checkpointer), contextlib.closing(batches), RunLog(
         workdir, steps=schedule.steps, done=int(state.step), batch_size=schedule.batch_size
     ) as log:
         state = train.fit(
             state,
             mapped,
-            assembly.train_batches(config, parts, seen),
+            batches,
             steps=schedule.steps,
             validate=build_validation(config, parts),
             validate_every=schedule.validate_every,
@@ -214,7 +216,7 @@ def _test_pairs(config: ml_collections.ConfigDict, parts: assembly.Parts) -> lis
     return [(place[a], place[b]) for a, b in pairs if a in place and b in place]
 
 
-def _data_account(directory: str, splits: dict[str, pipeline.Split]) -> dict[str, Any]:
+def _data_account(directory: str, splits: dict[str, Split]) -> dict[str, Any]:
     account = tfds_builders.read_metadata(directory)["accounting"]
     return {"directory": directory, "splits": {name: account[name] for name in splits}}
 

@@ -132,32 +132,6 @@ def test_jpeg_round_trip_and_quality() -> None:
     assert np.abs(back.astype(int) - frame).mean() < 3
 
 
-@pytest.mark.parametrize(
-    ("count", "limit", "how", "expected"),
-    [
-        (3, 12, "uniform", [0, 1, 2]),
-        (12, 12, "tail", list(range(12))),
-        (10, 4, "uniform", [0, 3, 6, 9]),
-        (11, 4, "uniform", [0, 3, 6, 10]),  # floor of 0, 3.33, 6.67, 10
-        (10, 1, "uniform", [0]),
-        (10, 4, "head", [0, 1, 2, 3]),
-        (10, 4, "tail", [6, 7, 8, 9]),
-        (0, 4, "uniform", []),
-    ],
-)
-def test_choose_frames(count: int, limit: int, how: str, expected: list[int]) -> None:
-    chosen = video.choose_frames(count, limit, how)  # type: ignore[arg-type]
-    assert chosen.tolist() == expected
-    assert np.issubdtype(chosen.dtype, np.integer)
-
-
-def test_choose_frames_refuses_other_words() -> None:
-    with pytest.raises(ValueError, match="expected 'uniform', 'head' or 'tail'"):
-        video.choose_frames(3, 2, "middle")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="limit: expected"):
-        video.choose_frames(3, 0)
-
-
 needs_real_data = pytest.mark.skipif(
     "NCL_REAL_DATA" not in os.environ, reason="set NCL_REAL_DATA to the folder of real videos"
 )

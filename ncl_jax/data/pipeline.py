@@ -1,178 +1,201 @@
-"""Prepared split -> `Batch`es: (clip, caption) pairs for training, clips and captions for
-evaluation.
+"""A split -> batches: (clip, caption) pairs for training, clips and captions for evaluation.
 
 A training sample is one caption with its clip, chosen by its index, so an epoch shows every
 caption once. The position in training is a single number, the count of samples seen by all
-processes together: the order of samples is a function of the seed alone, and a run may go on from
-any position on any number of processes.
+processes together: the order of samples, and whatever is random about one, is a function of the
+seed and that count, and a run may go on from any position on any number of processes.
 """
 
-import dataclasses
+import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypeVar
 
 import grain
 import numpy as np
-import tensorflow_datasets as tfds
-from etils import epath
+from grain.experimental import multithread_prefetch
 from jaxtyping import Bool, Int, UInt8
 
+from ncl_jax.data import order
+from ncl_jax.data.ahead import Ahead
+from ncl_jax.data.clips import Shapes, View, clip_frames
+from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
-from ncl_jax.data.transforms import resize_and_crop
-from ncl_jax.data.video import choose_frames, decode_jpeg
 from ncl_jax.types import Batch
 
-
-@dataclasses.dataclass(frozen=True)
-class Shapes:
-    """What one example looks like: frames and tokens are upper limits, `image_size` pixels."""
-
-    max_frames: int
-    image_size: int
-    max_tokens: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """One split of a prepared dataset: random access to its records, and all its captions."""
-
-    records: Sequence[dict[str, Any]]
-    video_ids: list[str]
-    captions: list[str]
-    video_of_text: Int[np.ndarray, " text"]
-
-
-def load_split(directory: epath.PathLike, name: str) -> Split:
-    """Open a split of the dataset prepared in `directory`; reads every record once for its text.
-
-    Raises:
-      ValueError: the split is not there or holds no clip.
-    """
-    builder = tfds.builder_from_directory(directory)
-    if name not in builder.info.splits:
-        raise ValueError(
-            f"split {name!r}: {directory} has {sorted(builder.info.splits)}; "
-            "choose one of these or prepare the missing clips"
-        )
-    records = builder.as_data_source(name)
-    video_ids, captions, video_of_text = [], [], []
-    for video, record in enumerate(records):
-        video_ids.append(_text(record["video_id"]))
-        captions += [_text(caption) for caption in record["captions"]]
-        video_of_text += [video] * len(record["captions"])
-    return Split(records, video_ids, captions, np.asarray(video_of_text, np.int32))
+T = TypeVar("T")
 
 
 def train_batches(
     split: Split,
     tokenizer: Tokenizer,
     shapes: Shapes,
+    view: View,
     *,
     batch_size: int,
     seed: int,
     start: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    distinct_clips: bool = False,
     threads: int = 4,
     cache_clips: int = 0,
-) -> Iterator[Batch]:
+) -> Ahead[Batch]:
     """Endless shuffled batches of this process's share.
 
     Args:
       split: what is shown.
       tokenizer: for its captions.
       shapes: in which form.
+      view: which frames of a clip, and how.
       batch_size: pairs per batch over all processes, a multiple of `process_count`.
-      seed: fixes the order of samples; every epoch has its own order.
+      seed: fixes the order of samples and their random views; every epoch has its own order.
       start: samples already seen by all processes together.
       process_index: which share of every batch is this process's.
       process_count: of how many.
-      threads: decoding threads.
+      distinct_clips: no clip twice in a batch; `start` is then a multiple of `batch_size`.
+      threads: decoding threads beside the one that makes batches, >= 0.
       cache_clips: decoded clips kept in memory, the least recently used go first.
+
+    Returns:
+      An iterator; a damaged record is a ValueError from `next`. Close it when done.
     """
-
-    @functools.lru_cache(maxsize=cache_clips)
-    def frames_of(video: int) -> tuple[np.ndarray, np.ndarray]:
-        return clip_frames(split.records[video]["frames"], shapes)
-
+    _check_divides(batch_size, process_count, "train.batch_size")
+    if seed < 0:
+        raise ValueError(f"seed: expected a number >= 0, got {seed}")
+    kept = 0 if view.is_random else cache_clips
+    look = functools.lru_cache(maxsize=kept)(functools.partial(_look, split, shapes, view))
     tokens, token_mask = tokenizer(split.captions, shapes.max_tokens)
 
-    def example(pair: int) -> Batch:
+    def example(position: int, pair: int) -> Batch:
         video = int(split.video_of_text[pair])
-        frames, frame_mask = frames_of(video)
+        frames, frame_mask = look(video, (seed, position) if view.is_random else ())
         number, valid = np.asarray(video, np.int32), np.asarray(True)
         return Batch(frames, frame_mask, tokens[pair], token_mask[pair], number, valid)
 
-    samples = grain.MapDataset.range(len(split.captions)).seed(seed).shuffle().repeat()
-    mine = samples[start + process_index :: process_count]
-    batches = mine.map(example).batch(batch_size // process_count)
-    return iter(batches.to_iter_dataset(_read_options(threads)))
+    pairs = _pairs(split, batch_size, seed, distinct_clips)
+    placed = pairs.map_with_index(lambda position, pair: (position, pair))
+    mine = placed[start + process_index :: process_count].map(lambda sample: example(*sample))
+    return Ahead(_batches(mine, batch_size // process_count, threads))
 
 
 def text_batches(
-    captions: Sequence[str], tokenizer: Tokenizer, length: int, batch_size: int
+    captions: Sequence[str],
+    tokenizer: Tokenizer,
+    length: int,
+    batch_size: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[tuple[Int[np.ndarray, "batch token"], Bool[np.ndarray, "batch token"]]]:
-    """Captions in order, each once, the last batch padded with empty rows."""
-    tokens, mask = tokenizer(captions, length)
-    for first in range(0, len(captions), batch_size):
-        part = slice(first, first + batch_size)
-        yield _pad(tokens[part], batch_size), _pad(mask[part], batch_size)
+    """Rows that a process holds of the batches of all captions, see `evaluation_rows`."""
+    tokens, mask = tokenizer([*captions, ""], length)
+    tokens[-1], mask[-1] = 0, False  # what row -1 shows
+    for rows in evaluation_rows(len(captions), batch_size, process_index, process_count):
+        yield tokens[rows], mask[rows]
 
 
 def video_batches(
     split: Split,
     shapes: Shapes,
+    view: View,
     batch_size: int,
     *,
-    shuffle_frames: int | None = None,
+    seed: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
     threads: int = 4,
 ) -> Iterator[tuple[UInt8[np.ndarray, "..."], Bool[np.ndarray, "batch frame"]]]:
-    """Clips in order, each once, the last batch padded with empty clips.
+    """Rows that a process holds of the batches of all clips, see `evaluation_rows`.
 
     Args:
       split: which clips.
       shapes: in which form.
-      batch_size: how many at a time.
-      shuffle_frames: seed of a random frame order per clip (the control that shows whether a
-        model uses time); None keeps the order.
+      view: which frames of a clip, and how.
+      batch_size: clips at a time over all processes, a multiple of `process_count`.
+      seed: of a random view; a clip always looks the same under one seed.
+      process_index: which share of every batch is this process's.
+      process_count: of how many.
       threads: decoding threads.
+
+    Yields:
+      Frames and frame mask; padded rows have no valid frame.
     """
+    rows = evaluation_rows(len(split.video_ids), batch_size, process_index, process_count)
+    count, size = shapes.max_frames, shapes.image_size
+    empty = np.zeros((count, size, size, 3), np.uint8), np.zeros(count, bool)
 
-    def example(video: int) -> tuple[np.ndarray, np.ndarray]:
-        order = None if shuffle_frames is None else np.random.default_rng([shuffle_frames, video])
-        return clip_frames(split.records[video]["frames"], shapes, order)
+    def example(place: int) -> tuple[np.ndarray, np.ndarray]:
+        video = int(rows.flat[place])
+        return empty if video < 0 else _look(split, shapes, view, video, (seed, video))
 
-    clips = grain.MapDataset.range(len(split.records)).map(example).batch(batch_size)
-    for frames, mask in clips.to_iter_dataset(_read_options(threads)):
-        yield _pad(frames, batch_size), _pad(mask, batch_size)
+    clips = grain.MapDataset.range(rows.size).map(example)
+    with contextlib.closing(Ahead(_batches(clips, rows.shape[1], threads))) as batches:
+        yield from batches
 
 
-def clip_frames(
-    jpegs: Sequence[bytes], shapes: Shapes, order: np.random.Generator | None = None
-) -> tuple[UInt8[np.ndarray, "frame size size 3"], Bool[np.ndarray, " frame"]]:
-    """Evenly spaced frames of one clip, decoded, cropped and zero-padded, with their mask.
+def evaluation_rows(
+    count: int, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Int[np.ndarray, "batch row"]:
+    """Which items a process holds in each evaluation batch; -1 is padding.
 
-    Only the chosen JPEGs are decoded. `order` permutes the chosen frames.
+    All processes have the same number of batches. The rows of process 0, 1, ... side by side are
+    the global batch, and the batches in a row are the items in order, each once, with padding at
+    the very end.
+
+    Args:
+      count: items there are.
+      batch_size: rows over all processes, a multiple of `process_count`.
+      process_index: whose rows.
+      process_count: of how many.
+
+    Example:
+      >>> evaluation_rows(5, 4, process_index=1, process_count=2).tolist()
+      [[2, 3], [-1, -1]]
     """
-    chosen = choose_frames(len(jpegs), shapes.max_frames)
-    if order is not None:
-        chosen = order.permutation(chosen)
-    size = shapes.image_size
-    frames = np.zeros((shapes.max_frames, size, size, 3), np.uint8)
-    for place, index in enumerate(chosen):
-        frames[place] = resize_and_crop(decode_jpeg(jpegs[index]), size)
-    return frames, np.arange(shapes.max_frames) < len(chosen)
+    _check_divides(batch_size, process_count, "eval.batch_size")
+    rows = np.arange(-(-count // batch_size) * batch_size)
+    rows[count:] = -1
+    return rows.reshape(-1, process_count, batch_size // process_count)[:, process_index]
 
 
-def _read_options(threads: int) -> grain.ReadOptions:
-    """A batch per thread in flight: the buffer counts whole batches, and they are large."""
-    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2, threads))
+def _check_divides(batch_size: int, process_count: int, name: str) -> None:
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"{name}: expected a multiple of the {process_count} processes, got {batch_size}"
+        )
 
 
-def _pad(rows: np.ndarray, count: int) -> np.ndarray:
-    return np.pad(rows, [(0, count - len(rows)), *[(0, 0)] * (rows.ndim - 1)])
+def _pairs(
+    split: Split, batch_size: int, seed: int, distinct_clips: bool
+) -> grain.MapDataset[int]:
+    """The caption shown at each position, without end."""
+    if not distinct_clips:
+        return order.shuffled(len(split.captions), seed)
+    distinct = order.DistinctClips(split.video_of_text, batch_size, seed)
+    # A lambda, because grain copies whatever else it finds, once per thread.
+    return grain.MapDataset.range(len(distinct)).map(lambda position: distinct[position])
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _look(
+    split: Split, shapes: Shapes, view: View, video: int, seed: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return clip_frames(split.jpegs(video), shapes, view, np.random.default_rng(seed))
+    except ValueError as error:
+        raise ValueError(f"clip {split.video_ids[video]!r}: {error}") from error
+
+
+def _batches(
+    examples: grain.MapDataset[T], batch_size: int, threads: int
+) -> grain.IterDataset[T]:
+    """Batches in order, decoded by `threads` threads; Pillow lets go of the interpreter lock.
+
+    Threads work on examples, not on batches, which are large: two batches are in flight, one
+    here and one in `Ahead`, however many threads there are. grain's usual pool of threads would
+    keep a process from ending when a read hangs; these are daemons.
+    """
+    source = examples.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    ahead = max(1, batch_size // max(threads, 1))
+    return multithread_prefetch(source, threads, buffer_size=ahead).batch(batch_size)
+

@@ -1,26 +1,71 @@
-"""Image geometry of CLIP: short side to the model's size, then the centre."""
+"""Image geometry: CLIP's resize and centre crop, and the random crop of training."""
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+ATTEMPTS = 10  # at a random box before the centre is taken
+ASPECT = 3 / 4, 4 / 3  # width over height of a random box
 
-def resize_and_crop(
-    image: UInt8[np.ndarray, "height width 3"], size: int
-) -> UInt8[np.ndarray, "size size 3"]:
-    """Bicubic resize of the short side to `size`, then the central square.
 
-    Returns the input itself where it already has the right size.
+class Box(NamedTuple):
+    """A rectangle of pixels; right and bottom are outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def resize_and_crop(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """CLIP's geometry: bicubic resize of the short side to `size`, then the central square.
+
+    The long side is cut down to whole pixels and the margins are rounded to even, as CLIP's own
+    preprocessing (torchvision's `Resize` and `CenterCrop`) does. An image of the right size is
+    not resampled.
 
     Example:
-      >>> resize_and_crop(np.zeros((40, 60, 3), np.uint8), 20).shape
+      >>> resize_and_crop(Image.new("RGB", (60, 40)), 20).shape
       (20, 20, 3)
     """
-    height, width = image.shape[:2]
-    if min(height, width) != size:
-        ratio = size / min(height, width)
-        shape = max(size, round(width * ratio)), max(size, round(height * ratio))
-        image = np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BICUBIC))
-        height, width = image.shape[:2]
-    top, left = (height - size) // 2, (width - size) // 2
-    return image[top : top + size, left : left + size]
+    short = min(image.size)
+    if short != size:
+        width, height = (size if side == short else size * side // short for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (round((side - size) / 2) for side in image.size)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def cut_and_resize(
+    image: Image.Image, box: Box, size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The box, resized to a square without regard to its aspect."""
+    return np.asarray(image.crop(box).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def random_box(
+    width: int, height: int, least_area: float, rng: np.random.Generator
+) -> Box | None:
+    """A box for a random-resized crop (Szegedy et al., Going Deeper with Convolutions, 2015).
+
+    Args:
+      width: of the image in pixels.
+      height: likewise.
+      least_area: smallest share of the image's area, in (0, 1]; the share is uniform up to 1.
+      rng: draws share, aspect (log-uniform from 3/4 to 4/3) and place.
+
+    Returns:
+      The box, or None where no draw fits into the image: then take the centre.
+    """
+    for _ in range(ATTEMPTS):
+        area = width * height * rng.uniform(least_area, 1)
+        aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
+        wide, high = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < wide <= width and 0 < high <= height:
+            left = int(rng.integers(width - wide + 1))
+            top = int(rng.integers(height - high + 1))
+            return Box(left, top, left + wide, top + high)
+    return None

@@ -1,4 +1,4 @@
-"""Video files to frames, frames to JPEG bytes, and which frames a clip shows.
+"""Video files to frames, and frames to JPEG bytes.
 
 The only home of decoding. No JAX here, so that dataset builders and reader threads can use it
 cheaply; PyAV and Pillow release the interpreter lock while they work.
@@ -278,28 +278,3 @@ def decode_jpeg(data: bytes) -> Frame:
     """The inverse of `encode_jpeg` for one frame, up to JPEG's loss."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
-
-
-def choose_frames(
-    count: int, limit: int, how: Literal["uniform", "head", "tail"] = "uniform"
-) -> np.ndarray:
-    """Picks at most `limit` of `count` frame positions, in order.
-
-    Args:
-      count: frames there are, >= 0.
-      limit: frames wanted, >= 1.
-      how: 'uniform' spreads integer positions evenly from the first to the last frame, 'head'
-        takes the first ones, 'tail' the last ones.
-
-    Returns:
-      int64 [min(count, limit)], strictly increasing; all positions if `count <= limit`.
-    """
-    if limit < 1:
-        raise ValueError(f"limit: expected at least 1 frame, got {limit}")
-    if how not in ("uniform", "head", "tail"):
-        raise ValueError(f"how: expected 'uniform', 'head' or 'tail', got {how!r}")
-    if count <= limit or how == "head":
-        return np.arange(min(count, limit))
-    if how == "tail":
-        return np.arange(count - limit, count)
-    return np.linspace(0, count - 1, num=limit, dtype=np.int64)

@@ -1,0 +1,97 @@
+"""One clip's JPEGs -> the frames the model sees."""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image
+
+from ncl_jax.data import frames, transforms
+
+Crop = Literal["centre", "random_resized"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """What one example looks like: frames and tokens are upper limits, `image_size` pixels."""
+
+    max_frames: int
+    image_size: int
+    max_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How a clip is looked at. Whatever is random is drawn once for all frames of a clip.
+
+    Attributes:
+      choice: which frames, see `frames.choose_frames`.
+      order: "ordinary", "reverse" or "random".
+      crop: "centre" as CLIP does, or "random_resized".
+      least_area: smallest share of the picture that "random_resized" keeps, in (0, 1].
+      flip: mirror every second clip, drawn at random. Captions that say "left" become wrong.
+
+    Raises:
+      ValueError: a word that is not among the choices, or an area outside (0, 1].
+    """
+
+    choice: frames.Choice = "uniform"
+    order: frames.Order = "ordinary"
+    crop: Crop = "centre"
+    least_area: float = 0.5
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        frames.check_choice(self.choice)
+        frames.check_order(self.order)
+        if self.crop not in get_args(Crop):
+            choices = ", ".join(get_args(Crop))
+            raise ValueError(f"crop: expected one of {choices}, got {self.crop!r}")
+        if not 0 < self.least_area <= 1:
+            raise ValueError(f"least area: expected a share in (0, 1], got {self.least_area}")
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two looks at a clip may differ."""
+        drawn = (self.choice == "tsn_random", self.order == "random", self.crop != "centre")
+        return self.flip or any(drawn)
+
+
+def clip_frames(
+    jpegs: Sequence[bytes], shapes: Shapes, view: View, rng: np.random.Generator
+) -> tuple[UInt8[np.ndarray, "frame size size 3"], Bool[np.ndarray, " frame"]]:
+    """Frames of one clip, chosen, decoded, cropped and zero-padded, with their mask.
+
+    Only the chosen JPEGs are decoded.
+
+    Raises:
+      ValueError: a chosen JPEG cannot be decoded.
+    """
+    chosen = frames.choose_frames(len(jpegs), shapes.max_frames, view.choice, rng)
+    chosen = frames.order_frames(chosen, view.order, rng)
+    size = shapes.image_size
+    box = None
+    flip = view.flip and rng.random() < 0.5
+    out = np.zeros((shapes.max_frames, size, size, 3), np.uint8)
+    for place, index in enumerate(chosen):
+        image = _decode(jpegs[index], int(index))
+        if view.crop == "random_resized" and place == 0:
+            box = transforms.random_box(*image.size, view.least_area, rng)
+        if box:
+            pixels = transforms.cut_and_resize(image, box, size)
+        else:
+            pixels = transforms.resize_and_crop(image, size)
+        out[place] = pixels[:, ::-1] if flip else pixels
+    return out, np.arange(shapes.max_frames) < len(chosen)
+
+
+def _decode(jpeg: bytes, index: int) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:  # whatever Pillow calls a damaged file
+        raise ValueError(f"frame {index}: expected a JPEG image, got {error}") from error

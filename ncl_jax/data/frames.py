@@ -1,0 +1,80 @@
+"""Which frames of a clip are shown, and in which order."""
+
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Int
+
+Choice = Literal["uniform", "head", "tail", "tsn_centre", "tsn_random"]
+Order = Literal["ordinary", "reverse", "random"]
+
+
+def choose_frames(
+    count: int, limit: int, how: Choice = "uniform", rng: np.random.Generator | None = None
+) -> Int[np.ndarray, " frame"]:
+    """Picks at most `limit` of `count` frame positions, in order.
+
+    Args:
+      count: frames there are, >= 0.
+      limit: frames wanted, >= 1.
+      how: "uniform" spreads integer positions evenly from the first to the last frame, "head"
+        takes the first ones, "tail" the last ones. The others cut the clip into `limit` equal
+        segments (Wang et al., Temporal Segment Networks, 2016) and take the centre of each, or
+        a random frame of each.
+      rng: for "tsn_random" only.
+
+    Returns:
+      int64 [min(count, limit)], strictly increasing; all positions if `count <= limit`.
+
+    Example:
+      >>> choose_frames(10, 4).tolist(), choose_frames(10, 3, "tsn_centre").tolist()
+      ([0, 3, 6, 9], [1, 4, 7])
+    """
+    if limit < 1:
+        raise ValueError(f"limit: expected at least 1 frame, got {limit}")
+    check_choice(how)
+    if count <= limit or how == "head":
+        return np.arange(min(count, limit))
+    if how == "tail":
+        return np.arange(count - limit, count)
+    if how == "uniform":
+        return np.linspace(0, count - 1, num=limit, dtype=np.int64)
+    edges = np.arange(limit + 1) * count // limit
+    if how == "tsn_centre":
+        return (edges[:-1] + edges[1:] - 1) // 2
+    if rng is None:
+        raise ValueError("rng: 'tsn_random' draws frames and needs a generator")
+    return rng.integers(edges[:-1], edges[1:])
+
+
+def order_frames(
+    chosen: Int[np.ndarray, " frame"], order: Order, rng: np.random.Generator | None = None
+) -> Int[np.ndarray, " frame"]:
+    """The chosen positions as they are, backwards, or permuted by `rng`.
+
+    Example:
+      >>> order_frames(np.array([0, 4, 8]), "reverse").tolist()
+      [8, 4, 0]
+    """
+    check_order(order)
+    if order == "random":
+        if rng is None:
+            raise ValueError("rng: the order 'random' needs a generator")
+        return rng.permutation(chosen)
+    return chosen[::-1] if order == "reverse" else chosen
+
+
+def check_choice(how: str) -> None:
+    """ValueError, with the choices, for an unknown way to choose frames."""
+    if how not in get_args(Choice):
+        raise ValueError(f"frame choice: expected one of {_names(Choice)}, got {how!r}")
+
+
+def check_order(order: str) -> None:
+    """ValueError, with the choices, for an unknown order."""
+    if order not in get_args(Order):
+        raise ValueError(f"frame order: expected one of {_names(Order)}, got {order!r}")
+
+
+def _names(kind: object) -> str:
+    return ", ".join(get_args(kind))

@@ -1,0 +1,69 @@
+"""A split of a prepared dataset: random access to its clips, and all its captions."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from jaxtyping import Int
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Clips by number, and every caption with the number of its clip."""
+
+    records: Sequence[dict[str, Any]]
+    video_ids: list[str]
+    captions: list[str]
+    video_of_text: Int[np.ndarray, " text"]
+
+    def jpegs(self, video: int) -> Sequence[bytes]:
+        """All stored frames of a clip.
+
+        Raises:
+          ValueError: the record is damaged.
+        """
+        return _read(self.records, video)["frames"]
+
+
+def load_split(directory: epath.PathLike, name: str) -> Split:
+    """Open a split of the dataset prepared in `directory`; reads every record once for its text.
+
+    Raises:
+      ValueError: the split is not there or holds no clip, or a record is damaged or without
+        captions or frames.
+    """
+    builder = tfds.builder_from_directory(directory)
+    if not builder.info.splits.get(name) or not builder.info.splits[name].num_examples:
+        raise ValueError(
+            f"split {name!r}: {directory} has {sorted(builder.info.splits)}; "
+            "choose one of these or prepare the missing clips"
+        )
+    records = builder.as_data_source(name)
+    video_ids, captions, video_of_text = [], [], []
+    for video in range(len(records)):
+        record = _read(records, video, f" (of split {name!r} in {directory})")
+        video_ids.append(_text(record["video_id"]))
+        for part in ("frames", "captions"):
+            if not len(record[part]):
+                raise ValueError(f"clip {video_ids[-1]!r} in {directory}: it has no {part}")
+        captions += [_text(caption) for caption in record["captions"]]
+        video_of_text += [video] * len(record["captions"])
+    return Split(records, video_ids, captions, np.asarray(video_of_text, np.int32))
+
+
+def _read(records: Sequence[dict[str, Any]], number: int, where: str = "") -> dict[str, Any]:
+    try:
+        return records[number]
+    except Exception as error:  # array_record and protobuf raise what they like
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"record {number}{where} is damaged: delete the prepared dataset and build it "
+            f"again ({type(error).__name__}: {reason})"
+        ) from error
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
