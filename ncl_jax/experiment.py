@@ -22,8 +22,8 @@ CHECKPOINTS, INDEX = "checkpoints", "index"
 # What a resumed run may change: nothing that moves a weight or an example.
 MAY_CHANGE = (
     "version", "config.name", "config.mapper", "config.placement", "config.eval",
-    "config.data.manual_dir", "config.data.data_dir", "config.data.threads", "config.data.cache_clips",
-    "config.data.eval_frames", "config.data.eval_frame_order",
+    "config.data.manual_dir", "config.data.data_dir", "config.data.threads",
+    "config.data.cache_clips", "config.data.eval_frames", "config.data.eval_frame_order",
     "config.data.validation_split", "config.data.test_split", "config.tokenizer.path",
     "config.train.log_every", "config.train.validate_every", "config.train.checkpoint_every",
     "config.train.keep_checkpoints",
