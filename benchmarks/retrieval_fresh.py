@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.retrieval_normalizers import gains_of, report
 from ncl_jax import sinkhorn
-from ncl_jax.cli.normalize import Pairs
+from ncl_jax.normalizers.comparison import Pairs
 
 Split = tuple[Pairs, Pairs]
 KINDS: dict[str, Callable[[np.random.Generator], Split]] = {}

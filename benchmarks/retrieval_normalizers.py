@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.common import Row, at_least, note
 from ncl_jax import metrics
-from ncl_jax.cli.normalize import Pairs, settings
 from ncl_jax.normalizers import Auto, Ncl, Nnn, auto
+from ncl_jax.normalizers.comparison import Pairs, settings
 
 FIXED = ("none", "ncl", "inverted_softmax", "csls", "nnn", "qb_norm")
 

@@ -224,6 +224,7 @@ def build_embed(
                 functools.partial(encode_video, params), clips, len(split.video_ids)
             ),
             video_of_text=split.video_of_text,
+            video_ids=split.video_ids,
         )
 
     return embed

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Float, Int
 
 from ncl_jax import metrics, normalizers, sinkhorn
@@ -20,6 +21,7 @@ from ncl_jax.scores import logits
 TIE_RULE: metrics.TieRule = "average"
 VIDEO_RULE: metrics.VideoRule = "group_max"
 IN_BATCH_BATCHES = 20
+HUB_LISTS = (1, 10)
 
 
 class Embedded(NamedTuple):
@@ -28,6 +30,7 @@ class Embedded(NamedTuple):
     text: Float[np.ndarray, "text dim"]
     video: Float[np.ndarray, "video dim"]
     video_of_text: Int[np.ndarray, " text"]
+    video_ids: Sequence[str]
 
 
 def embed(
@@ -57,38 +60,44 @@ def evaluate(test: Embedded, bank: Embedded, scale: float, iterations: int) -> d
       test: the split under evaluation.
       bank: the train split.
       scale: logits per cosine.
-      iterations: of Sinkhorn, for both kinds of normalisation.
+      iterations: of Sinkhorn, for the fixed normalisers of both kinds.
 
     Returns:
-      `fit`: evidence of the biases (error, iterations, converged) of both sides, by row; and
-      {"text_to_video", "video_to_text"}, each {"plain", "inductive", "transductive"}, each with
-      R@1, R@5, R@10, R@50 (percent), MdR, MnR and norm_error_mean, norm_error_max; and the rules
-      by which these were computed.
+      {"text_to_video", "video_to_text"}, each {"plain", "inductive", "inductive_auto",
+      "transductive"}, each with R@1, R@5, R@10, R@50 (percent), MdR, MnR, norm_error_mean,
+      norm_error_max, and `hubness` {"k=1", "k=10"}; "video_to_text_best_caption" with the same
+      rows by the other public rule; `fit`: evidence of the biases of both sides by row, for
+      `inductive_auto` also what was chosen and why; `rules` and `counts`.
+
+    Raises:
+      ValueError: a clip that does not count exactly once, by name.
     """
-    rows: dict[str, Any] = {"text_to_video": {}, "video_to_text": {}}
-    fit: dict[str, Any] = {}
+    for split in (test, bank):
+        metrics.check_ids(split.video_ids, sorted(set(split.video_ids)))
+    found: dict[str, Any] = {
+        "text_to_video": {}, "video_to_text": {}, "video_to_text_best_caption": {}, "fit": {},
+    }  # fmt: skip
     for name, normalizer in (
         ("plain", normalizers.Plain(scale=scale)),
         ("inductive", normalizers.Ncl(scale=scale, iterations=iterations)),
+        ("inductive_auto", normalizers.Auto()),
         ("transductive", normalizers.SinkhornTest(scale=scale, iterations=iterations)),
     ):
-        video_side = normalizer.fit(normalizers.Bank(bank.text), test.video)
-        text_side = normalizer.fit(normalizers.Bank(bank.video), test.text)
-        by_text, by_video = video_side.lazy(test.text), text_side.lazy(test.video).T
+        ids = np.arange(len(bank.video))
+        by_text = normalizers.Bank(bank.text, bank.video, bank.video_of_text, ids)
+        by_video = normalizers.Bank(bank.video, bank.text, ids, bank.video_of_text)
+        video_side = normalizer.fit(by_text, test.video)
+        text_side = normalizer.fit(by_video, test.text)
         if isinstance(video_side, BiasFitted) and isinstance(text_side, BiasFitted):
-            fit[name] = {"video": video_side.evidence, "text": text_side.evidence}
-        of = test.video_of_text
-        rows["text_to_video"][name] = metrics.text_to_video(
-            by_text, of, TIE_RULE
-        ) | _norm_error(by_text, "video")
-        rows["video_to_text"][name] = metrics.video_to_text(
-            by_video, of, TIE_RULE, VIDEO_RULE
-        ) | _norm_error(by_video, "text")
-    return rows | {
-        "fit": fit,
+            found["fit"][name] = {"video": video_side.evidence, "text": text_side.evidence}
+        rows = score(video_side.lazy(test.text), text_side.lazy(test.video), test.video_of_text)
+        for direction, row in rows.items():
+            found[direction][name] = row
+    return found | {
         "rules": {
             "ties": TIE_RULE,
             "video_to_text": VIDEO_RULE,
+            "video_to_text_best_caption": "best_caption",
             "column_mass": "texts / videos for every video",
             "normaliser": f"ncl, {iterations} iterations, scale {scale:.4g}",
         },
@@ -97,6 +106,32 @@ def evaluate(test: Embedded, bank: Embedded, scale: float, iterations: int) -> d
             "bank": {"texts": len(bank.text), "videos": len(bank.video)},
         },
     }
+
+
+def score(by_text: Any, by_video: Any, video_of_text: Int[np.ndarray, " text"]) -> dict[str, Any]:
+    """One row of each direction from scores [text, video] and, transposed, [video, text]."""
+    balance = _balance(by_text), _balance(by_video)
+    return {
+        "text_to_video": metrics.text_to_video(by_text, video_of_text, TIE_RULE) | balance[0],
+        "video_to_text": balance[1]
+        | metrics.video_to_text(by_video.T, video_of_text, TIE_RULE, VIDEO_RULE),
+        "video_to_text_best_caption": metrics.video_to_text(
+            by_video.T, video_of_text, TIE_RULE, "best_caption"
+        ),
+    }
+
+
+def save_embeddings(path: epath.Path, test: Embedded, bank: Embedded, scale: float) -> None:
+    """What `python -m ncl_jax.cli.normalize --embeddings` reads: a `.npz`, whole or absent."""
+    draft = path.with_name(f"{path.name}.partial")
+    with draft.open("wb") as stream:
+        np.savez(
+            stream,
+            text=test.text, video=test.video, video_of_text=test.video_of_text,
+            bank_text=bank.text, bank_video=bank.video, bank_video_of_text=bank.video_of_text,
+            video_ids=np.asarray(test.video_ids, str), scale=scale,
+        )  # fmt: skip
+    draft.replace(path)
 
 
 def plain_recall(split: Embedded) -> dict[str, float]:
@@ -153,11 +188,17 @@ def order_accuracy(
     return {"accuracy": 100 * float(won), "texts": len(texts)}
 
 
-def _norm_error(scores: Any, side: str) -> dict[str, float]:
-    texts, videos = scores.shape
+def _balance(scores: Any) -> dict[str, Any]:
+    """Normalisation error and hubness of the gallery of scores [query, gallery]."""
+    queries, items = scores.shape
     # The same equal shares that the normaliser is fitted to: only so can the error reach 0.
-    error = metrics.normalization_error(scores, np.ones(texts), np.full(videos, texts / videos))
-    return {f"norm_error_{kind}": error[f"{side}_{kind}"] for kind in ("mean", "max")}
+    error = metrics.normalization_error(scores, np.ones(queries), np.full(items, queries / items))
+    # Rows are queries here, so the gallery is on the side of the columns.
+    return {
+        "norm_error_mean": error["video_mean"],
+        "norm_error_max": error["video_max"],
+        "hubness": {f"k={k}": metrics.hubness(scores, k) for k in HUB_LISTS if k <= items},
+    }
 
 
 def _both_sides(scores: jax.Array) -> float:

@@ -18,7 +18,7 @@ from ncl_jax.index import RetrievalIndex
 from ncl_jax.run_log import RunLog
 from ncl_jax.types import TrainState
 
-CHECKPOINTS, INDEX = "checkpoints", "index"
+CHECKPOINTS, INDEX, EMBEDDINGS = "checkpoints", "index", "embeddings.npz"
 # What a resumed run may change: nothing that moves a weight or an example.
 MAY_CHANGE = (
     "version", "config.name", "config.mapper", "config.placement", "config.eval",
@@ -63,6 +63,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
             "events": str(workdir / "tensorboard"),
             "tokenizer": str(workdir / assembly.TOKENIZER),
             "index": str(workdir / INDEX),
+            "embeddings": str(workdir / EMBEDDINGS),
         },
     }
     results.write(workdir, summary)
@@ -159,10 +160,11 @@ def measure(
     state: TrainState,
     workdir: epath.Path,
 ) -> dict[str, Any]:
-    """All metrics of the test split, with the train split as bank; leaves the test clips' index."""
+    """All metrics of the test split, with the train split as bank; leaves index and embeddings."""
     embed = assembly.build_embed(config, parts)
     test, bank = (embed(state.params, n) for n in (config.data.test_split, config.data.train_split))
     scale = float(parts.towers.scale(state.params))
+    evaluate.save_embeddings(workdir / EMBEDDINGS, test, bank, scale)
     measured = evaluate.evaluate(test, bank, scale, config.eval.iterations)
     error = evaluate.in_batch_error(
         bank, scale, config.train.batch_size, config.loss.iterations, config.seed

@@ -7,8 +7,8 @@ Keys of results.json:
   environment  python, platform, packages, devices (count, kind, processes), git
   data         directory, splits (per split: clips and captions, used and expected, ...)
   metrics      as returned by `evaluate.evaluate`, plus in_batch_norm_error and, where the
-               dataset names twins, order_pairs
-  files        where checkpoints, metrics, events, tokenizer and index lie
+               dataset names twins, order_pairs; inductive and transductive never share a key
+  files        where checkpoints, metrics, events, tokenizer, index and embeddings lie
 """
 
 import importlib.metadata
@@ -30,6 +30,7 @@ PACKAGES = (
 ROWS = {
     "plain": "plain",
     "inductive": "normalised, train bank (inductive)",
+    "inductive_auto": "normalised, chosen by auto (inductive)",
     "transductive": "normalised, test queries (transductive)",
 }
 COLUMNS = {"R@1": ".1f", "R@5": ".1f", "R@10": ".1f", "R@50": ".1f", "MdR": ".1f", "MnR": ".1f",
@@ -91,6 +92,10 @@ def _remarks(results: dict[str, Any]) -> list[str]:
         "norm. error: mean |summed retrieval probability / fair share - 1|, 0 is fair.",
         f"in-batch norm. error: {error['plain']:.3f} plain, {error['normalised']:.3f} with the "
         "batch's own biases.",
+        *(_choice(direction, measured["fit"]["inductive_auto"][side])
+          for direction, side in (("text -> video", "video"), ("video -> text", "text"))),
+        "best own caption, R@1 of video -> text by the other public rule: "
+        f"{measured['video_to_text_best_caption']['plain']['R@1']:.1f} plain.",
     ]
     if "order_pairs" in measured:
         pairs = measured["order_pairs"]
@@ -101,6 +106,16 @@ def _remarks(results: dict[str, Any]) -> list[str]:
     phases = results["run"]["seconds"].items()
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in phases)
     return [*lines, f"time: {seconds}."]
+
+
+def _choice(direction: str, evidence: dict[str, Any]) -> str:
+    """What `auto` chose for one direction, and what it went by."""
+    if "held_out_R@1" not in evidence:
+        return f"auto, {direction}: {evidence['choice']} ({evidence['reason']})."
+    return (
+        f"auto, {direction}: {evidence['choice']}; held-out training R@1 "
+        f"{evidence['held_out_R@1']:.1f}, plain {evidence['held_out_plain_R@1']:.1f}."
+    )
 
 
 def _git_state() -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from etils import epath
 
-from ncl_jax import evaluate
+from ncl_jax import evaluate, metrics
+from ncl_jax.cli import metrics as cli_metrics
+from ncl_jax.cli import normalize as cli_normalize
 
 RNG = np.random.default_rng(0)
 
@@ -17,7 +20,7 @@ def split(texts_per_video, noise=0.7, videos=12, dim=8, seed=0):
     video = unit(rng.normal(size=(videos, dim)))
     of = np.repeat(np.arange(videos), texts_per_video)
     text = unit(video[of] + noise * rng.normal(size=(len(of), dim)))
-    return evaluate.Embedded(text, video, of)
+    return evaluate.Embedded(text, video, of, [f"clip {i}" for i in range(videos)])
 
 
 def test_plain_rows_are_the_loop_over_queries():
@@ -49,13 +52,53 @@ def test_a_hub_is_levelled_by_the_bank():
     """One clip near the mean caption answers everything until the bank's bias holds it back."""
     test, bank = split(4, noise=0.4), split(4, noise=0.4, seed=1)
     shift = 3 * unit(np.ones((1, 8)))
-    crowd = evaluate.Embedded(unit(test.text + shift), test.video.copy(), test.video_of_text)
+    crowd = test._replace(text=unit(test.text + shift), video=test.video.copy())
     crowd.video[0] = unit(np.ones((1, 8)))[0]
     found = evaluate.evaluate(
         crowd, bank._replace(text=unit(bank.text + shift)), scale=20.0, iterations=4
     )["text_to_video"]
     assert found["plain"]["R@1"] < 20
     assert found["inductive"]["R@1"] > found["plain"]["R@1"] + 10
+
+
+def test_the_result_has_auto_hubness_and_both_public_rules():
+    test, bank = split(3), split(3, videos=40, seed=1)
+    found = evaluate.evaluate(test, bank, scale=20.0, iterations=4)
+    for direction in ("text_to_video", "video_to_text", "video_to_text_best_caption"):
+        assert list(found[direction]) == ["plain", "inductive", "inductive_auto", "transductive"]
+    for side in ("video", "text"):
+        evidence = found["fit"]["inductive_auto"][side]
+        assert evidence["choice"] in evidence["table"]
+        assert evidence["held_out_queries"] == 40
+    hubs = found["text_to_video"]["plain"]["hubness"]
+    assert hubs["k=1"] == metrics.hubness(test.text @ test.video.T, 1)
+    assert set(hubs) == {"k=1", "k=10"}
+    assert found["video_to_text"]["plain"]["hubness"]["k=10"] == pytest.approx(
+        metrics.hubness(test.video @ test.text.T, 10))
+    assert found["video_to_text_best_caption"]["plain"]["MnR"] == metrics.video_to_text(
+        test.text @ test.video.T, test.video_of_text, rule="best_caption")["MnR"]
+
+
+def test_a_clip_that_comes_twice_stops_the_evaluation():
+    test = split(3)
+    doubled = test._replace(video_ids=["clip 1", *test.video_ids[1:]])
+    with pytest.raises(ValueError, match=r"expected 11, got 12; 1 doubled \(clip 1\)"):
+        evaluate.evaluate(doubled, split(3, seed=1), scale=20.0, iterations=4)
+
+
+def test_embeddings_of_a_run_feed_the_commands(tmp_path, capsys):
+    test, bank = split(2), split(2, videos=30, seed=1)
+    evaluate.save_embeddings(epath.Path(tmp_path) / "embeddings.npz", test, bank, 20.0)
+    given = ["--embeddings", str(tmp_path / "embeddings.npz")]
+    assert cli_metrics.main(given) == 0
+    said = capsys.readouterr().out
+    assert f"{metrics.text_to_video(test.text @ test.video.T, test.video_of_text)['MnR']:.2f}" in (
+        said)
+    assert cli_normalize.main([*given, "--samples", "1", "--direction", "v2t"]) == 0
+    assert "| sinkhorn_test |" in capsys.readouterr().out
+    (tmp_path / "embeddings.npz").write_bytes(b"PK")
+    assert cli_metrics.main(given) == 2
+    assert "cannot read" in capsys.readouterr().err
 
 
 def test_equal_captions_are_embedded_once():
@@ -81,7 +124,7 @@ def test_embed_cuts_padding_and_refuses_missing_rows():
 def test_order_accuracy_counts_wins_and_half_ties():
     video = unit(np.array([[1.0, 0], [0, 1], [1, 1]]))
     text = unit(np.array([[1.0, 0.1], [1, 0], [1, 1], [0.3, 0.2]]))
-    test = evaluate.Embedded(text, video, np.array([0, 1, 0, 2]))
+    test = evaluate.Embedded(text, video, np.array([0, 1, 0, 2]), ["a", "b", "c"])
     found = evaluate.order_accuracy(test, [(0, 1)], video)
     assert found["texts"] == 3  # clip 2 has no twin
     assert found["accuracy"] == pytest.approx(100 * (1 + 0 + 0.5) / 3)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ncl_jax import metrics
+from ncl_jax.cli import metrics as command
 from ncl_jax.normalizers import LazyScores
 from tests import retrieval_oracles as oracle
 
@@ -172,3 +173,16 @@ def test_published_matrix_gives_its_known_figures():
     found = {rule: metrics.video_to_text(scores, of, rule)["R@1"] for rule in metrics.TIE_RULES}
     assert found == pytest.approx(
         {"optimistic": 46.0, "average": 45.6, "pessimistic": 45.6, "clip4clip": 45.4545}, abs=1e-4)
+
+
+@real_data
+def test_command_prints_all_rules_of_the_published_matrix(capsys):
+    matrix = str(pathlib.Path(REAL) / "sims" / "msrvtt_video_matrix.npy")
+    assert command.main(["--scores", matrix]) == 0
+    tables = capsys.readouterr().out.split("video to text")
+    assert tables[0].count("48.00") == len(metrics.TIE_RULES)
+    for rules in tables[1:]:
+        rows = dict(line.split(" | ")[:2] for line in rules.splitlines() if line[:2] == "| ")
+        assert {k[2:]: rows[k] for k in list(rows)[1:]} == {
+            "average": "45.60", "pessimistic": "45.60", "optimistic": "46.00",
+            "clip4clip": "45.45"}

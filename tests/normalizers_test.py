@@ -231,7 +231,7 @@ def test_table_command_prints_every_normaliser(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "either --text and --video, or --scores"),
+        ([], "either --text and --video, or --scores, or --embeddings"),
         (["--text", "missing.npy", "--video", "v.npy"], "cannot read missing.npy"),
         (["--text", "t.npy", "--video", "wide.npy"], "one model"),
         (["--text", "nan.npy", "--video", "v.npy"], "finite"),
