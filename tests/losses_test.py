@@ -35,9 +35,14 @@ def x64():
         yield
 
 
+def cone(text, video, spread=1.0):
+    """Turned towards one direction, as the embeddings of trained encoders are."""
+    return unit(text + spread), unit(video + spread)
+
+
 def options(semantics, iterations):
     if semantics == "implicit":
-        return {"gradient": semantics, "iterations": 20000, "tolerance": 1e-11}
+        return {"gradient": semantics, "iterations": 20000, "tolerance": 1e-11, "relax": True}
     return {"gradient": semantics, "iterations": iterations}
 
 
@@ -65,7 +70,7 @@ def numerical(value, text, video, scale, seed=1):
 
 CASES = [
     *itertools.product(("stop", "through"), (1, 4, 20)),
-    pytest.param("implicit", 0, marks=pytest.mark.slow),
+    ("implicit", None),
 ]
 
 
@@ -82,22 +87,20 @@ def test_ncl_equals_twin_and_finite_differences(x64, semantics, iterations, exec
         execution=execution,
         **options(semantics, iterations),
     )
-    # The fixed point at 100 takes the twin's loops (any plain iteration) past 10^5 pairs.
-    scales = (5.0, 20.0, 100.0)
-    if semantics == "implicit":
-        scales = (5.0, 20.0) if execution == "stored" else (5.0,)
-    for scale in scales:
-        count = iterations or 20000
+    for scale in (5.0, 20.0, 100.0):
+        if semantics == "implicit" and scale == 100:
+            # Scattered over the sphere the plan is a permutation there, and 1 - s below 1e-8.
+            text, video = cone(text, video)
         held = None
         if semantics == "stop":
-            held = oracles.ncl_biases(text, video, scale, valid, count)
+            held = oracles.ncl_biases(text, video, scale, valid, iterations)
 
-        def value(x, y, t, count=count, held=held):
-            twin = oracles.ncl(x, y, t, ids, valid, count, positives, held)
+        def value(x, y, t, held=held):
+            twin = oracles.ncl(x, y, t, ids, valid, iterations, positives, held)
             return np.sum(weights * twin)
 
         (_, out), (gx, gy, gt) = function(text, video, jnp.asarray(scale))
-        twin = oracles.ncl(text, video, scale, ids, valid, count, positives)
+        twin = oracles.ncl(text, video, scale, ids, valid, iterations, positives)
         np.testing.assert_allclose(out, twin, atol=1e-9)
         (dx, dy), expected = numerical(value, text, video, scale)
         got = (np.sum(gx * dx), np.sum(gy * dy), gt)

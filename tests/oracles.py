@@ -39,6 +39,41 @@ def sinkhorn(s, r, c, iterations, order="gallery", strength=1.0):
     return a, b
 
 
+def balanced(s, valid):
+    """Biases at the fixed point for unit masses, by Newton's method on the dual problem.
+
+    The scores are raised to full scale in steps, each solved from the last one's answer, so that
+    it converges where any iteration of updates would take millions of pairs.
+    """
+    live = np.flatnonzero(valid)
+    s, n = np.asarray(s)[np.ix_(live, live)], len(live)
+
+    def plan(part, z):
+        return np.exp(part * s + z[:n, None] + z[None, n:])
+
+    def dual(part, z):
+        return plan(part, z).sum() - z.sum()
+
+    z = np.zeros(2 * n)
+    for part in np.geomspace(1e-2, 1, 60):
+        for _ in range(100):
+            p = plan(part, z)
+            gradient = np.concatenate([p.sum(1), p.sum(0)]) - 1
+            hessian = np.block([[np.diag(p.sum(1)), p], [p.T, np.diag(p.sum(0))]])
+            gauge = np.repeat([1.0, -1.0], n)
+            step = np.linalg.solve(hessian + np.outer(gauge, gauge), gradient)
+            size = min(1.0, 2 / np.abs(step).max(initial=1e-300))
+            while dual(part, z - size * step) > dual(part, z) and size > 1e-3:
+                size /= 2
+            z = z - size * step
+            if np.abs(step).max() < 1e-13:
+                break
+    a, b = np.zeros(len(valid)), np.zeros(len(valid))
+    shift = z[n:].mean()
+    a[live], b[live] = z[:n] + shift, z[n:] - shift
+    return a, b
+
+
 def scores(text, video, scale):
     def dot(x, y):
         return sum(x[k] * y[k] for k in range(len(x)))
@@ -71,15 +106,18 @@ def infonce(text, video, scale, ids, valid, positives="same_clip"):
 
 def ncl(text, video, scale, ids, valid, iterations, positives="same_clip", biases=None):
     """Per-pair losses; with `biases` those are held, as in the "stop" semantics."""
-    s = scores(text, video, scale)
-    mass = [1.0 if v else 0.0 for v in valid]
-    a, b = sinkhorn(s, mass, mass, iterations) if biases is None else biases
-    return cross_entropies(s, ids, valid, a, b, positives)
+    if biases is None:
+        biases = ncl_biases(text, video, scale, valid, iterations)
+    return cross_entropies(scores(text, video, scale), ids, valid, *biases, positives)
 
 
 def ncl_biases(text, video, scale, valid, iterations):
+    """After so many pairs of updates, or at the fixed point for None."""
+    s = scores(text, video, scale)
+    if iterations is None:
+        return balanced(s, valid)
     mass = [1.0 if v else 0.0 for v in valid]
-    return sinkhorn(scores(text, video, scale), mass, mass, iterations)
+    return sinkhorn(s, mass, mass, iterations)
 
 
 def derivative(function, at, direction, step):

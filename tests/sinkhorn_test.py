@@ -143,7 +143,7 @@ def test_masks_and_hopeless_columns_stay_on_the_fast_path():
     )
     plan = iterate.Plan(10)
     b = iterate.stored_first_columns(kernel, masses, plan, a)
-    state, _ = iterate.run(iterate.stored_pair(kernel, masses, plan), a, b, plan)
+    state, _ = iterate.run(iterate.stored_pair(kernel, masses, plan), a, b, masses, plan)
     assert state.trusted
 
 

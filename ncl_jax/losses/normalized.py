@@ -73,7 +73,7 @@ def _balance(inputs: Inputs, masses: Masses, plan: Plan, options: Options) -> Ba
     a, b = masses.free_row(), masses.free_col()
     kernel = kernels.store(scores, a, b, columns_first=True, axis_name=plan.axis_name)
     first = iterate.stored_first_columns(kernel, masses, plan, a)
-    state, reached = iterate.run(iterate.stored_pair(kernel, masses, plan), a, first, plan)
+    state, reached = iterate.run(iterate.stored_pair(kernel, masses, plan), a, first, masses, plan)
     fast = Balance(kernel, first, state, reached, kernels.row_lse(kernel, state.b))
     trusted = state.trusted
     if plan.axis_name is not None:
@@ -96,7 +96,7 @@ def _balance_exactly(scores: Tiled, masses: Masses, plan: Plan) -> Balance:
     """In the log domain, from recomputed panels; the kernel is shifted to the solution."""
     a = masses.free_row()
     first = iterate.exact_first_columns(scores, masses, plan, a)
-    state, reached = iterate.run(iterate.exact_pair(scores, masses, plan), a, first, plan)
+    state, reached = iterate.run(iterate.exact_pair(scores, masses, plan), a, first, masses, plan)
     _, lse = scores.fold(
         lambda _, s, __: (None, kernels.exact_row_lse(s, state.b)), None, masses.row
     )
@@ -157,7 +157,8 @@ def _adjoint(solved: Balance, abar, bbar, g_all, inputs: Inputs, axis: str | Non
     us, vs = kernels.weight(all_a, kernel.row), kernels.weight(all_b, kernel.col)
     first_v = kernels.weight(solved.first_b, kernel.col)
     before = jnp.concatenate([first_v[None], vs[:-1]]) if len(vs) else vs
-    own = _direct_row_adjoint(kernel, abar, g_all, vs[-1] if len(vs) else first_v)
+    # The loss's own dependence on a: the column softmaxes' weight on each row.
+    own = kernels.row_sums(kernel, g_all / 2 * (vs[-1] if len(vs) else first_v))
 
     def back(carry: tuple[Array, Array], pair: tuple[Array, Array, Array]) -> Any:
         (bbar, abar), (u, v, v_before) = carry, pair
@@ -166,7 +167,6 @@ def _adjoint(solved: Balance, abar, bbar, g_all, inputs: Inputs, axis: str | Non
         )
         return (-v_before * total, jnp.zeros_like(abar)), (-v * bbar, t)
 
-    # abar holds both what is held and u * E (g v / 2), the loss's own dependence on a.
     last_u = us[-1] if len(us) else jnp.zeros_like(abar)
     (bbar, _), (right, t) = lax.scan(
         back, (bbar, abar + last_u * own), (us, vs, before), reverse=True
@@ -177,12 +177,6 @@ def _adjoint(solved: Balance, abar, bbar, g_all, inputs: Inputs, axis: str | Non
     return lefts, rights
 
 
-def _direct_row_adjoint(kernel: Kernel, like: Array, g_all: Array, v: Array) -> Array:
-    """`E (g v) / 2`: the column softmaxes' weight on each row, without u."""
-    z = g_all / 2 * v
-    return kernel.fold(lambda _, e, __: (None, e @ z), None, like)[1]
-
-
 def _fixed_point_adjoint(kernel, u, v, abar, bbar, g_all, inputs: Inputs, options: Options) -> Any:
     """Sums of the adjoints at the fixed point, swept until they no longer count.
 
@@ -190,7 +184,7 @@ def _fixed_point_adjoint(kernel, u, v, abar, bbar, g_all, inputs: Inputs, option
     is (P - Q)/B; other weights need as many sweeps as Sinkhorn needed pairs.
     """
     axis, tolerance = options.axis_name, options.tolerance
-    abar = abar + u * _direct_row_adjoint(kernel, abar, g_all, v)
+    abar = abar + u * kernels.row_sums(kernel, g_all / 2 * v)
     assert tolerance is not None  # `ncl` refuses "implicit" without one
     limit = tolerance * jnp.max(jnp.abs(g_all), initial=0.0)
 

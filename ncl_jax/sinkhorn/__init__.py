@@ -120,12 +120,12 @@ def _iterate(
     any_b = masses.free_col() if start is None else start
     kernel = kernels.store(scores, a, any_b, columns_first=start is None, axis_name=None)
     b = iterate.stored_first_columns(kernel, masses, plan, a) if start is None else start
-    state, _ = iterate.run(iterate.stored_pair(kernel, masses, plan), a, b, plan)
+    state, _ = iterate.run(iterate.stored_pair(kernel, masses, plan), a, b, masses, plan)
     lse = kernels.row_lse(kernel, state.b)
 
     def exactly(fast: tuple[iterate.State, Array]) -> tuple[iterate.State, Array]:
         b = iterate.exact_first_columns(scores, masses, plan, a) if start is None else start
-        exact, _ = iterate.run(iterate.exact_pair(scores, masses, plan), a, b, plan)
+        exact, _ = iterate.run(iterate.exact_pair(scores, masses, plan), a, b, masses, plan)
         lse = scores.fold(
             lambda _, s, a: (None, kernels.exact_row_lse(s, exact.b)), None, exact.a
         )[1]

@@ -120,7 +120,9 @@ def stored_first_columns(kernel: Kernel, masses: Masses, plan: Plan, a: Array) -
     return _masked(plan.strength * (masses.col - lse), masses.col)
 
 
-def run(update: Update, a: Array, b: Array, plan: Plan) -> tuple[State, tuple[Array, Array]]:
+def run(
+    update: Update, a: Array, b: Array, masses: Masses, plan: Plan
+) -> tuple[State, tuple[Array, Array]]:
     """Iterates from (a, b). Returns the last state and, for a fixed count, every (a, b) reached.
 
     A fixed count is a `fori_loop` that keeps the two bias vectors of each pair; a tolerance is a
@@ -152,8 +154,11 @@ def run(update: Update, a: Array, b: Array, plan: Plan) -> tuple[State, tuple[Ar
         return (state.error > tolerance) & (state.done < limit)
 
     def body(state: State) -> State:
-        state = advance(state, state.pace)
-        return state._replace(pace=accelerate(state.pace, state.error)) if plan.relax else state
+        after = advance(state, state.pace)
+        if not plan.relax:
+            return after
+        move = _distance(state.b, after.b, masses.col) / state.pace.omega
+        return after._replace(pace=accelerate(state.pace, move))
 
     state = lax.while_loop(unfinished, body, state)
     if plan.relax:
@@ -181,6 +186,12 @@ def _finish(
     if plan.relax:  # a plain pair leaves the columns exact, a relaxed one does not
         change = jnp.maximum(change, _deviation(b, target, masses.col) * (omega != 1))
     return new, change
+
+
+def _distance(old: Array, new: Array, log_mass: Array) -> Float[Array, ""]:
+    """The norm of a change of biases, each weighted by its mass."""
+    change = jnp.where(log_mass == -jnp.inf, 0.0, new - old)
+    return jnp.sqrt(jnp.sum(jnp.exp(log_mass) * change**2))
 
 
 def _move(old: Array, plain: Array, omega: Array, relax: bool) -> Array:

@@ -111,11 +111,14 @@ def overwrite(
     return Kernel(Stored((kernel,)), row, col)
 
 
+def row_sums(kernel: Kernel, v: Float[Array, " col"]) -> Float[Array, " row"]:
+    """`E @ v`."""
+    return kernel.fold(lambda _, e, __: (None, e @ v), None, kernel.row)[1]
+
+
 def row_lse(kernel: Kernel, b: Float[Array, " col"]) -> Float[Array, " row"]:
     """`logsumexp_j(s_ij + b_j)` from the kernel."""
-    v = weight(b, kernel.col)
-    _, total = kernel.fold(lambda _, e, __: (None, e @ v), None, kernel.row)
-    return log_sum(total, kernel.row)
+    return log_sum(row_sums(kernel, weight(b, kernel.col)), kernel.row)
 
 
 def col_lse(kernel: Kernel, a: Float[Array, " row"], axis_name: str | None) -> Array:
