@@ -110,7 +110,7 @@ def parse_arg(arg: str, **defaults: bool | int | float | str) -> ml_collections.
 
     Example:
       >>> parse_arg("seed=3", seed=0, loss="ncl").to_dict()
-      {'seed': 3, 'loss': 'ncl'}
+      {'loss': 'ncl', 'seed': 3}
     """
     values = dict(defaults)
     for part in filter(None, arg.split(",")):
