@@ -22,10 +22,11 @@ ALLOWED = {
     "checkpoint": {"types"},
     "run_log": set(),
     "results": set(),
-    "report": {"types", "metrics", "results"},
+    "report": {"types", "metrics", "normalizers", "results"},
     "train": {"types", "scores", "sinkhorn", "losses", "parallel"},
     "evaluate": {"types", "scores", "sinkhorn", "normalizers", "metrics", "parallel"},
     "assembly": None,
+    "finished": None,
     "experiment": None,  # None: everything
     "main": None,
     "cli": None,

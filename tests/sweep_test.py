@@ -134,7 +134,7 @@ def test_leaving_early_ends_the_runs_under_way(runs):
 
 def metrics(value, error=0.1):
     row = {"R@1": value, "R@5": value, "R@10": value, "MnR": 2.0, "norm_error_mean": error}
-    return {d: dict.fromkeys(tables.KINDS, row) for d in tables.DIRECTIONS} | {
+    return {d: dict.fromkeys(tables.results.ROWS, row) for d in tables.DIRECTIONS} | {
         "in_batch_norm_error": {"plain": 0.2, "normalised": 0.1, "trained_on": 0.1}
     }
 
@@ -178,7 +178,8 @@ def test_markdown_keeps_kinds_apart_plain_first():
             "failed": {"c, seed 1": "failed"}}
     text = tables.markdown(head | tables.table(runs))
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert headings == [f"## {h}" for h in tables.HEADINGS.values()] + ["## Every seed"]
+    wanted = [*(h.capitalize() for h in tables.HEADINGS.values()), "Every seed"]
+    assert headings == [f"## {h}" for h in wanted]
     assert "| text to video R@1 | 40.5 ± 0.7 | 50.5 ± 0.7 [+10.0; +10.0 to +10.0] \\* |" in text
     assert "4 of 5 runs finished" in text
     assert "- c, seed 1: failed" in text

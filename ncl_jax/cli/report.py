@@ -1,15 +1,22 @@
 """Tables of finished runs, made from their result files.
 
     python -m ncl_jax.cli.report results runs/msvd runs/msvd-infonce [--out DIR]
+    python -m ncl_jax.cli.report html runs/msvd runs/msvd-infonce [--out FILE]
 
 `results` prints one Markdown table per direction; runs that differ only in their seed become one
 row, mean ± standard deviation. `--out` also writes them as `results.md` and `results.tex`.
+
+`html` writes one page (default: report.html in the first folder) that needs nothing but itself:
+tables, curves and, for the first `--details` runs, balance, hubs and telling queries with their
+frames, for which the dataset must be where the run found it.
 """
 
 import argparse
+import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ncl_jax.report import runs, tables
 
@@ -36,17 +43,51 @@ def results(args: argparse.Namespace) -> str:
     return markdown
 
 
+def html(args: argparse.Namespace) -> str:
+    """Runs -> one HTML page."""
+    from ncl_jax.report import details, page
+
+    loaded = runs.load(args.workdirs)
+    found: dict[str, details.Details | str] = {}
+    labelled = dict(zip(page.labels(loaded), loaded, strict=True))
+    for label, run in itertools.islice(labelled.items(), args.details):
+        print(f"{label}: balance, hubs and queries", file=sys.stderr, flush=True)
+        found[label] = _details(run)
+    out = args.out or args.workdirs[0] / "report.html"
+    draft = out.with_name(f"{out.name}.partial")
+    draft.write_text(page.render(loaded, found), encoding="utf-8")
+    draft.replace(out)
+    return f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(loaded)} runs"
+
+
+def _details(run: runs.Run) -> Any:
+    """What the run's embeddings show, or why they cannot be had (moved data, say)."""
+    from ncl_jax import finished
+    from ncl_jax.report import details
+
+    try:
+        opened = finished.open_run(run.path)
+    except (ValueError, OSError) as error:
+        return f"No balance, hubs and queries: {error}"
+    return details.details(opened, run.config["eval"]["iterations"])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ncl_jax.cli.report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="results")
+    commands = parser.add_subparsers(required=True, metavar="results | html")
     command = commands.add_parser("results", help=results.__doc__)
     command.set_defaults(run=results)
     command.add_argument("workdirs", nargs="+", type=pathlib.Path, help="folders of finished runs")
     command.add_argument("--out", type=pathlib.Path, help="folder for results.md and results.tex")
+    command = commands.add_parser("html", help=html.__doc__)
+    command.set_defaults(run=html)
+    command.add_argument("workdirs", nargs="+", type=pathlib.Path, help="folders of finished runs")
+    command.add_argument("--out", type=pathlib.Path, help="the page")
+    command.add_argument("--details", type=int, default=2, help="runs shown in depth (default 2)")
     return parser
 
 

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs.sweeps import SWEEPS, Overrides
@@ -61,6 +61,7 @@ class Active(NamedTuple):
 def main(argv: Sequence[str]) -> None:
     """Plan, prepare the data once, run, tabulate."""
     del argv
+    logging.set_verbosity(logging.ERROR)
     config = job._CONFIG.value
     try:
         if _SWEEP.value not in SWEEPS:

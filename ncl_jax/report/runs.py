@@ -23,6 +23,7 @@ class Run(NamedTuple):
     seed: int
     config: dict[str, Any]
     metrics: dict[str, Any]
+    content: dict[str, Any] = {}  # noqa: RUF012  # the whole file, never changed
 
 
 class Group(NamedTuple):
@@ -86,7 +87,12 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
       >>> settings({"seed": 1, "loss": {"name": "ncl"}})
       {'loss.name': 'ncl'}
     """
-    return {name: v for name, v in _flat(config) if name not in SILENT}
+    return {name: v for name, v in flat(config).items() if name not in SILENT}
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """All keys of a config: {"a": {"b": 1}} -> {"a.b": 1}."""
+    return dict(_flat(config))
 
 
 def _read(file: pathlib.Path) -> Iterator[Run]:
@@ -95,9 +101,9 @@ def _read(file: pathlib.Path) -> Iterator[Run]:
         config, metrics = content["config"], content["metrics"]
         if "per_seed" in content:  # several seeds by one command
             for seed, measured in content["per_seed"].items():
-                yield Run(file.parent / f"seed{seed}", int(seed), config, measured)
+                yield Run(file.parent / f"seed{seed}", int(seed), config, measured, content)
         else:
-            yield Run(file.parent, content["run"]["seed"], config, metrics)
+            yield Run(file.parent, content["run"]["seed"], config, metrics, content)
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: expected the results of a run, got {error!r}") from error
 

@@ -7,13 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
-KINDS = ("plain", "inductive", "transductive")
-HEADINGS = {
-    "plain": "Plain scores",
-    "inductive": "Normalised by the train bank (inductive)",
-    "transductive": "Normalised by the test queries (transductive)",
-    "training": "Training",
-}
+from ncl_jax import results
+
+HEADINGS = results.ROWS | {"training": "training"}  # of the kinds of scores, plain first
 SHOWN = ("R@1", "R@5", "R@10", "MnR", "norm_error_mean")
 DIRECTIONS = ("text_to_video", "video_to_text")
 
@@ -32,12 +28,11 @@ def table(runs: Sequence[Finished]) -> dict[str, Any]:
 
     Returns:
       `settings`: in the order of the runs; the first is what the others are compared with.
-      `rows`: one per measure and kind of scores ("plain", "inductive", "transductive",
-      "training"), each with `measure`, `kind` and `settings`: {setting: {"seeds", "values",
-      "mean", "std"}} (sample standard deviation over the seeds, None for a single seed). All but
-      the first setting have `difference`: {"mean", "low", "high", "seeds"}, the mean paired
-      difference from the first setting over the seeds both have, with its 95 % interval
-      (Student's t; None below two seeds).
+      `rows`: one per measure and kind of scores (a key of `HEADINGS`), each with `measure`, `kind`
+      and `settings`: {setting: {"seeds", "values", "mean", "std"}} (sample standard deviation over
+      the seeds, None for a single seed). All but the first setting have `difference`: {"mean",
+      "low", "high", "seeds"}, the mean paired difference from the first setting over the seeds
+      both have, with its 95 % interval (Student's t; None below two seeds).
       `workdirs`: {setting: {seed: folder}}.
     """
     settings = list(dict.fromkeys(run.setting for run in runs))
@@ -62,7 +57,7 @@ def table(runs: Sequence[Finished]) -> dict[str, Any]:
 
 def measures(metrics: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
     """(measure, kind of scores, value) of one run, as the table has them."""
-    for direction, kind in itertools.product(DIRECTIONS, KINDS):
+    for direction, kind in itertools.product(DIRECTIONS, results.ROWS):
         row = metrics[direction].get(kind, {})
         for name in SHOWN:
             if name in row:
@@ -96,7 +91,7 @@ def markdown(table: dict[str, Any]) -> str:
             "(Student's t, not corrected for the number of comparisons); * where it excludes 0."
         ]
     for kind, rows in itertools.groupby(table["rows"], lambda row: row["kind"]):
-        lines += ["", f"## {HEADINGS[kind]}", "", *_header(["measure", *settings])]
+        lines += ["", f"## {HEADINGS[kind].capitalize()}", "", *_header(["measure", *settings])]
         for row in rows:
             cells = [_cell(row["settings"].get(s), row["measure"]) for s in settings]
             lines.append(_line([row["measure"], *cells]))

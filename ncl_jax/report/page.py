@@ -1,0 +1,135 @@
+"""Finished runs -> one HTML page that needs nothing but itself."""
+
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+import markupsafe
+
+from ncl_jax import results
+from ncl_jax.report import curves, findings
+from ncl_jax.report.details import Details
+from ncl_jax.report.runs import Run, flat
+from ncl_jax.report.tables import DIRECTIONS
+
+HERE = pathlib.Path(__file__).parent
+COLUMNS = {
+    "R@1": ("%", ".1f"), "R@5": ("%", ".1f"), "R@10": ("%", ".1f"), "R@50": ("%", ".1f"),
+    "MdR": ("rank", ".1f"), "MnR": ("rank", ".1f"), "norm_error_mean": ("0 is fair", ".3f"),
+}  # fmt: skip
+
+
+class Section(NamedTuple):
+    """Rows of a result table with the same kind of scores."""
+
+    title: str
+    rows: list[tuple[str, list[float | None]]]  # run, one value per column
+
+
+class ResultTable(NamedTuple):
+    """One direction of retrieval."""
+
+    title: str
+    columns: dict[str, tuple[str, str]]
+    sections: list[Section]
+
+
+def render(runs: Sequence[Run], details: Mapping[str, Details | str]) -> str:
+    """The page.
+
+    Args:
+      runs: at least one.
+      details: by the run's label (`labels`): what its embeddings show, or a sentence that says
+        why that is missing.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "html"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    named = dict(zip(labels(runs), runs, strict=True))
+    found = {label: curves.read(run.path) for label, run in named.items()}
+    return environment.get_template("page.html").render(
+        title=", ".join(dict.fromkeys(run.config["name"] for run in runs)),
+        runs=named,
+        tables=list(result_tables(named)),
+        charts=[chart._replace(svg=markupsafe.Markup(chart.svg)) for chart in curves.charts(found)],
+        charts_first=curves.FIRST,
+        details=details,
+        accounts=accounts(named),
+        differing=findings.differences([flat(run.config) for run in runs]),
+        settings={label: flat(run.config) for label, run in named.items()},
+        facts={label: list(facts(run)) for label, run in named.items()},
+        style=markupsafe.Markup((HERE / "html" / "style.css").read_text()),
+        script=markupsafe.Markup((HERE / "html" / "sort.js").read_text()),
+    )
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """The folder's own name, or its path where two are called the same.
+
+    Example:
+      >>> labels([Run(pathlib.Path("a/x"), 0, {}, {}), Run(pathlib.Path("b/y"), 0, {}, {})])
+      ['x', 'y']
+    """
+    names = [run.path.name or str(run.path) for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+
+
+def result_tables(runs: Mapping[str, Run]) -> Iterator[ResultTable]:
+    """One table per direction, one section per kind of scores."""
+    for direction, title in DIRECTIONS.items():
+        measured = {label: run.metrics[direction] for label, run in runs.items()}
+        others = (kind for rows in measured.values() for kind in rows)
+        kinds = list(dict.fromkeys([*results.ROWS, *others]))
+        columns = {
+            name: form for name, form in COLUMNS.items()
+            if any(name in row for rows in measured.values() for row in rows.values())
+        }  # fmt: skip
+        sections = [
+            Section(
+                results.ROWS.get(kind, kind),
+                [(label, [rows[kind].get(name) for name in columns])
+                 for label, rows in measured.items() if kind in rows],
+            )
+            for kind in kinds
+        ]
+        yield ResultTable(title, columns, [s for s in sections if s.rows])
+
+
+def facts(run: Run) -> Iterator[tuple[str, str]]:
+    """What the run was, in a few words."""
+    about, environment = run.content.get("run", {}), run.content.get("environment", {})
+    yield "folder", str(run.path)
+    yield "loss", str(run.config["loss"]["name"])
+    yield "seed", str(run.seed)
+    if "step" in about:
+        yield "steps", f"{about['step']:,} x {run.config['train']['batch_size']} pairs"
+    for phase, seconds in about.get("seconds", {}).items():
+        yield phase, f"{seconds:.0f} s"
+    if devices := environment.get("devices"):
+        yield "devices", f"{devices['count']} x {devices['kind']}"
+    if packages := environment.get("packages"):
+        yield "JAX", packages["jax"]
+    if git := environment.get("git"):
+        yield "commit", git["commit"][:10] + (" with changes" if git["dirty"] else "")
+
+
+def accounts(runs: Mapping[str, Run]) -> list[dict[str, Any]]:
+    """Used and expected counts per dataset directory and split; runs on the same data share one."""
+    found: dict[str, dict[str, Any]] = {}
+    for label, run in runs.items():
+        data = run.content.get("data", {})
+        if "splits" in data:
+            entry = found.setdefault(data["directory"], data | {"runs": []})
+            entry["runs"].append(label)
+    return list(found.values())
+
+
+def number(value: float | None, form: str = ".1f") -> str:
+    """A number, or a dash."""
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,175 @@
+"""Plots for the run report and the notebooks, in colours that colour-blind readers can tell apart.
+
+Every function returns a Matplotlib figure; `svg` turns one into markup that follows the page's
+light or dark scheme.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette without yellow and black, and line styles as a second cue.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+STYLES = ("-", "--", "-.", ":")
+INK, FAINT = "#303030", "#b8b8b8"
+SIZE = (4.1, 2.7)  # inches
+_LOOK: Any = {
+    "font.size": 8.5, "axes.edgecolor": FAINT, "axes.labelcolor": INK, "text.color": INK,
+    "xtick.color": INK, "ytick.color": INK, "axes.grid": True, "grid.color": FAINT,
+    "grid.alpha": 0.5, "grid.linewidth": 0.6, "axes.spines.top": False, "axes.axisbelow": True,
+    "axes.spines.right": False, "legend.frameon": False, "text.parse_math": False,
+    "svg.fonttype": "none", "lines.linewidth": 1.7, "legend.fontsize": 8,
+}  # fmt: skip
+
+Line = tuple[Sequence[float], Sequence[float]]
+
+
+def lines(
+    series: Mapping[str, Line],
+    *,
+    x: str,
+    y: str,
+    title: str = "",
+    log_x: bool = False,
+    marker: str = "",
+) -> Figure:
+    """One line per name, as {"ncl": (steps, losses)}; `x` and `y` name quantity and unit."""
+    with matplotlib.rc_context(_LOOK):
+        figure, axes = _figure(x, y, title)
+        for i, (name, (xs, ys)) in enumerate(series.items()):
+            axes.plot(xs, ys, marker=marker, markersize=4, label=name, **_cue(i))
+        if log_x:
+            ticks = sorted({float(v) for xs, _ in series.values() for v in xs})
+            axes.set_xscale("symlog", base=2, linthresh=1)
+            axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        _legend(axes, series)
+    return figure
+
+
+def errors(
+    series: Mapping[str, tuple[Sequence[Any], Sequence[float], Sequence[float]]],
+    *,
+    x: str,
+    y: str,
+    title: str = "",
+) -> Figure:
+    """One line with error bars per name, as {"ncl": (values, means, deviations)}.
+
+    The values stand at equal distances, so they may be words.
+    """
+    with matplotlib.rc_context(_LOOK):
+        figure, axes = _figure(x, y, title)
+        for i, (name, (_, means, spread)) in enumerate(series.items()):
+            at = np.arange(len(means)) + 0.06 * i
+            axes.errorbar(at, means, spread, marker="o", markersize=4, capsize=3, label=name,
+                          **_cue(i))
+        values = next(iter(series.values()))[0]
+        axes.set_xticks(range(len(values)), [str(v) for v in values])
+        _legend(axes, series)
+    return figure
+
+
+def shares(
+    series: Mapping[str, np.ndarray], *, of: str = "clips", title: str = ""
+) -> Figure:
+    """Histograms of summed retrieval probability over fair share; 1 is fair.
+
+    Args:
+      series: name -> shares [item]; what lies outside 1/16 to 16 counts as the end bins.
+      of: what the items are, for the axis.
+      title: of the plot.
+    """
+    edges = 2.0 ** np.linspace(-4, 4, 33)
+    with matplotlib.rc_context(_LOOK):
+        figure, axes = _figure("summed retrieval probability / fair share (log scale)", of, title)
+        axes.axvline(1, color=INK, linewidth=0.8)
+        for i, (name, share) in enumerate(series.items()):
+            counts, _ = np.histogram(np.clip(share, edges[0], edges[-1]), edges)
+            axes.stairs(counts, edges, label=name, linewidth=1.7, **_cue(i))
+            axes.stairs(counts, edges, fill=True, alpha=0.12, color=COLOURS[i % len(COLOURS)])
+        axes.set_xscale("log", base=2)
+        ticks = 2.0 ** np.arange(-4, 5)
+        axes.set_xticks(ticks, [f"1/{1 / t:g}" if t < 1 else f"{t:g}" for t in ticks])
+        axes.set_ylim(bottom=0)
+        _legend(axes, series)
+    return figure
+
+
+def convergence(rows: Sequence[Mapping[str, float]], title: str = "") -> Figure:
+    """Normalisation error against iterations, from the rows of `findings.convergence`."""
+    names = {
+        "bank": "bank (fitted on)",
+        "test": "test (inductive)",
+        "test_fitted": "test (transductive)",
+    }
+    steps = [row["iterations"] for row in rows]
+    return lines(
+        {name: (steps, [row[key] for row in rows]) for key, name in names.items()},
+        x="Sinkhorn iterations (log scale)",
+        y="normalisation error of the clips",
+        title=title,
+        log_x=True,
+        marker="o",
+    )
+
+
+def matrix(values: np.ndarray, *, x: str, y: str, unit: str, title: str = "") -> Figure:
+    """A small matrix as colours, with a scale named by `unit`."""
+    with matplotlib.rc_context(_LOOK | {"axes.grid": False}):
+        figure, axes = _figure(x, y, title)
+        image = axes.imshow(values, cmap="cividis", aspect="auto")
+        figure.colorbar(image, ax=axes, label=unit)
+    return figure
+
+
+def svg(figure: Figure, description: str) -> str:
+    """Inline SVG: no fixed size, no ids that could meet those of another, colours of the page.
+
+    The page defines the custom properties `--ink`, `--faint` and `--c0` to `--c5`.
+    """
+    buffer = io.StringIO()
+    salt = f"{description}{id(figure)}"
+    with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    colours = {INK: "var(--ink)", FAINT: "var(--faint)"}
+    colours |= {colour: f"var(--c{i})" for i, colour in enumerate(COLOURS)}
+    for colour, name in colours.items():
+        text = text.replace(colour, name)
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
+    assert box
+    opening = (
+        f'<svg viewBox="0 0 {box[1]} {box[2]}" width="{float(box[1]):.0f}" '
+        f'height="{float(box[2]):.0f}" role="img" aria-label="{_attribute(description)}">'
+    )
+    return re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1)
+
+
+def _figure(x: str, y: str, title: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.add_subplot(xlabel=x, ylabel=y)
+    if title:
+        axes.set_title(title, fontsize=10, loc="left")
+    return figure, axes
+
+
+def _cue(i: int) -> dict[str, Any]:
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
+
+
+def _legend(axes: Any, series: Mapping[str, Any]) -> None:
+    if len(series) > 1:  # above the plot, where it hides nothing
+        axes.figure.legend(loc="outside upper left", ncols=2 if len(series) > 3 else len(series),
+                           handlelength=2.2, columnspacing=1.2)
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
