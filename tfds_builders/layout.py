@@ -67,7 +67,9 @@ def numbered(clip: str, captions: list[str]) -> Texts:
 def find_videos(folder: epath.Path) -> dict[str, epath.Path]:
     """Maps file stem -> video file; of two containers of one stem the first by name counts."""
     files = sorted(folder.iterdir(), key=lambda file: file.name, reverse=True)
-    return {file.stem: file for file in files if file.suffix.lower() in VIDEO_SUFFIXES}
+    videos = (file for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
+    # A name that is not UTF-8 can belong to no list, but it can be printed.
+    return {file.stem.encode(errors="backslashreplace").decode(): file for file in videos}
 
 
 def listed_videos(found: Layout) -> dict[str, epath.Path]:

@@ -147,7 +147,7 @@ class _BadVideoError(Exception):
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[av.VideoStream]:
     """The first video stream; whatever goes wrong inside is a VideoError with the file's name."""
-    name = pathlib.PurePath(path).name
+    name = file_name(path)
     try:
         with av.open(
             os.fspath(path), metadata_errors="replace", container_options=_CONTAINER_OPTIONS
@@ -165,6 +165,11 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[av.VideoStream]:
         raise VideoError(f"{name}: expected a readable video, got an encrypted one") from error
     except _BadVideoError as error:
         raise VideoError(f"{name}: expected {error}") from error
+
+
+def file_name(path: str | os.PathLike[str]) -> str:
+    """The last part of a path, fit to be printed on one line whatever it holds."""
+    return "".join(c if c.isprintable() else "?" for c in pathlib.PurePath(path).name)
 
 
 def _reason(error: BaseException) -> str:

@@ -89,9 +89,7 @@ class VideoWorker:
         code = process.wait()
         self.close()
         reason = f"more than {self._seconds:g} s of work" if late.is_set() else _ending(code)
-        raise video.VideoError(
-            f"{pathlib.PurePath(path).name}: expected a readable video, got {reason}"
-        )
+        raise video.VideoError(f"{video.file_name(path)}: expected a readable video, got {reason}")
 
 
 def _start() -> subprocess.Popen[bytes]:
