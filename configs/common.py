@@ -41,7 +41,9 @@ def get_config() -> ml_collections.ConfigDict:
     d.cache_clips = 0  # decoded clips kept in memory; 0, and random views, decode every time
 
     c.tokenizer = ml_collections.ConfigDict()
-    c.tokenizer.path = ""  # a tokenizer.json; "" learns byte pairs from the train captions
+    # A tokenizer.json, a folder with that or with vocab.json and merges.txt, or OpenAI's
+    # bpe_simple_vocab_16e6.txt.gz; "" learns byte pairs from the train captions.
+    c.tokenizer.path = ""
     c.tokenizer.vocab_size = 8192  # upper limit of a learned vocabulary
 
     c.model = m = ml_collections.ConfigDict()

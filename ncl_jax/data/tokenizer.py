@@ -1,7 +1,9 @@
 """CLIP's text cleaning and byte-pair tokens, through the `tokenizers` library."""
 
+import gzip
 import html
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 
 import ftfy
@@ -11,6 +13,9 @@ from jaxtyping import Bool, Int
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
+_TABLES = "vocab.json", "merges.txt"
+# Of the pairs in OpenAI's file, CLIP uses as many as fill 49,408 ids with bytes and specials.
+_OPENAI_MERGES = 49_408 - 2 * 256 - 2
 START, END = "<|startoftext|>", "<|endoftext|>"
 # CLIP's word pattern: contractions, runs of letters, single digits, runs of anything else.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -60,10 +65,7 @@ class Tokenizer:
             raise ValueError(f"expected a vocabulary of at least {smallest}, got {vocab_size}")
         backend = Backend(models.BPE(end_of_word_suffix="</w>"))
         backend.normalizer = normalizers.NFC()
-        backend.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ])
+        backend.pre_tokenizer = _words_to_bytes()
         # Word endings get their ids here, in order: the trainer would number them as its hash map
         # happens to list them, differently in every process.
         endings = [letter + "</w>" for letter in alphabet]
@@ -91,9 +93,40 @@ class Tokenizer:
         return cls(backend)
 
     @classmethod
+    def from_merges(cls, vocab: dict[str, int], merges: list[tuple[str, str]]) -> "Tokenizer":
+        """From token -> id and the byte pairs in their order; both specials are in `vocab`."""
+        try:
+            model = models.BPE(vocab, merges, end_of_word_suffix="</w>", unk_token=END)
+        except Exception as error:  # the library raises nothing more specific
+            raise ValueError(f"expected merges of tokens in the vocabulary: {error}") from error
+        backend = Backend(model)
+        backend.pre_tokenizer = _words_to_bytes()
+        backend.add_special_tokens([token for token in (START, END) if token in vocab])
+        return cls(backend)
+
+    @classmethod
     def load(cls, path: epath.PathLike) -> "Tokenizer":
-        """From a `tokenizer.json` file."""
-        return cls.from_json(epath.Path(path).read_text())
+        """From any public form of CLIP's vocabulary.
+
+        Args:
+          path: a `tokenizer.json`; a `vocab.json` beside its `merges.txt`; a folder that holds
+            either; or OpenAI's `bpe_simple_vocab_16e6.txt.gz`.
+
+        Raises:
+          ValueError: the file is none of these.
+          FileNotFoundError: there is no such file, or the folder has none of these.
+        """
+        path = epath.Path(path)
+        if path.is_dir():
+            path = path / _TABLES[0] if (path / _TABLES[0]).exists() else path / "tokenizer.json"
+        try:
+            if path.name == _TABLES[0]:
+                return cls.from_merges(*_read_tables(path.parent))
+            if path.name.endswith((".txt.gz", ".txt")):
+                return cls.from_merges(*_read_openai(path))
+            return cls.from_json(path.read_text())
+        except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def to_json(self) -> str:
         """The text of a `tokenizer.json`."""
@@ -120,3 +153,39 @@ class Tokenizer:
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True
         return ids, mask
+
+
+def _words_to_bytes() -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])
+
+
+def _read_tables(folder: epath.Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """vocab.json and merges.txt, as Hugging Face writes them."""
+    vocab = json.loads((folder / _TABLES[0]).read_text())
+    if not isinstance(vocab, dict) or not all(isinstance(i, int) for i in vocab.values()):
+        raise ValueError("expected an object of tokens and their ids")
+    return vocab, _pairs((folder / _TABLES[1]).read_text().split("\n"))
+
+
+def _read_openai(path: epath.Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A version line and the pairs; ids are bytes, bytes that end a word, pairs, specials."""
+    data = path.read_bytes()
+    text = gzip.decompress(data) if path.suffix == ".gz" else data
+    merges = _pairs(text.decode().split("\n"))[:_OPENAI_MERGES]
+    if len(merges) < _OPENAI_MERGES:
+        raise ValueError(f"expected {_OPENAI_MERGES:,} pairs of tokens, got {len(merges):,}")
+    # Printable bytes stand for themselves and come first; the others follow as 256, 257, ...
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    endings = [letter + "</w>" for letter in letters]
+    tokens = [*letters, *endings, *map("".join, merges), START, END]
+    return {token: number for number, token in enumerate(tokens)}, merges
+
+
+def _pairs(lines: Sequence[str]) -> list[tuple[str, str]]:
+    rows = [line.split() for line in lines[1:] if line.strip()]  # the first tells a version
+    if not rows or any(len(row) != 2 for row in rows):
+        raise ValueError("expected a version line and then two tokens on each line")
+    return [(first, second) for first, second in rows]
