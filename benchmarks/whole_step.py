@@ -24,7 +24,7 @@ def _step(loss: str) -> Callable[[], None]:
     config = demo.get_config(f"loss={loss}")
     towers, params = assembly.build_towers(config, config.tokenizer.vocab_size)
     optimizer = assembly.build_optimizer(config)
-    step = train.make_step(towers, assembly.build_loss(config), optimizer)
+    step = assembly.build_step(config, towers)
     mesh = parallel.data_mesh()
     state = train.init_state(params, optimizer, 0)
     sharding = parallel.state_sharding(state, mesh, "replicated")

@@ -4,6 +4,7 @@ A config file states its difference from this one. See README.md in this folder.
 """
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -69,11 +70,18 @@ def get_config() -> ml_collections.ConfigDict:
     c.loss.positives = "same_clip"  # captions of one clip are positives; or "diagonal"
 
     c.optim = o = ml_collections.ConfigDict()
+    o.algorithm = "adamw"  # or "bert_adam": CLIP4Clip's, without bias correction
     o.learning_rate = 1e-4  # peak
+    o.tower_learning_rate = placeholder(float)  # peak of CLIP's own parameters; None: the same
     o.warmup = 0.1  # share of the steps with a rising learning rate
-    o.weight_decay = 0.2  # of matrices; biases, norms and the scale have none
-    o.b1, o.b2, o.eps = 0.9, 0.98, 1e-6  # AdamW
-    o.clip_norm = 1.0  # of the global gradient
+    o.weight_decay = 0.2  # adamw: of matrices; bert_adam: of everything but biases
+    o.b1, o.b2, o.eps = 0.9, 0.98, 1e-6  # of Adam
+    o.clip_norm = 1.0  # limit of the norm of the whole gradient
+    o.clip_each_norm = 0.0  # and then of each parameter's; 0: none
+    o.freeze = "none"  # "stem": embeddings; "layers<N": and the first N blocks of both towers
+
+    c.batch = ml_collections.ConfigDict()
+    c.batch.micro = 0  # pairs per device that the towers see at a time; 0: all. Saves memory only
 
     c.train = t = ml_collections.ConfigDict()
     t.batch_size = 128  # pairs over all devices

@@ -16,13 +16,14 @@ from etils import epath
 from flax import nnx
 
 import tfds_builders
-from ncl_jax import evaluate, losses, optim, parallel
+from ncl_jax import evaluate, losses, optim, parallel, train
 from ncl_jax.data import pipeline
 from ncl_jax.data.ahead import Ahead
 from ncl_jax.data.clips import Shapes, View
 from ncl_jax.data.records import Split, load_split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.models import clip
+from ncl_jax.parallel import Step
 from ncl_jax.train import Loss
 from ncl_jax.types import Batch, Towers
 
@@ -59,6 +60,8 @@ def check_counts(config: ml_collections.ConfigDict) -> None:
         raise ValueError(f"data.threads: expected at least 0, got {data.threads}")
     for use in ("train", "eval"):
         build_view(config, use)
+    if config.batch.micro < 0:
+        raise ValueError(f"batch.micro: expected at least 0, got {config.batch.micro}")
     if not 0 <= config.optim.warmup <= 1:
         raise ValueError(f"optim.warmup: expected a share in [0, 1], got {config.optim.warmup}")
 
@@ -146,11 +149,17 @@ def build_loss(config: ml_collections.ConfigDict) -> Loss:
 
 
 def build_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """AdamW with the config's schedule."""
-    o = config.optim
-    rate = optim.schedule(o.learning_rate, config.train.steps, o.warmup)
-    return optim.adamw(
-        rate, b1=o.b1, b2=o.b2, eps=o.eps, weight_decay=o.weight_decay, clip_norm=o.clip_norm
+    """The section `optim`, with a schedule over the steps of the run."""
+    return optim.build(steps=config.train.steps, **config.optim)
+
+
+def build_step(config: ml_collections.ConfigDict, towers: Towers) -> Step:
+    """The per-device training step."""
+    return train.make_step(
+        optim.freeze_towers(towers, config.optim.freeze),
+        build_loss(config),
+        build_optimizer(config),
+        config.batch.micro,
     )
 
 

@@ -22,7 +22,7 @@ CHECKPOINTS, INDEX, EMBEDDINGS = "checkpoints", "index", "embeddings.npz"
 # What a resumed run may change: nothing that moves a weight or an example.
 MAY_CHANGE = (
     "version", "config.name", "config.mapper", "config.placement", "config.eval",
-    "config.data.manual_dir", "config.data.data_dir", "config.data.threads",
+    "config.batch.micro", "config.data.manual_dir", "config.data.data_dir", "config.data.threads",
     "config.data.cache_clips", "config.data.eval_frames", "config.data.eval_frame_order",
     "config.data.validation_split", "config.data.test_split", "config.tokenizer.path",
     "config.train.log_every", "config.train.validate_every", "config.train.checkpoint_every",
@@ -41,7 +41,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
     assembly.check_counts(config)
     seconds: dict[str, float] = {}
     mesh = parallel.data_mesh()
-    parallel.check_batch_size(config.train.batch_size, mesh)
+    parallel.check_batch_size(config.train.batch_size, mesh, config.batch.micro)
     with _phase("data", seconds):
         directory = assembly.prepare_data(config)
     with _phase("model", seconds):
@@ -99,7 +99,7 @@ def train_or_resume(
         samples = seen + (int(state.step) - first) * schedule.batch_size
         checkpointer.save(state, {"samples": samples, "seed": config.seed}, metadata)
 
-    step = train.make_step(parts.towers, assembly.build_loss(config), parts.optimizer)
+    step = assembly.build_step(config, parts.towers)
     mapped = parallel.map_step(step, mesh, config.mapper, sharding)
     batches = assembly.train_batches(config, parts, seen)
     with contextlib.closing(checkpointer), contextlib.closing(batches), RunLog(

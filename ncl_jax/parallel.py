@@ -49,11 +49,17 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raise where the global batch does not divide among the devices."""
+def check_batch_size(batch_size: int, mesh: Mesh, micro: int = 0) -> None:
+    """Raise where the global batch does not divide among devices and their micro-batches."""
     if batch_size % mesh.size:
         raise ValueError(
             f"train.batch_size: expected a multiple of the {mesh.size} devices, got {batch_size}"
+        )
+    each = batch_size // mesh.size
+    if micro and each % micro:
+        raise ValueError(
+            f"batch.micro: expected a divisor of the {each} pairs of each device "
+            f"(train.batch_size={batch_size} over {mesh.size}), got {micro}"
         )
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from ncl_jax.grad_cache import in_micro_batches
 from ncl_jax.parallel import AXIS, MappedStep, Step
 from ncl_jax.types import Batch, Towers, TrainState
 
@@ -28,20 +29,25 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, seed: int) 
     return TrainState(step, params, optimizer.init(params), jax.random.key(seed))
 
 
-def make_step(towers: Towers, loss: Loss, optimizer: optax.GradientTransformation) -> Step:
+def make_step(
+    towers: Towers, loss: Loss, optimizer: optax.GradientTransformation, micro: int = 0
+) -> Step:
     """The training step; `parallel.map_step` makes it global.
 
     Each device computes the losses of its own pairs against everybody's and differentiates their
-    sum over the global count: its share of the gradient. A loss or gradient that is not finite
-    leaves weights and optimizer as they were and is told by the metric `skipped` (0 or 1).
+    sum over the global count: its share of the gradient. The towers see `micro` pairs at a time
+    (0: all of the device), which changes memory and not the result. A loss or gradient that is not
+    finite leaves weights and optimizer as they were and is told by the metric `skipped` (0 or 1).
     """
+    encode_text = in_micro_batches(towers.encode_text, micro)
+    encode_video = in_micro_batches(towers.encode_video, micro)
 
     def gradient(params: Any, batch: Batch) -> tuple[Any, dict[str, Array]]:
         count = jax.lax.psum(jnp.sum(batch.valid), AXIS)
 
         def share(params: Any) -> tuple[Array, dict[str, Array]]:
-            text = towers.encode_text(params, batch.tokens, batch.token_mask)
-            video = towers.encode_video(params, batch.video, batch.frame_mask)
+            text = encode_text(params, batch.tokens, batch.token_mask)
+            video = encode_video(params, batch.video, batch.frame_mask)
             scale = towers.scale(params)
             per_pair, extra = loss(text, video, scale, batch.video_id, batch.valid)
             return jnp.sum(jnp.where(batch.valid, per_pair, 0.0)) / count, extra

@@ -25,7 +25,7 @@ def abstract_step(config, devices):
     vocab = config.tokenizer.vocab_size
     towers, params = assembly.build_towers(config, vocab)
     optimizer = assembly.build_optimizer(config)
-    step = train.make_step(towers, assembly.build_loss(config), optimizer)
+    step = assembly.build_step(config, towers)
     state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
     d, size = config.data, config.train.batch_size
     batch = Batch(

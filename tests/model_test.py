@@ -5,11 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
-from ncl_jax import optim
 from ncl_jax.models import clip, layers, temporal
 from tests import tiny
 
@@ -124,37 +122,6 @@ def test_mean_pool_skips_padding_and_empty_clips_are_zero():
     mean = (unit[0] + unit[2]) / 2
     np.testing.assert_allclose(pooled[0], mean / np.linalg.norm(mean), atol=1e-6)
     assert not pooled[1].any()
-
-
-def test_logit_scale_stops_at_100_and_comes_back():
-    optimizer = optax.chain(optax.sgd(1.0), optim.limit_logit_scale())
-    params = {"logit_scale": jnp.asarray(4.5), "w": jnp.ones(2)}
-    state = optimizer.init(params)
-    for gradient, expected in ((-3.0, 100.0), (0.5, 100 * np.exp(-0.5))):
-        updates, state = optimizer.update(
-            {"logit_scale": jnp.asarray(gradient), "w": jnp.zeros(2)}, state, params
-        )
-        params = optax.apply_updates(params, updates)
-        np.testing.assert_allclose(np.exp(params["logit_scale"]), expected, rtol=1e-5)
-
-
-def test_weight_decay_spares_vectors():
-    params = {"logit_scale": jnp.asarray(1.0), "w": jnp.ones((2, 2)), "b": jnp.ones(2)}
-    optimizer = optim.adamw(0.1, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.5, clip_norm=1.0)
-    updates, _ = optimizer.update(
-        jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params
-    )
-    assert (np.asarray(updates["w"]) < 0).all()
-    assert not np.asarray(updates["b"]).any()
-    assert not np.asarray(updates["logit_scale"]).any()
-
-
-def test_schedule_warms_up_and_ends_at_zero():
-    rate = optim.schedule(1.0, 100, 0.1)
-    assert rate(0) == 0
-    assert rate(10) == 1
-    assert rate(5) == pytest.approx(0.5)
-    assert rate(100) == pytest.approx(0, abs=1e-6)
 
 
 def test_bad_sizes_are_named():

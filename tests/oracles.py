@@ -124,3 +124,31 @@ def derivative(function, at, direction, step):
     """Central difference of fourth order along a direction."""
     f = [function(at + k * step * direction) for k in (-2, -1, 1, 2)]
     return (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * step)
+
+
+def bert_adam(
+    params, gradients, *, rate, frozen, steps, warmup, decay, b1, b2, eps, clip, clip_each
+):
+    """CLIP4Clip's training loop around its BertAdam, parameter by parameter and entry by entry.
+
+    params: {name: array}; gradients: one such dict per step; rate, frozen: functions of a name.
+    """
+    params = {name: np.array(value) for name, value in params.items()}
+    moments = {name: (np.zeros_like(v), np.zeros_like(v)) for name, v in params.items()}
+    for step, gradient in enumerate(gradients):
+        trained = {name: np.array(g) for name, g in gradient.items() if not frozen(name)}
+        total = math.sqrt(sum(entry**2 for g in trained.values() for entry in g.flat))
+        share = step / steps
+        rising = share / warmup if share < warmup else 0.5 * (1 + math.cos(math.pi * share))
+        for name, g in trained.items():
+            g = g * min(1.0, clip / total)
+            g = g * min(1.0, clip_each / math.sqrt(sum(entry**2 for entry in g.flat)))
+            first, second = moments[name]
+            for i in np.ndindex(g.shape):
+                first[i] = b1 * first[i] + (1 - b1) * g[i]
+                second[i] = b2 * second[i] + (1 - b2) * g[i] ** 2
+                change = first[i] / (math.sqrt(second[i]) + eps)
+                if "bias" not in name:
+                    change += decay * params[name][i]
+                params[name][i] -= rate(name) * rising * change
+    return params
