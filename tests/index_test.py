@@ -4,7 +4,6 @@ import json
 import threading
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -48,6 +47,7 @@ def test_sharding_does_not_change_the_answer(devices, monkeypatch):
     if len(jax.devices()) < devices:
         pytest.skip(f"needs {devices} devices, {len(jax.devices())} are there")
     monkeypatch.setattr(topk, "WIDTH", 4)
+    monkeypatch.setattr(topk, "PANEL", 32)
     jax.clear_caches()
     item, query = rows(3, 1001), rows(4, 6)
     bias = np.random.default_rng(5).integers(-3, 3, 1001).astype(np.float32)
@@ -58,17 +58,25 @@ def test_sharding_does_not_change_the_answer(devices, monkeypatch):
     jax.clear_caches()
 
 
-def test_block_top_k_keeps_ties_in_row_order():
-    scores = np.random.default_rng(6).integers(0, 5, (20, topk.WIDTH * 40)).astype(np.float32)
-    best, place = topk.top_k(jnp.asarray(scores), 9)
-    np.testing.assert_array_equal(best, -np.sort(-scores, axis=1)[:, :9])
-    np.testing.assert_array_equal(place, np.argsort(-scores, axis=1, kind="stable")[:, :9])
+@pytest.mark.parametrize("k", [1, 9])
+def test_ties_keep_the_order_of_the_items(k, monkeypatch):
+    monkeypatch.setattr(topk, "WIDTH", 4)
+    monkeypatch.setattr(topk, "PANEL", 32)
+    jax.clear_caches()
+    rng = np.random.default_rng(6)
+    item, query = rng.integers(0, 3, (500, 3)), rng.integers(0, 3, (20, 3))
+    bias = rng.integers(-2, 0, 500)
+    scores = query @ item.T + bias
+    best, place = topk.search(query.astype(np.float32), topk.place(item, bias), k)
+    np.testing.assert_array_equal(best, -np.sort(-scores, axis=1)[:, :k])
+    np.testing.assert_array_equal(place, np.argsort(-scores, axis=1, kind="stable")[:, :k])
+    jax.clear_caches()
 
 
 def test_chunks_of_queries_do_not_change_the_answer(index, monkeypatch):
     query = rows(7, 11)
     whole = index.search(query, 5)
-    monkeypatch.setattr(topk, "CHUNK", 4 * len(index._shards.bias))
+    monkeypatch.setattr(topk, "QUERIES", 4)
     parts = index.search(query, 5)
     assert parts.ids == whole.ids
     np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-5)
