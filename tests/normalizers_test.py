@@ -152,6 +152,19 @@ def test_panels_equal_the_solver(memory, strength, monkeypatch):
     assert float(other.error) == pytest.approx(float(report.error), rel=1e-2)
 
 
+@pytest.mark.parametrize("memory", [1e9, 0.0])
+def test_items_far_from_every_query_do_not_vanish(memory, monkeypatch):
+    """At scale 150 such an item is e^-200 beside the best one, far below float32."""
+    monkeypatch.setattr(host, "SHARED", 1)
+    rng = np.random.default_rng(12)
+    query = unit(rng.normal(size=(12, 6)) * 0.2 + np.eye(6)[0])
+    gallery = unit(np.vstack([rng.normal(size=(8, 6)), -2 * np.eye(6)[:1]]))
+    found, _ = host.balance(query, gallery, 150.0, 3, memory=memory)
+    wanted = oracle.sinkhorn_item_biases(150.0 * query.astype(np.float64) @ gallery.T, 3)
+    assert np.ptp(wanted) > 150
+    np.testing.assert_allclose(found.video, wanted, atol=1e-2)
+
+
 def test_bad_banks_are_named():
     _, bank, gallery = problem()
     with pytest.raises(ValueError, match="width 4"):

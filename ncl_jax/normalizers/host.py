@@ -2,14 +2,16 @@
 
 The same updates as `sinkhorn.solve` in gallery-first order, on the host, in row panels:
 
-* `stored` keeps one float32 kernel of 4 * bank * gallery bytes. It is stabilised on both sides:
-  K_ij = exp(s_ij + b0_j - m_i), with b0 the first item update and m the row maxima of the
-  exponent. Every row then has maximum 1 and every column an entry of at least 1/bank, so neither
-  sum can vanish in float32 at any scale. An iteration is one read of it.
+* `stored` keeps one float32 kernel of 4 * bank * gallery bytes, exp(s_ij - m_i) with m the row
+  maxima. Should a column nearly vanish there, the kernel is made anew with the first item update
+  b0 in the exponent: every row then has maximum 1 and every column an entry of at least 1/bank,
+  so neither sum can vanish in float32 at any scale. An iteration is one read of it.
 * `tiled` keeps nothing and computes each panel anew: one product per iteration.
 """
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,8 @@ from ncl_jax.types import Biases, SinkhornReport
 CONVERGED = 1e-3
 PANEL = 1 << 22
 """Entries of a panel (16 MB): it is still in the last cache when read a second time."""
+SHARED = 1 << 19
+"""Entries from which the exponentials of a panel are shared among the cores."""
 TRUSTED = 60.0
 """Spread of the logs of the weights beyond which float32 kernel entries that vanished (below
 e^-87) could matter; a pass is then made on recomputed logits. Only far below strength 1."""
@@ -88,39 +92,47 @@ class Tiled:
         """lse_i(s), carried over the panels as a maximum and a sum."""
         top = np.full(len(self.gallery), -np.inf, np.float32)
         total = np.zeros(len(self.gallery), np.float64)
-        for rows, panel in self._panels():
+        for _, panel in self._panels():
             higher = np.maximum(top, panel.max(axis=0))
             total *= np.exp(top - higher)
             top = higher
-            self.keep(rows, panel)
             total += np.ones(len(panel), np.float32) @ np.exp(panel - top)
         return top + np.log(total)
 
-    def keep(self, rows: slice, panel: np.ndarray) -> None:
-        """Called once for every panel of logits."""
-
 
 class Stored(Tiled):
-    """One kernel in memory, exponentiated once."""
+    """One kernel in memory, `exp(s - m_i)` with m the row maxima, exponentiated once.
+
+    Rare columns that vanish beside the row maxima are taken into account by a second
+    exponentiation, stabilised by the first item update too.
+    """
 
     def __init__(self, query: np.ndarray, gallery: np.ndarray, strength: float, log_c: float):
         self.kernel = np.empty((len(query), len(gallery)), np.float32)
-        super().__init__(query, gallery, strength, log_c)
-        self.origin = self.log_c - self.column_lse
-        self.top = np.empty(len(query))
-        for rows in panels(*self.kernel.shape):
-            panel = self.kernel[rows]
-            panel += self.origin.astype(np.float32)
-            top = panel.max(axis=1, keepdims=True)
-            self.top[rows] = top[:, 0]
-            np.exp(np.subtract(panel, top, out=panel), out=panel)
+        self.query, self.gallery = query, gallery
+        self.strength, self.log_c = strength, log_c
+        self.top, self.origin = np.empty(len(query)), np.zeros(len(gallery))
+        columns = ColumnSums(len(gallery))
+        with ThreadPoolExecutor() as threads:
+            for rows in panels(*self.kernel.shape):
+                panel = np.matmul(query[rows], gallery.T, out=self.kernel[rows])
+                self.top[rows] = _exp_in_place(panel, threads)
+                columns.add(self.top[rows], panel)
+        lse = columns.log()
+        if columns.total.min() < np.exp(-TRUSTED) or np.ptp(lse) > TRUSTED:
+            lse = self._stabilise()
+        self.first = strength * (log_c - lse)
 
-    def keep(self, rows: slice, panel: np.ndarray) -> None:
-        self.kernel[rows] = panel
-
-    def _column_lse(self) -> np.ndarray:
-        self.column_lse = super()._column_lse()
-        return self.column_lse
+    def _stabilise(self) -> np.ndarray:
+        """`exp(s_ij + b0_j - m_i)`, b0 the first item update at full strength; lse_i(s)."""
+        lse = self._column_lse()
+        self.origin = self.log_c - lse
+        with ThreadPoolExecutor() as threads:
+            for rows in panels(*self.kernel.shape):
+                panel = np.matmul(self.query[rows], self.gallery.T, out=self.kernel[rows])
+                panel += self.origin.astype(np.float32)
+                self.top[rows] = _exp_in_place(panel, threads)
+        return lse
 
     def update(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `Tiled.update`, with two products of the kernel with a vector, panel by panel."""
@@ -150,10 +162,11 @@ class ColumnSums:
         self.total, self.most = np.zeros(columns), -np.inf
 
     def add(self, log_weight: np.ndarray, panel: np.ndarray) -> None:
-        most = max(self.most, float(log_weight.max()))
-        self.total *= np.exp(self.most - most)
-        self.most = most
-        self.total += np.exp(log_weight - most).astype(np.float32) @ panel
+        most = float(log_weight.max())
+        if most > self.most:  # seldom after the first panels: a pass over all columns
+            self.total *= np.exp(self.most - most)
+            self.most = most
+        self.total += np.exp(log_weight - self.most).astype(np.float32) @ panel
 
     def log(self) -> np.ndarray:
         return self.most + np.log(np.maximum(self.total, 1e-30))
@@ -163,6 +176,19 @@ def _scaled_exp(x: np.ndarray) -> tuple[np.ndarray, float]:
     """`exp(x - shift)` in float32 and the shift, the maximum."""
     shift = float(x.max())
     return np.exp(x - shift).astype(np.float32), shift
+
+
+def _exp_in_place(panel: np.ndarray, threads: ThreadPoolExecutor) -> np.ndarray:
+    """Replaces each row by `exp(row - maximum)`; returns the maxima. NumPy alone uses one core."""
+    cores = os.cpu_count() or 1 if panel.size >= SHARED else 1
+    parts = np.array_split(panel, min(len(panel), cores))
+
+    def one(part: np.ndarray) -> np.ndarray:
+        top = part.max(axis=1, keepdims=True)
+        np.exp(np.subtract(part, top, out=part), out=part)
+        return top[:, 0]
+
+    return np.concatenate(list(map(one, parts) if len(parts) == 1 else threads.map(one, parts)))
 
 
 def panels(rows: int, columns: int) -> list[slice]:
