@@ -71,6 +71,12 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         """Makes the files of a generated set; sets that are collected by hand need no action."""
 
     @classmethod
+    def download(cls, folder: epath.Path) -> None:
+        """Fetches what of the set is public to `folder`, its place below manual_dir."""
+        expected = cls.MANUAL_DOWNLOAD_INSTRUCTIONS
+        raise ValueError(f"{cls.name}: nothing of it can be downloaded\n{expected}")
+
+    @classmethod
     def read_layout(cls, folder: epath.Path, config: Any) -> layout.Layout:
         """Reads what `folder`, with the files as published, offers under `config`."""
         raise NotImplementedError

@@ -8,8 +8,13 @@ from etils import epath
 
 from tfds_builders import layout, text_files
 
-VIDEO_FOLDERS = ("videos", "MSRVTT_Videos", "all", "TrainValVideo", "TestVideo")
-WHOLE = ("MSRVTT_data.json", "MSR_VTT.json", "videodatainfo_2016.json")
+VIDEO_FOLDERS = ("videos", "videos/all", "MSRVTT_Videos", "all", "TrainValVideo", "TestVideo")
+WHOLE = (
+    "MSRVTT_data.json",
+    "MSR_VTT.json",
+    "annotation/MSR_VTT.json",
+    "videodatainfo_2016.json",
+)
 PARTS = ("train_val_videodatainfo.json", "test_videodatainfo.json")
 TEST_1KA = "MSRVTT_JSFUSION_test.csv"
 CAPTIONS_PER_CLIP = 20

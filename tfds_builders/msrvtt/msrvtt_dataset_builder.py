@@ -26,7 +26,8 @@ class Builder(clip_builder.ClipBuilder):
 Expected below manual_dir:
   msrvtt/
     videos/                    video0.mp4 to video9999.mp4 (any video container); the folders
-                               MSRVTT_Videos, all, TrainValVideo and TestVideo are read too
+                               videos/all, MSRVTT_Videos, all, TrainValVideo and TestVideo are
+                               read too
     MSRVTT_data.json           captions; or MSR_VTT.json, videodatainfo_2016.json, or
                                train_val_videodatainfo.json and test_videodatainfo.json
     MSRVTT_JSFUSION_test.csv   configs 9k and 7k: the 1,000 test clips and captions of 1k-A

@@ -4,7 +4,10 @@ from typing import Any, ClassVar
 
 from etils import epath
 
-from tfds_builders import clip_builder, layout, listed_clips
+from tfds_builders import clip_builder, download, layout, listed_clips
+
+# The public home of the corpus.
+HOME = "https://www.cs.utexas.edu/users/ml/clamp/videoDescription"
 
 KNOWN = {
     "train": layout.Known(1_200, 48_774),
@@ -27,10 +30,23 @@ Expected below manual_dir:
     train_list.txt          one clip id per line: 1,200
     val_list.txt            100
     test_list.txt           670
-What to do: fetch the clips from https://www.cs.utexas.edu/users/ml/clamp/videoDescription/,
-take captions and lists from the data archive that the CLIP4Clip repository links, and run again.
-Missing clips are counted and named, not fatal.
+What to do: `python -m tfds_builders.build msvd --download ...` fetches clips and captions from
+https://www.cs.utexas.edu/users/ml/clamp/videoDescription/; take the lists, and raw-captions.pkl if
+you want it, from the data archive that the CLIP4Clip repository links, and run again. Missing clips
+are counted and named, not fatal.
 """
+
+    @classmethod
+    def download(cls, folder: epath.Path) -> None:
+        """Fetches the clips (1.7 GB) and their descriptions, unless they are there."""
+        if not (folder / "AllVideoDescriptions.txt").exists():
+            download.fetch(f"{HOME}/AllVideoDescriptions.txt", folder)
+        stamp = folder / "YouTubeClips" / ".unpacked"
+        if not stamp.exists():
+            archive = download.fetch(f"{HOME}/YouTubeClips.tar", folder)
+            count = download.extract_videos(archive, stamp.parent)
+            stamp.write_text(f"{count}\n")
+            archive.unlink()
 
     @classmethod
     def read_layout(cls, folder: epath.Path, config: Any) -> layout.Layout:
