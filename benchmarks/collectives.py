@@ -1,4 +1,8 @@
-"""B5: what eight devices send each other and hold, from the compiled program."""
+"""B5: what eight devices send each other and hold, from the compiled program.
+
+Alone, `python -m benchmarks.collectives traffic 1024` or `... memory quick` prints its part as
+JSON; it wants eight devices.
+"""
 
 import functools
 import json
@@ -16,6 +20,8 @@ from benchmarks.common import Row, at_most, fresh, note
 from ncl_jax import losses
 
 DEVICES, DIM, PAIRS = 8, 512, 10
+ENVIRONMENT = {"JAX_NUM_CPU_DEVICES": str(DEVICES), "JAX_PLATFORMS": "cpu"}
+NARROW = 16  # a width at which B^2/P stands out from B d
 _WIDTH = {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "bf16": 2, "pred": 1, "s8": 1, "u8": 1}
 
 
@@ -40,8 +46,8 @@ def infonce(text, video, scale, ids, valid):
     return losses.infonce(text, video, scale, ids, valid, axis_name="data").sum()
 
 
-def mapped(loss):
-    mesh = Mesh(jax.devices()[:DEVICES], ("data",))
+def mapped(loss, devices=DEVICES):
+    mesh = Mesh(jax.devices()[:devices], ("data",))
 
     def local(*args):
         gx, gy, gt = jax.grad(loss, (0, 1, 2))(*args)
@@ -100,7 +106,49 @@ def traffic(hlo: str) -> list[tuple[str, int, int]]:
     return found
 
 
-def _measure(size: int) -> dict:
+def _temporary(size: int, devices: int, execution: str) -> int:
+    """Temporary bytes per device of NCL's gradient at width `NARROW`; nothing is run."""
+    row = jax.ShapeDtypeStruct((size, NARROW), jnp.float32)
+    scale, ids = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((size,), jnp.int32)
+    loss = functools.partial(one_sided, iterations=PAIRS, execution=execution)
+    valid = jax.ShapeDtypeStruct((size,), bool)
+    compiled = mapped(loss, devices).lower(row, row, scale, ids, valid).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def _memory(quick: bool) -> list:
+    """[execution, B, P, bytes] over batches at eight devices, and over devices at one batch."""
+    sizes = (16384, 65536) if quick else (8192, 16384, 32768, 65536)
+    places = [(size, DEVICES) for size in sizes]
+    places += [(16384, devices) for devices in ((2,) if quick else (1, 2, 4))]
+    return [
+        [execution, size, devices, _temporary(size, devices, execution)]
+        for execution in ("stored", "tiled")
+        for size, devices in places
+    ]
+
+
+def _exponent(points: list[tuple[int, int]]) -> float:
+    return float(np.polyfit(*np.log(np.array(points)).T, 1)[0])
+
+
+def _scaling(quick: bool) -> Iterator[Row]:
+    mode = "quick" if quick else "full"
+    found = json.loads(fresh("benchmarks.collectives", "memory", mode, env=ENVIRONMENT))
+    for execution, in_batch, unit in (("stored", 2.05, "B^2/P"), ("tiled", 1.05, "B d")):
+        mine = [(n, p, size) for kind, n, p, size in found if kind == execution]
+        for n, p, size in mine:
+            floats = n * n / p if execution == "stored" else n * NARROW
+            what = f"{execution}, d={NARROW}, B={n}, P={p}: temporary bytes over 4 {unit}"
+            yield note("B5", what, size / 4 / floats)
+        over_batch = _exponent([(n, size) for n, p, size in mine if p == DEVICES])
+        yield at_most("B5", f"{execution}: exponent of temporary bytes in B", over_batch, in_batch)
+        over_devices = _exponent([(p, size) for n, p, size in mine if n == 16384])
+        what = f"{execution}: exponent of temporary bytes per device in P"
+        yield at_most("B5", what, over_devices, -0.95 if execution == "stored" else 0.05)
+
+
+def _traffic(size: int) -> dict:
     rng = np.random.default_rng(0)
     text = rng.normal(size=(size, DIM)).astype(np.float32)
     video = 0.2 * text + rng.normal(size=text.shape).astype(np.float32)
@@ -128,9 +176,8 @@ def _measure(size: int) -> dict:
 
 
 def run(quick: bool) -> Iterator[Row]:
-    env = {"JAX_NUM_CPU_DEVICES": str(DEVICES), "JAX_PLATFORMS": "cpu"}
-    measured = {n: json.loads(fresh("benchmarks.collectives", n, env=env)) for n in (1024, 4096)}
-    for size, forms in measured.items():
+    for size in (1024, 4096):
+        forms = json.loads(fresh("benchmarks.collectives", "traffic", size, env=ENVIRONMENT))
         sent = {n: sum(b * k for _, b, k in f["traffic"]) for n, f in forms.items()}
         for name in ("InfoNCE", "NCL", "NCL tiled"):
             what = f"B={size}: {name} K={PAIRS} bytes over two-sided InfoNCE"
@@ -144,16 +191,13 @@ def run(quick: bool) -> Iterator[Row]:
             )  # fmt: skip
             yield note("B5", f"B={size}: {name}, other collectives",
                        sum(k for *_, k in forms[name]["traffic"]) - per_update)  # fmt: skip
-            block = size * size / DEVICES * 4
             yield note(
-                "B5", f"B={size}: {name} temporary bytes per device over 4 B^2/P",
-                forms[name]["temp"] / block,
+                "B5", f"B={size}: {name} temporary bytes per device over 4 (B^2/P + B d)",
+                forms[name]["temp"] / (4 * size * (size / DEVICES + DIM)),
             )  # fmt: skip
-            yield note(
-                "B5", f"B={size}: {name} temporary bytes per device over 4 B d",
-                forms[name]["temp"] / (4 * size * DIM),
-            )  # fmt: skip
+    yield from _scaling(quick)
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure(int(sys.argv[1]))))
+    what, argument = sys.argv[1:]
+    print(json.dumps(_memory(argument == "quick") if what == "memory" else _traffic(int(argument))))

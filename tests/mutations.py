@@ -104,7 +104,7 @@ MUTATIONS = {
     ),
     "unsummed_columns": Mutation(
         WEIGHTED,
-        "return t, total if axis_name is None else lax.psum(total, axis_name)",
+        "return t, sum_over(total, axis_name)",
         "return t, total",
         SHARDED,
     ),

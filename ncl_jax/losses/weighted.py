@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from ncl_jax.losses.inputs import Inputs
-from ncl_jax.sinkhorn.kernel import Kernel
+from ncl_jax.sinkhorn.kernel import Kernel, sum_over
 from ncl_jax.sinkhorn.panels import Step, Stored, scan_panels
 
 _ROWS = 512  # of a gradient panel cut from a stored matrix: an eighth of it at B = 4096
@@ -85,4 +84,4 @@ def sweep(
         return total + t @ e, t
 
     total, t = kernel.fold(step, jnp.zeros_like(right), *rows)
-    return t, total if axis_name is None else lax.psum(total, axis_name)
+    return t, sum_over(total, axis_name)

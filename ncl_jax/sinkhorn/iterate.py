@@ -73,7 +73,7 @@ def stored_pair(kernel: Kernel, masses: Masses, plan: Plan) -> Update:
             return total + kernels.weight(new, row) @ e, (own, plain, new)
 
         total, (own, plain, new_a) = kernel.fold(step, jnp.zeros_like(b), masses.row, kernel.row, a)
-        total = _psum(total, plan.axis_name)
+        total = kernels.sum_over(total, plan.axis_name)
         new_b, change = _finish(
             a, b, plain, kernels.log_sum(total, kernel.col), omega, masses, plan
         )
@@ -172,7 +172,7 @@ def row_error(lse: Array, a: Array, masses: Masses, plan: Plan) -> Float[Array, 
     Below strength 1, from what the strength asks for instead of the mass.
     """
     plain = plan.strength * (masses.row - lse)
-    return _pmax(_deviation(a, plain, masses.row), plan.axis_name)
+    return kernels.max_over(_deviation(a, plain, masses.row), plan.axis_name)
 
 
 def _finish(
@@ -182,7 +182,7 @@ def _finish(
     new = _masked(_move(b, target, omega, plan.relax), masses.col)
     if plan.tolerance is None:
         return new, jnp.zeros((), b.dtype)
-    change = _pmax(_deviation(a, plain, masses.row), plan.axis_name)
+    change = kernels.max_over(_deviation(a, plain, masses.row), plan.axis_name)
     if plan.relax:  # a plain pair leaves the columns exact, a relaxed one does not
         change = jnp.maximum(change, _deviation(b, target, masses.col) * (omega != 1))
     return new, change
@@ -206,11 +206,3 @@ def _deviation(old: Array, plain: Array, log_mass: Array) -> Float[Array, ""]:
     live = log_mass > -jnp.inf
     off = jnp.abs(jnp.expm1(jnp.where(live, old - plain, 0.0)))
     return jnp.max(off, initial=0.0)
-
-
-def _psum(x: Array, axis_name: str | None) -> Array:
-    return x if axis_name is None else lax.psum(x, axis_name)
-
-
-def _pmax(x: Array, axis_name: str | None) -> Array:
-    return x if axis_name is None else lax.pmax(x, axis_name)

@@ -126,7 +126,7 @@ def col_lse(kernel: Kernel, a: Float[Array, " row"], axis_name: str | None) -> A
     total, _ = kernel.fold(
         lambda c, e, u: (c + u @ e, None), jnp.zeros_like(kernel.col), weight(a, kernel.row)
     )
-    return log_sum(_psum(total, axis_name), kernel.col)
+    return log_sum(sum_over(total, axis_name), kernel.col)
 
 
 def weight(bias: Array, shift: Array) -> Array:
@@ -190,6 +190,16 @@ def trusted(bias: Array, shift: Array, total: Array, log_mass: Array) -> Bool[Ar
     return (heaviest < _TRUST) & (smallest > math.exp(-_TRUST))
 
 
+def sum_over(x: Array, axis_name: str | None) -> Array:
+    """Sum over the devices of a mapped axis, if there is one."""
+    return x if axis_name is None else lax.psum(x, axis_name)
+
+
+def max_over(x: Array, axis_name: str | None) -> Array:
+    """Maximum over the devices of a mapped axis, if there is one."""
+    return x if axis_name is None else lax.pmax(x, axis_name)
+
+
 def _row_max(scores: Stored, a: Array, b: Array) -> Array:
     return scores.fold(lambda _, s, a: (None, jnp.max(s + a[:, None] + b, axis=1)), None, a)[1]
 
@@ -200,13 +210,9 @@ def _col_max(scores: Stored, a: Array, axis_name: str | None, b: Array | float =
 
     cols = scores.parts[0].shape[1]
     top, _ = scores.fold(step, jnp.full(cols, -jnp.inf, a.dtype), a)
-    return top if axis_name is None else lax.pmax(top, axis_name)
+    return max_over(top, axis_name)
 
 
 def _or_zero(x: Array) -> Array:
     """Replaces the -inf of masked entries; NaN stays."""
     return jnp.where(x == -jnp.inf, 0.0, x)
-
-
-def _psum(x: Array, axis_name: str | None) -> Array:
-    return x if axis_name is None else lax.psum(x, axis_name)
