@@ -1,7 +1,10 @@
 """The index: exact search on any number of devices, growth, files, exports, the command."""
 
 import json
+import subprocess
+import sys
 import threading
+import time
 
 import jax
 import numpy as np
@@ -152,6 +155,58 @@ def test_bad_files_are_refused(index, tmp_path, harm):
     says = {"newer": "upgrade", "missing": "no index at"}.get(harm, "damaged")
     with pytest.raises(ValueError, match=says):
         RetrievalIndex.load(file)
+
+
+def test_no_flipped_byte_goes_unnoticed(tmp_path):
+    """Any damage is refused, unless what was read is unharmed (zip files have idle bytes)."""
+    small = RetrievalIndex.build(names(4), rows(0, 4, 2), rows(1, 3, 2))
+    small.save(tmp_path)
+    file = tmp_path / "index.npz"
+    sound, refused = file.read_bytes(), 0
+    for place in range(0, len(sound), 11):
+        data = bytearray(sound)
+        data[place] ^= 1 << place % 8
+        file.write_bytes(data)
+        try:
+            loaded = RetrievalIndex.load(file)
+        except ValueError:
+            refused += 1
+        else:
+            assert (loaded.ids, loaded.meta) == (small.ids, small.meta)
+            np.testing.assert_array_equal(loaded.folded(), small.folded())
+            np.testing.assert_array_equal(loaded.bank_bias, small.bank_bias)
+    assert refused > 0.7 * len(sound) / 11
+
+
+def test_readers_never_see_half_a_save(index, tmp_path):
+    other = index.remove(names(100))
+    index.save(tmp_path)
+    writer = threading.Thread(
+        target=lambda: [i.save(tmp_path) for _ in range(15) for i in (other, index)])
+    writer.start()
+    sizes = set()
+    while writer.is_alive():
+        sizes.add(len(RetrievalIndex.load(tmp_path)))
+    writer.join()
+    assert sizes <= {200, 300}
+    assert [p.name for p in tmp_path.iterdir()] == ["index.npz"]
+
+
+@pytest.mark.slow
+def test_a_kill_while_saving_leaves_a_whole_file(tmp_path):
+    code = (
+        "import sys, numpy as np; from ncl_jax.index import RetrievalIndex\n"
+        "i = RetrievalIndex.build([str(n) for n in range(20000)], np.ones((20000, 64)))\n"
+        "i.save(sys.argv[1]); print('saved', flush=True)\n"
+        "while True: i.save(sys.argv[1])"
+    )
+    for wait in (0.0, 0.03, 0.1, 0.2):
+        line = [sys.executable, "-c", code, tmp_path]
+        with subprocess.Popen(line, stdout=subprocess.PIPE) as run:
+            assert run.stdout.readline() == b"saved\n"
+            time.sleep(wait)
+            run.kill()
+        assert len(RetrievalIndex.load(tmp_path)) == 20000
 
 
 def test_a_failed_save_leaves_the_old_file(index, tmp_path, monkeypatch):

@@ -202,8 +202,11 @@ class RetrievalIndex:
     def load(cls, path: str | os.PathLike[str]) -> "RetrievalIndex":
         """What `save` wrote. Raises ValueError for a missing, damaged or newer file."""
         arrays, header = storage.read(path)
-        fields: dict[str, Any] = {**arrays, **header, "ids": tuple(header["ids"])}
-        return cls(**fields)
+        try:
+            fields: dict[str, Any] = {**arrays, **header, "ids": tuple(header["ids"])}
+            return cls(**fields)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{storage.file_of(path)} is not an index: {error}") from error
 
     def folded(self) -> Float[np.ndarray, "item dim_plus_1"]:
         """Items `[y, bias / scale]`; with queries `[x, 1]` their product is logits / scale.
