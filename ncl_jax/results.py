@@ -33,6 +33,11 @@ ROWS = {
     "inductive_auto": "normalised, chosen by auto (inductive)",
     "transductive": "normalised, test queries (transductive)",
 }
+APART = {
+    "each query alone": ("plain", "inductive", "inductive_auto"),
+    "all test queries together": ("transductive",),
+}
+"""Kinds of scores that may stand in one table."""
 COLUMNS = {"R@1": ".1f", "R@5": ".1f", "R@10": ".1f", "R@50": ".1f", "MdR": ".1f", "MnR": ".1f",
            "norm_error_mean": ".3f"}
 
@@ -68,18 +73,24 @@ def show(results: dict[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(width=100)
     measured = results["metrics"]
+    name = results["run"]["name"]
     for key, title in (("text_to_video", "text -> video"), ("video_to_text", "video -> text")):
-        table = Table(title=f"{results['run']['name']}, {title}", title_justify="left")
-        table.add_column("scores")
-        for column in COLUMNS:
-            name = "norm. error" if column == "norm_error_mean" else column
-            table.add_column(name, justify="right")
-        for row, label in ROWS.items():
-            cells = [format(measured[key][row][c], form) for c, form in COLUMNS.items()]
-            table.add_row(label, *cells)
-        console.print(table)
+        for kind, rows in APART.items():
+            console.print(_table(f"{name}, {title}, {kind}", rows, measured[key]))
     for line in _remarks(results):
         console.print(line, highlight=False, markup=False)
+
+
+def _table(title: str, rows: tuple[str, ...], measured: dict[str, Any]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("scores", min_width=max(map(len, ROWS.values())))
+    for column in COLUMNS:
+        name = "norm. error" if column == "norm_error_mean" else column
+        table.add_column(name, justify="right")
+    for row in rows:
+        cells = [format(measured[row][column], form) for column, form in COLUMNS.items()]
+        table.add_row(ROWS[row], *cells)
+    return table
 
 
 def _remarks(results: dict[str, Any]) -> list[str]:
