@@ -15,6 +15,7 @@ from benchmarks import (  # noqa: E402
     collectives,
     common,
     convergence,
+    input_build,
     loss_step,
     memory,
     retrieval_evaluator,
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "B5": collectives.run,
     "B6": retrieval_fit.run,
     "B7": retrieval_search.run,
+    "B8 build": input_build.run,
     "B10": whole_step.run,
     "evaluator": retrieval_evaluator.run,
 }

@@ -107,12 +107,9 @@ def decode_frames(
         raise ValueError(f"fps: expected a number > 0, got {fps}")
     if short_side is not None and short_side < 1:
         raise ValueError(f"short_side: expected at least 1 pixel, got {short_side}")
-    clip = _decode_planned(path, fps, short_side, jpeg_quality)
-    if clip is None:
-        with _opened(path) as stream:
-            pictures = _timed(stream, video_packets.decode_all(stream))
-            clip = _collect(stream, _at_ticks(pictures, fps), short_side, jpeg_quality)
-    return clip
+    return _decode_planned(path, fps, short_side, jpeg_quality) or _decode_plainly(
+        path, fps, short_side, jpeg_quality
+    )
 
 
 def probe(path: str | os.PathLike[str], deep: bool = False) -> Probe:
@@ -177,28 +174,45 @@ def _reason(error: BaseException) -> str:
     return " ".join(text.split())
 
 
+def _decode_plainly(
+    path: str | os.PathLike[str], fps: float, short_side: int | None, jpeg_quality: int | None
+) -> Clip:
+    with _opened(path) as stream:
+        pictures = _timed(stream, video_packets.decode_all(stream))
+        return _collect(stream, _at_ticks(pictures, fps), short_side, jpeg_quality)
+
+
 def _decode_planned(
     path: str | os.PathLike[str], fps: float, short_side: int | None, jpeg_quality: int | None
 ) -> Clip | None:
     """The clip from the packets it needs; None if these are unknown or do not give it."""
-    with _opened(path) as stream:
-        plan = video_packets.make_plan(stream, lambda times: _at_ticks(times, fps))
-    if plan is None:
-        return None
     came: list[int] = []
 
-    def noted(pictures: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        for picture in pictures:
-            came.append(picture.pts)
-            yield picture
+    def collect(stream: av.VideoStream, plan: video_packets.Plan) -> Clip:
+        pictures = _noted(video_packets.decode_planned(stream, plan), came)
+        return _collect(stream, _timed(stream, pictures), short_side, jpeg_quality)
 
-    try:
-        with _opened(path) as stream:
-            pictures = noted(video_packets.decode_planned(stream, plan))
-            clip = _collect(stream, _timed(stream, pictures), short_side, jpeg_quality)
-    except VideoError:
-        return None
+    with _opened(path) as stream:
+        if not video_packets.can_plan(stream):
+            return None
+        plan = video_packets.make_plan(stream, lambda times: _at_ticks(times, fps))
+        if plan is None:
+            return None
+        try:
+            if plan.packets is not None:
+                clip = collect(stream, plan)
+            else:
+                with _opened(path) as again:
+                    clip = collect(again, plan)
+        except (av.FFmpegError, VideoError, _BadVideoError):
+            return None
     return clip if came == plan.wanted else None
+
+
+def _noted(pictures: Iterator[av.VideoFrame], came: list[int]) -> Iterator[av.VideoFrame]:
+    for picture in pictures:
+        came.append(picture.pts)
+        yield picture
 
 
 def _collect(
@@ -215,8 +229,8 @@ def _collect(
         height, width = image.shape[:2]
         if max(height, width) > _MAX_ASPECT * min(height, width):
             raise _BadVideoError(f"sides within 1:{_MAX_ASPECT}, got {width} x {height} pixels")
-        image = _resize(image, short_side)
-        frames.append(image if jpeg_quality is None else _to_jpeg(image, jpeg_quality))
+        small = _resize(Image.fromarray(image), short_side)
+        frames.append(np.asarray(small) if jpeg_quality is None else _to_jpeg(small, jpeg_quality))
         times.append(time)
     if not frames:
         raise _BadVideoError("at least one decodable frame, got none")
@@ -259,23 +273,23 @@ def _upright(picture: av.VideoFrame) -> Frame:
     return np.rot90(image, round(picture.rotation / 90) % 4)
 
 
-def _resize(image: Frame, short_side: int | None) -> Frame:
-    height, width = image.shape[:2]
-    if short_side is None or min(height, width) == short_side:
-        return np.ascontiguousarray(image)
-    scale = short_side / min(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+def _resize(image: Image.Image, short_side: int | None) -> Image.Image:
+    """The long side is cut down to whole pixels, as CLIP's own preprocessing does."""
+    short = min(image.size)
+    if short_side is None or short == short_side:
+        return image
+    width, height = (short_side * side // short for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def encode_jpeg(frames: Sequence[Frame], quality: int) -> list[bytes]:
     """Compresses RGB frames, uint8 [height, width, 3], with JPEG quality 1 to 95."""
-    return [_to_jpeg(frame, quality) for frame in frames]
+    return [_to_jpeg(Image.fromarray(frame), quality) for frame in frames]
 
 
-def _to_jpeg(frame: Frame, quality: int) -> bytes:
+def _to_jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
+    image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 

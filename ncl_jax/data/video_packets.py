@@ -12,6 +12,8 @@ import av
 
 # Where skipping is proven to leave the pixels as they are.
 _CODECS = ("h264",)
+# Packets are kept between planning and decoding up to this many bytes; more are read twice.
+_KEPT = 64 << 20
 
 Choose = Callable[[Iterable[tuple[float, int]]], Iterable[tuple[float, int]]]
 
@@ -26,10 +28,17 @@ class Plan(NamedTuple):
     Attributes:
       wanted: time stamps of the wanted pictures, ascending.
       send: positions of the packets to decode, in the order of the file.
+      packets: all packets, or None if they are too many to keep.
     """
 
     wanted: list[int]
     send: list[int]
+    packets: list[av.Packet] | None
+
+
+def can_plan(stream: av.VideoStream) -> bool:
+    """Whether `make_plan` is worth a try."""
+    return stream.codec_context.name in _CODECS
 
 
 def make_plan(stream: av.VideoStream, choose: Choose) -> Plan | None:
@@ -40,23 +49,26 @@ def make_plan(stream: av.VideoStream, choose: Choose) -> Plan | None:
       choose: from (seconds since the first picture, time stamp) in order, those wanted.
 
     Returns:
-      None where the packets do not tell enough: another codec than H.264, missing, double or
-      unordered time stamps, a first packet that depends on others, damage.
+      None where the packets do not tell enough: missing, double or unordered time stamps, a first
+      packet that depends on others, damage.
 
     Raises:
       EncryptedError: as it says.
     """
     stamps: list[int] = []
     starts: list[int] = []
-    known = stream.codec_context.name in _CODECS
+    packets: list[av.Packet] | None = []
+    size = 0
     for position, packet in enumerate(_packets(stream)):
-        if not known:
-            return None
         if packet.pts is None or packet.is_corrupt or packet.is_discard:
             return None
         stamps.append(packet.pts)
         if packet.is_keyframe:
             starts.append(position)
+        size += packet.size
+        if packets is not None:
+            packets.append(packet)
+            packets = packets if size <= _KEPT else None
     shown = sorted(stamps)
     if not starts or starts[0] != 0 or any(a == b for a, b in itertools.pairwise(shown)):
         return None
@@ -64,7 +76,7 @@ def make_plan(stream: av.VideoStream, choose: Choose) -> Plan | None:
         return None  # AVI numbers packets in the order of decoding
     times = ((seconds(stamp - shown[0], stream), stamp) for stamp in shown)
     wanted = [stamp for _, stamp in choose(times)]
-    return Plan(wanted, _needed(stamps, starts, set(wanted)))
+    return Plan(wanted, _needed(stamps, starts, set(wanted)), packets)
 
 
 def seconds(stamp: int, stream: av.VideoStream) -> float:
@@ -90,14 +102,19 @@ def _needed(stamps: list[int], starts: list[int], wanted: set[int]) -> list[int]
 
 
 def decode_planned(stream: av.VideoStream, plan: Plan) -> Iterator[av.VideoFrame]:
-    """Yields the wanted pictures; pictures that nothing leans on are not decoded otherwise.
+    """Yields the wanted pictures; others are decoded only if something leans on them.
+
+    Args:
+      stream: the one of the plan, or, if the plan has no packets, one at its beginning.
+      plan: of `make_plan`.
 
     Raises:
       av.FFmpegError: a packet is damaged.
     """
     wanted, send = set(plan.wanted), set(plan.send)
     codec = stream.codec_context
-    for position, packet in enumerate(itertools.islice(_packets(stream), plan.send[-1] + 1)):
+    packets = _packets(stream) if plan.packets is None else iter(plan.packets)
+    for position, packet in enumerate(itertools.islice(packets, plan.send[-1] + 1)):
         if position not in send:
             continue
         codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
