@@ -83,7 +83,7 @@ LOSSES = {
     "stop": functools.partial(losses.ncl, gradient="stop"),
     "through": functools.partial(losses.ncl, gradient="through"),
     "implicit": functools.partial(
-        losses.ncl, gradient="implicit", iterations=2000, tolerance=1e-10
+        losses.ncl, gradient="implicit", iterations=2000, tolerance=1e-12, relax=True
     ),
 }
 

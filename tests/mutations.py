@@ -93,6 +93,18 @@ MUTATIONS = {
         "return (v_before * total, jnp.zeros_like(abar)), (-v * bbar, t)",
         LOSS,
     ),
+    "implicit_without_row_adjoint": Mutation(
+        NORMALIZED,
+        "return abar - u * kernels.row_sums(kernel, v * q), q",
+        "return abar, q",
+        LOSS,
+    ),
+    "never_relaxed": Mutation(
+        "ncl_jax/sinkhorn/relax.py",
+        "jnp.where(shrinking & (spectrum > _SLOW), 2 / (1 + jnp.sqrt(1 - spectrum)), 1.0)",
+        "jnp.ones_like(spectrum)",
+        SOLVE,
+    ),
     "forgotten_scale": Mutation(
         INPUTS, "jnp.where(valid, inputs.scale * dx, 0.0)", "jnp.where(valid, dx, 0.0)", LOSS
     ),

@@ -57,7 +57,4 @@ def _backward(options: Options, residuals: Any, g: Array) -> Any:
     return *(d.astype(p.dtype) for d, p in zip(grads, primal, strict=True)), None, None
 
 
-contrast.defvjp(
-    lambda *args: _forward(*args),
-    _backward,
-)
+contrast.defvjp(_forward, _backward)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from ncl_jax.losses import inputs as common
@@ -178,32 +179,36 @@ def _adjoint(solved: Balance, abar, bbar, g_all, inputs: Inputs, axis: str | Non
 
 
 def _fixed_point_adjoint(kernel, u, v, abar, bbar, g_all, inputs: Inputs, options: Options) -> Any:
-    """Sums of the adjoints at the fixed point, swept until they no longer count.
+    """Adjoints `p` of the rows and `q` of the columns, summed over all pairs at the fixed point.
 
-    Where all pairs count the same they start at the size of the remaining error and the gradient
-    is (P - Q)/B; other weights need as many sweeps as Sinkhorn needed pairs.
+    One pair takes q to M q = P^T P q, symmetric, so the sum over pairs solves (1 - M) x = what the
+    first pair leaves: by conjugate gradients, orthogonal to the constants, the free direction of
+    the biases. Where all pairs count the same that right side is the remaining error of the
+    solver, no iteration is needed and the gradient is (P - Q)/B.
     """
     axis, tolerance = options.axis_name, options.tolerance
-    abar = abar + u * kernels.row_sums(kernel, g_all / 2 * v)
     assert tolerance is not None  # `ncl` refuses "implicit" without one
-    limit = tolerance * jnp.max(jnp.abs(g_all), initial=0.0)
+    everyone = inputs.pairs.valid
+    abar = abar + u * kernels.row_sums(kernel, g_all / 2 * v)
 
-    def unfinished(carry: Any) -> Array:
-        _, bbar, _, _, done = carry
-        return (jnp.max(jnp.abs(bbar)) > limit) & (done < options.iterations)
-
-    def back(carry: Any) -> Any:
-        abar, bbar, p, q, done = carry
-        t, total = weighted.sweep(
-            kernel, v * bbar, lambda y, abar, u: u * (abar - u * y), abar, u, axis_name=axis
+    def pair(q: Array, abar: Array) -> Array:
+        _, total = weighted.sweep(
+            kernel, v * q, lambda y, abar, u: u * (abar - u * y), abar, u, axis_name=axis
         )
-        corrected = jnp.where(u > 0, t / jnp.where(u > 0, u, 1), 0.0)
-        return jnp.zeros_like(abar), -v * total, p + corrected, q + bbar, done + 1
+        return -v * total
 
-    zero = jnp.zeros((), jnp.int32)
-    start = (abar, bbar, jnp.zeros_like(abar), jnp.zeros_like(bbar), zero)
-    _, _, p, q, _ = lax.while_loop(unfinished, back, back(start))
-    return p, q
+    def centred(q: Array) -> Array:
+        return jnp.where(everyone, q - jnp.sum(q) / jnp.maximum(jnp.sum(everyone), 1), 0.0)
+
+    rest, _ = cg(
+        lambda q: centred(q - pair(q, jnp.zeros_like(abar))),
+        centred(pair(bbar, abar)),
+        tol=0.0,
+        atol=tolerance * jnp.max(jnp.abs(g_all), initial=0.0),
+        maxiter=options.iterations,
+    )
+    q = bbar + rest
+    return abar - u * kernels.row_sums(kernel, v * q), q
 
 
 def _masses(inputs: Inputs) -> Masses:
@@ -215,4 +220,4 @@ def _free(inputs: Inputs) -> Array:
     return jnp.where(inputs.valid, 0.0, -jnp.inf).astype(inputs.text.dtype)
 
 
-normalized.defvjp(lambda *args: _forward(*args), _backward)
+normalized.defvjp(_forward, _backward)

@@ -63,7 +63,8 @@ def solve(
       order: which side starts.
       tolerance: stop once the largest relative error of a row is below it (noticed one pair
         late, because the error costs no pass of its own). None: exactly `iterations` pairs.
-      relax: safeguarded over-relaxation; needs a tolerance and strength 1.
+      relax: safeguarded over-relaxation: several times fewer pairs where many are needed, one
+        more where few are. Needs a tolerance and strength 1.
       strength: in [0, 1]; each update is multiplied by it (unbalanced Sinkhorn). 1 balances
         fully, 0 gives zero biases. Below 1 the constant is not free, so it is left as it comes.
       start: video biases to start from instead of the first update (warm start).
@@ -126,9 +127,9 @@ def _iterate(
     def exactly(fast: tuple[iterate.State, Array]) -> tuple[iterate.State, Array]:
         b = iterate.exact_first_columns(scores, masses, plan, a) if start is None else start
         exact, _ = iterate.run(iterate.exact_pair(scores, masses, plan), a, b, masses, plan)
-        lse = scores.fold(
-            lambda _, s, a: (None, kernels.exact_row_lse(s, exact.b)), None, exact.a
-        )[1]
+        lse = scores.fold(lambda _, s, a: (None, kernels.exact_row_lse(s, exact.b)), None, exact.a)[
+            1
+        ]
         return exact, lse
 
     return lax.cond(state.trusted, lambda fast: fast, exactly, (state, lse))
@@ -196,7 +197,12 @@ def _check_values(scores: Array, row_mass: Array, col_mass: Array) -> None:
             f"row_mass adds up to {rows.sum():g} and col_mass to {cols.sum():g}; they must be "
             "equal, or no biases balance both. For N texts and M videos use 1 and N/M."
         )
-    finite = np.isfinite(np.asarray(scores)) | ~((rows > 0)[:, None] & (cols > 0)[None, :])
-    if not finite.all():
-        i, j = np.argwhere(~finite)[0]
-        raise ValueError(f"{(~finite).sum()} scores are not finite, the first at [{i}, {j}]")
+    bad = _not_finite(scores, row_mass, col_mass)
+    if count := int(bad.sum()):  # the matrix stays on its device unless something is wrong
+        i, j = np.argwhere(np.asarray(bad))[0]
+        raise ValueError(f"{count} scores are not finite, the first at [{i}, {j}]")
+
+
+@jax.jit
+def _not_finite(scores: Array, row_mass: Array, col_mass: Array) -> Array:
+    return ~jnp.isfinite(scores) & (row_mass > 0)[:, None] & (col_mass > 0)
