@@ -51,6 +51,7 @@ def test_sharding_does_not_change_the_answer(devices, monkeypatch):
         pytest.skip(f"needs {devices} devices, {len(jax.devices())} are there")
     monkeypatch.setattr(topk, "WIDTH", 4)
     monkeypatch.setattr(topk, "PANEL", 32)
+    monkeypatch.setattr(topk, "WHOLE", 1)
     jax.clear_caches()
     item, query = rows(3, 1001), rows(4, 6)
     bias = np.random.default_rng(5).integers(-3, 3, 1001).astype(np.float32)
@@ -65,6 +66,7 @@ def test_sharding_does_not_change_the_answer(devices, monkeypatch):
 def test_ties_keep_the_order_of_the_items(k, monkeypatch):
     monkeypatch.setattr(topk, "WIDTH", 4)
     monkeypatch.setattr(topk, "PANEL", 32)
+    monkeypatch.setattr(topk, "WHOLE", 1)
     jax.clear_caches()
     rng = np.random.default_rng(6)
     item, query = rng.integers(0, 3, (500, 3)), rng.integers(0, 3, (20, 3))

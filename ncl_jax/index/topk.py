@@ -19,19 +19,22 @@ from jaxtyping import Array, Float, Int
 WIDTH = 128
 """Items per block; the last step then looks at `k * WIDTH` of them."""
 PANEL = 4096
-"""Items scored together at most, a multiple of `WIDTH`."""
+"""Items scored together by many queries, a multiple of `WIDTH`."""
+WHOLE = 1 << 23
+"""Scores up to which all items are one panel: cutting one out costs a copy of it."""
 QUERIES = 1024
 """Queries searched together at most; their panel of scores takes 16 MB."""
 
 
 class Shards(NamedTuple):
-    """A gallery on the devices, in panels, padded with items of bias minus infinity.
+    """A gallery on the devices, padded with items of bias minus infinity.
 
     The bias is one more coordinate, so it costs one more multiplication in 512. Items are columns:
     the product with one query is then a plain read, where XLA:CPU copies rows to transpose them.
     """
 
-    item: Float[Array, "panel dim_plus_1 width"]
+    item: Float[Array, "dim_plus_1 padded"]
+    panels: int  # of each device
     mesh: Mesh
     items: int
 
@@ -44,12 +47,13 @@ def place(
     """Items and biases (both in the unit of the scores) spread over `devices` (default: all)."""
     mesh = Mesh(np.asarray(devices or jax.devices()), ("gallery",))
     count = len(item)
-    width = min(PANEL, WIDTH * max(1, -(-count // (WIDTH * mesh.size))))
-    panels = mesh.size * max(1, -(-count // (width * mesh.size)))
-    folded = np.zeros((panels * width, item.shape[1] + 1), np.float32)
-    folded[:count, :-1], folded[:count, -1], folded[count:, -1] = item, bias, -np.inf
-    columns = np.ascontiguousarray(folded.reshape(panels, width, -1).swapaxes(1, 2))
-    return Shards(jax.device_put(columns, NamedSharding(mesh, P("gallery"))), mesh, count)
+    local = -(-max(1, count) // mesh.size)
+    panels = -(-local // PANEL)
+    padded = mesh.size * panels * WIDTH * -(-local // (WIDTH * panels))
+    folded = np.zeros((item.shape[1] + 1, padded), np.float32)
+    folded[:-1, :count], folded[-1, :count], folded[-1, count:] = item.T, bias, -np.inf
+    columns = jax.device_put(folded, NamedSharding(mesh, P(None, "gallery")))
+    return Shards(columns, panels, mesh, count)
 
 
 def search(
@@ -68,7 +72,7 @@ def search(
         part = query[start : start + QUERIES]
         folded = np.ones((_padded(len(part)), query.shape[1] + 1), np.float32)
         folded[: len(part), :-1] = part
-        best, row = _search(folded, shards.item, k=k, mesh=shards.mesh)
+        best, row = _search(folded, shards.item, k=k, panels=shards.panels, mesh=shards.mesh)
         scores.append(np.asarray(best)[: len(part)])
         rows.append(np.asarray(row)[: len(part)])
     return np.concatenate(scores), np.concatenate(rows).astype(np.int64)
@@ -80,12 +84,14 @@ def _padded(queries: int) -> int:
     return -(-queries // step) * step
 
 
-@partial(jax.jit, static_argnames=("k", "mesh"))
-def _search(query: Array, item: Array, *, k: int, mesh: Mesh) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnames=("k", "panels", "mesh"))
+def _search(
+    query: Array, item: Array, *, k: int, panels: int, mesh: Mesh
+) -> tuple[Array, Array]:
     local = jax.shard_map(
-        partial(_local, k=k),
+        partial(_local, k=k, panels=panels),
         mesh=mesh,
-        in_specs=(P(), P("gallery")),
+        in_specs=(P(), P(None, "gallery")),
         out_specs=(P(None, "gallery"), P(None, "gallery")),
     )
     scores, rows = local(query, item)  # [query, device * k]
@@ -95,28 +101,30 @@ def _search(query: Array, item: Array, *, k: int, mesh: Mesh) -> tuple[Array, Ar
     return best, jnp.take_along_axis(rows, place, axis=1)
 
 
-def _local(query: Array, item: Array, *, k: int) -> tuple[Array, Array]:
+def _local(query: Array, item: Array, *, k: int, panels: int) -> tuple[Array, Array]:
     """Candidates of one device; row numbers are those of the whole gallery."""
-    panels, _, width = item.shape
-    k = min(k, panels * width)
-    first = lax.axis_index("gallery") * panels * width
-    if 2 * k * WIDTH > panels * width:  # most blocks would stay: no use in choosing
-        scores = jnp.concatenate([_score(query, panel) for panel in item], axis=1)
-        best, row = lax.top_k(scores, k)
+    items = item.shape[1]
+    k = min(k, items)
+    first = lax.axis_index("gallery") * items
+    if 2 * k * WIDTH > items:  # most blocks would stay: no use in choosing
+        best, row = lax.top_k(_score(query, item), k)
         return best, row + first
+    panels = 1 if len(query) * items <= WHOLE else panels
+    width = items // panels
     blocks = width // WIDTH
 
-    def step(kept: tuple[Array, ...], panel: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
+    def step(panel: Array | int, kept: tuple[Array, ...]) -> tuple[Array, ...]:
         top, number, scores = kept
-        number_of_panel, columns = panel
+        columns = item
+        if panels > 1:
+            columns = lax.dynamic_slice_in_dim(item, panel * width, width, axis=1)
         new = _score(query, columns).reshape(len(query), blocks, WIDTH)
         top, chosen = lax.top_k(jnp.concatenate([top, new.max(axis=-1)], axis=1), k)
-        numbers = jnp.arange(blocks) + number_of_panel * blocks
-        numbers = jnp.broadcast_to(numbers, (len(query), blocks))
+        numbers = jnp.broadcast_to(jnp.arange(blocks) + panel * blocks, (len(query), blocks))
         number = jnp.take_along_axis(jnp.concatenate([number, numbers], axis=1), chosen, axis=1)
         old = jnp.take_along_axis(scores, jnp.minimum(chosen, k - 1)[:, :, None], axis=1)
         fresh = jnp.take_along_axis(new, jnp.maximum(chosen - k, 0)[:, :, None], axis=1)
-        return (top, number, jnp.where(chosen[:, :, None] < k, old, fresh)), None
+        return top, number, jnp.where(chosen[:, :, None] < k, old, fresh)
 
     start = (
         jnp.full((len(query), k), -jnp.inf),
@@ -124,7 +132,9 @@ def _local(query: Array, item: Array, *, k: int) -> tuple[Array, Array]:
         jnp.full((len(query), k, WIDTH), -jnp.inf),
     )
     start = lax.pcast(start, "gallery", to="varying")
-    (_, number, scores), _ = lax.scan(step, start, (jnp.arange(panels), item))
+    _, number, scores = (
+        step(0, start) if panels == 1 else lax.fori_loop(0, panels, step, start)
+    )
     order = jnp.argsort(number, axis=1)  # so that equal scores stay in the order of their rows
     number = jnp.take_along_axis(number, order, axis=1)
     scores = jnp.take_along_axis(scores, order[:, :, None], axis=1)
