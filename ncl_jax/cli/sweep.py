@@ -33,6 +33,7 @@ from ncl_jax.report import sweeps
 
 _SWEEP = flags.DEFINE_string("sweep", None, f"Which one: {', '.join(SWEEPS)}")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of the cores")
+_SEEDS = flags.DEFINE_integer("seeds", None, "Only the first so many seeds of the sweep")
 LOG, LOCK = "log.txt", "sweep.lock"
 
 
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
             raise ValueError(f"--jobs: expected at least 1, got {_JOBS.value}")
         default = f"runs/sweeps/{config.name}-{_SWEEP.value}"
         folder = pathlib.Path(job._WORKDIR.value or default)
-        runs = plan(config, _SWEEP.value, folder, given_flags())
+        runs = first_seeds(plan(config, _SWEEP.value, folder, given_flags()), _SEEDS.value)
         missing = [run for run in runs if not finished(run)]
         print(f"{_SWEEP.value}: {len(runs)} runs in {folder}, {len(runs) - len(missing)} finished")
         if missing:
@@ -129,6 +130,14 @@ def plan(
         ]  # fmt: skip
         runs.append(Run(label, varied.seed, workdir, varied, command))
     return runs
+
+
+def first_seeds(runs: list[Run], count: int | None) -> list[Run]:
+    """The runs with the first `count` seeds; all for None."""
+    if count is not None and count < 1:
+        raise ValueError(f"--seeds: expected at least 1, got {count}")
+    wanted = list(dict.fromkeys(run.seed for run in runs))[:count]
+    return [run for run in runs if run.seed in wanted]
 
 
 def label_of(overrides: Overrides) -> str:

@@ -74,6 +74,31 @@ def errors(
     return figure
 
 
+def factor(rows: Sequence[Any], name: str) -> Figure:
+    """R@1 of both directions against one factor of `ablations.at_test_time`, with error bars."""
+    chosen = [row for row in rows if row.factor == name]
+    values = [row.value for row in chosen]
+    series = {
+        label: (
+            values,
+            [row.measures[key][0] for row in chosen],
+            [row.measures[key][1] or 0.0 for row in chosen],
+        )
+        for key, label in (("text_to_video", "text to video"), ("video_to_text", "video to text"))
+    }
+    return errors(series, x=name, y="R@1 (%)")
+
+
+def sweep(table: Mapping[str, Any], measure: str, kind: str = "plain") -> Figure:
+    """One measure of a sweep's table, as "text to video R@1", with error bars over seeds."""
+    row = next(r for r in table["rows"] if (r["measure"], r["kind"]) == (measure, kind))
+    cells = [row["settings"][setting] for setting in table["settings"]]
+    means, spread = [cell["mean"] for cell in cells], [cell["std"] or 0.0 for cell in cells]
+    figure = errors({kind: (table["settings"], means, spread)}, x=table["sweep"], y=measure)
+    figure.axes[0].tick_params(axis="x", labelrotation=30)
+    return figure
+
+
 def shares(
     series: Mapping[str, np.ndarray], *, of: str = "clips", title: str = ""
 ) -> Figure:
