@@ -120,6 +120,30 @@ def test_captions_of_another_shape_are_refused(tmp_path: pathlib.Path, content: 
         caption_files.read_json(epath.Path(path))
 
 
+def test_no_id_reaches_the_file_system(tmp_path: pathlib.Path) -> None:
+    source = tmp_path / "source.mp4"
+    corpus.encode_video(source, np.zeros((8, 32, 32, 3), np.uint8), 8)
+    store = decoding.FrameStore(str(tmp_path / "store"), 1.0, 16, 90, "decoder")
+    ids = ["../../evil", "/evil", "a/../../evil", "x\0y", "~", "", "a" * 5000, "$(touch evil)"]
+    for jobs in (1, 2):
+        clips = {clip: epath.Path(source) for clip in ids}
+        assert decoding.decode_clips(store, clips, decoding.BuildOptions(jobs=jobs)) == {}
+    assert len(list((tmp_path / "store").iterdir())) == len(ids)
+    assert {path.name for path in tmp_path.iterdir()} == {"source.mp4", "store"}
+    assert all(store.load(clip, epath.Path(source)).width == 32 for clip in ids)
+
+
+def test_a_dataset_in_a_folder_that_cannot_be_written_is_used(
+    demo: str, manual_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with preparation._alone(epath.Path(demo), "demo"):
+        pass
+
+
 # Records.
 
 

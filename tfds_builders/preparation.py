@@ -94,11 +94,13 @@ def _build(
 @contextlib.contextmanager
 def _alone(folder: epath.Path, name: str) -> Iterator[None]:
     """One build of a set at a time on a machine; the lock goes with the process that holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if "://" in str(folder):  # object stores know no locks
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(os.fspath(folder / ".lock"), "w")  # noqa: SIM115, closed below
+    except OSError:  # read-only, or an object store, which knows no locks
         yield
         return
-    with open(os.fspath(folder / ".lock"), "w") as lock:
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
