@@ -130,14 +130,18 @@ def build_loss(config: ml_collections.ConfigDict) -> Loss:
         "execution": config.loss.execution,
         "axis_name": parallel.AXIS,
     }
+    solver = {
+        "iterations": config.loss.iterations,
+        "tolerance": config.loss.tolerance or None,
+        "relax": config.loss.relax,
+        "gradient": config.loss.gradient,
+    }
 
     def infonce(*pairs: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         return losses.infonce(*pairs, **shared), {}
 
     def ncl(*pairs: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        values, report = losses.ncl(
-            *pairs, iterations=config.loss.iterations, gradient=config.loss.gradient, **shared
-        )
+        values, report = losses.ncl(*pairs, **solver, **shared)
         return values, {"sinkhorn_error": report.error, "sinkhorn_converged": report.converged}
 
     choices = {"ncl": ncl, "infonce": infonce}

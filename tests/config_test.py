@@ -1,5 +1,6 @@
 """Every config builds, and its training step compiles at the level of shapes."""
 
+import contextlib
 import importlib
 import pathlib
 
@@ -92,3 +93,22 @@ def test_unknown_loss_is_named():
     config.loss.name = "nce"
     with pytest.raises(ValueError, match=r"loss\.name: expected one of ncl, infonce, got 'nce'"):
         assembly.build_loss(config)
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"gradient": "through"}, None),
+    ({"gradient": "implicit", "tolerance": 1e-3, "relax": True}, None),
+    ({"gradient": "implicit"}, "need a tolerance"),
+])
+def test_every_gradient_can_be_configured(changes, said):
+    config = load("demo")
+    config.loss.update(changes)
+    rows = jax.ShapeDtypeStruct((1, 4, 3), jnp.float32)
+    ids = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+    valid = jax.ShapeDtypeStruct((1, 4), bool)
+    scale = jax.ShapeDtypeStruct((), jnp.float32)
+    loss = jax.vmap(assembly.build_loss(config), (0, 0, None, 0, 0), axis_name=parallel.AXIS)
+    with pytest.raises(ValueError, match=said) if said else contextlib.nullcontext():
+        per_pair, metrics = jax.eval_shape(loss, rows, rows, scale, ids, valid)
+        assert per_pair.shape == (1, 4)
+        assert set(metrics) == {"sinkhorn_error", "sinkhorn_converged"}
