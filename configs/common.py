@@ -43,8 +43,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.tokenizer = ml_collections.ConfigDict()
     # A tokenizer.json, a folder with that or with vocab.json and merges.txt, or OpenAI's
-    # bpe_simple_vocab_16e6.txt.gz; "" learns byte pairs from the train captions.
-    c.tokenizer.path = ""
+    # bpe_simple_vocab_16e6.txt.gz.
+    c.tokenizer.path = ""  # "" learns byte pairs from the train captions
     c.tokenizer.vocab_size = 8192  # upper limit of a learned vocabulary
 
     c.model = m = ml_collections.ConfigDict()
