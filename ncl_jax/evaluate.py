@@ -90,6 +90,8 @@ def evaluate(test: Embedded, bank: Embedded, scale: float, iterations: int) -> d
         text_side = normalizer.fit(by_video, test.text)
         if isinstance(video_side, BiasFitted) and isinstance(text_side, BiasFitted):
             found["fit"][name] = {"video": video_side.evidence, "text": text_side.evidence}
+            # Normalisation errors compare at one temperature only, the model's.
+            video_side, text_side = video_side.at_scale(scale), text_side.at_scale(scale)
         rows = score(video_side.lazy(test.text), text_side.lazy(test.video), test.video_of_text)
         for direction, row in rows.items():
             found[direction][name] = row

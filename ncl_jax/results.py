@@ -95,7 +95,7 @@ def _table(title: str, rows: tuple[str, ...], measured: dict[str, Any]) -> Table
 
 def _remarks(results: dict[str, Any]) -> list[str]:
     measured, counts = results["metrics"], results["metrics"]["counts"]
-    error = measured["in_batch_norm_error"]
+    error, other = measured["in_batch_norm_error"], measured["video_to_text_best_caption"]
     lines = [
         f"{counts['test']['texts']:,} captions of {counts['test']['videos']:,} clips; bank: "
         f"{counts['bank']['texts']:,} captions of {counts['bank']['videos']:,} training clips; "
@@ -105,8 +105,8 @@ def _remarks(results: dict[str, Any]) -> list[str]:
         "batch's own biases.",
         *(_choice(direction, measured["fit"]["inductive_auto"][side])
           for direction, side in (("text -> video", "video"), ("video -> text", "text"))),
-        "best own caption, R@1 of video -> text by the other public rule: "
-        f"{measured['video_to_text_best_caption']['plain']['R@1']:.1f} plain.",
+        "video -> text, plain, by the other public rule, best own caption: "
+        + ", ".join(f"{name} {value:.1f}" for name, value in other["plain"].items()) + ".",
     ]
     if "order_pairs" in measured:
         pairs = measured["order_pairs"]

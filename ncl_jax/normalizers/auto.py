@@ -16,9 +16,9 @@ from ncl_jax.normalizers.base import Bank, BiasFitted, Kind, checked
 from ncl_jax.normalizers.biases import InvertedSoftmax, Ncl, Nnn, Plain, items_of
 
 FOLDS = 5
-ITEMS = 1000
+ITEMS = 500
 """Training items that stand in for the gallery, at most."""
-BANK = 3000
+BANK = 1500
 """Training queries that stand in for the bank, at most."""
 FEWEST = 20
 """Below this many training pairs nothing can be learnt about the choice: plain."""

@@ -8,7 +8,7 @@ normaliser scores `[query, gallery]`; metrics take `[text, video]`, so video to 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -69,6 +69,10 @@ class BiasFitted:
     def score(self, query: np.ndarray) -> np.ndarray:
         """Logits plus bias, float32 [query, gallery]."""
         return np.asarray(self.lazy(query)[:])
+
+    def at_scale(self, scale: float) -> "BiasFitted":
+        """The same ranking with `scale` logits per cosine: all scores times a constant."""
+        return replace(self, bias=self.bias * (scale / self.scale), scale=scale)
 
     def lazy(self, query: np.ndarray) -> "LazyScores":
         """`score(query)` as a `LazyScores`."""
