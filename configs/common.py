@@ -62,6 +62,13 @@ def get_config() -> ml_collections.ConfigDict:
     m.temporal_heads = 8  # of seqTransf and tightTransf
     m.init_scale = 1 / 0.07  # logits per cosine at the start, in (0, 100]; learned from there
 
+    c.init = ml_collections.ConfigDict()
+    # Weights to start from: a Hugging Face name or folder, an OpenAI .pt, a CLIP4Clip checkpoint,
+    # an OpenCLIP file (docs/models.md); "" draws them at random from the seed.
+    c.init.checkpoint = ""  # the sizes below `model` must be those of the checkpoint: see set_arch
+    c.init.positions = "exact"  # position tables of another length: refuse, "cut" or "interpolate"
+    c.init.head = "text"  # a head the checkpoint has not: CLIP's first text layers, or "random"
+
     c.loss = ml_collections.ConfigDict()
     c.loss.name = "ncl"  # "ncl" or "infonce"
     c.loss.iterations = 4  # Sinkhorn iterations of ncl, video side first and last
@@ -87,7 +94,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.train = t = ml_collections.ConfigDict()
     t.batch_size = 128  # pairs over all devices
-    t.steps = 1000  # the learning rate decays to 0 over these
+    t.steps = 1000  # the learning rate decays to 0 over these; 0 only evaluates
     t.log_every = 10  # steps between lines of metrics.jsonl
     t.validate_every = 200  # steps
     t.checkpoint_every = 200  # steps; the last one is always kept
@@ -107,14 +114,15 @@ ARCHITECTURES = {
 }
 
 
-def set_arch(c: ml_collections.ConfigDict, arch: str) -> None:
+def set_arch(config: ml_collections.ConfigDict, arch: str) -> None:
     """Sizes of OpenAI's ViT-`arch` at 224 pixels: "B/32", "B/16" or "L/14"."""
     if arch not in ARCHITECTURES:
         raise ValueError(f"arch: expected one of {', '.join(ARCHITECTURES)}, got {arch!r}")
-    patch, vision, text, c.model.embed_dim = ARCHITECTURES[arch]
-    c.model.patch_size = patch
-    c.model.vision, c.model.text = _tower(*vision), _tower(*text)
-    c.model.temporal_heads = text[2]
+    model = config.model
+    patch, vision, text, model.embed_dim = ARCHITECTURES[arch]
+    model.patch_size = patch
+    model.vision, model.text = _tower(*vision), _tower(*text)
+    model.temporal_heads = text[2]
 
 
 def parse_arg(arg: str, **defaults: bool | int | float | str) -> ml_collections.ConfigDict:

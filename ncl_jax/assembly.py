@@ -16,13 +16,13 @@ from etils import epath
 from flax import nnx
 
 import tfds_builders
-from ncl_jax import evaluate, losses, optim, parallel, train
+from ncl_jax import evaluate, evaluate_pairs, losses, optim, parallel, train
 from ncl_jax.data import pipeline
 from ncl_jax.data.ahead import Ahead
 from ncl_jax.data.clips import Shapes, View
 from ncl_jax.data.records import Split, load_split
 from ncl_jax.data.tokenizer import Tokenizer
-from ncl_jax.models import clip
+from ncl_jax.models import clip, convert, weights
 from ncl_jax.parallel import Step
 from ncl_jax.train import Loss
 from ncl_jax.types import Batch, Towers
@@ -49,7 +49,7 @@ def check_counts(config: ml_collections.ConfigDict) -> None:
         (model, ("patch_size", "embed_dim", "temporal_heads")),
         (model.vision, ("width", "heads")),
         (model.text, ("width", "heads")),
-        (training, ("batch_size", "steps", "log_every", "validate_every", "checkpoint_every",
+        (training, ("batch_size", "log_every", "validate_every", "checkpoint_every",
                     "keep_checkpoints")),
         (config.eval, ("batch_size",)),
     ):
@@ -62,6 +62,8 @@ def check_counts(config: ml_collections.ConfigDict) -> None:
         build_view(config, use)
     if config.batch.micro < 0:
         raise ValueError(f"batch.micro: expected at least 0, got {config.batch.micro}")
+    if training.steps < 0:
+        raise ValueError(f"steps: expected at least 0 (evaluation only), got {training.steps}")
     if not 0 <= config.optim.warmup <= 1:
         raise ValueError(f"optim.warmup: expected a share in [0, 1], got {config.optim.warmup}")
 
@@ -79,20 +81,34 @@ def build(config: ml_collections.ConfigDict, directory: str, workdir: epath.Path
     data = config.data
     names = filter(None, (data.train_split, data.validation_split, data.test_split))
     splits = {name: load_split(directory, name) for name in names}
-    tokenizer = build_tokenizer(config, splits[data.train_split], workdir)
-    towers, params = build_towers(config, tokenizer.vocab_size)
+    published = weights.read(config.init.checkpoint) if config.init.checkpoint else None
+    tokenizer = build_tokenizer(config, splits[data.train_split], workdir, published)
+    towers, params = build_towers(config, tokenizer.vocab_size, published)
     return Parts(directory, splits, tokenizer, towers, params, build_optimizer(config))
 
 
 def build_tokenizer(
-    config: ml_collections.ConfigDict, split: Split, workdir: epath.Path
+    config: ml_collections.ConfigDict,
+    split: Split,
+    workdir: epath.Path,
+    published: weights.Published | None = None,
 ) -> Tokenizer:
-    """From a file, or learned from the training captions; kept in the workdir either way."""
+    """From a file, the published weights, or learned from the training captions.
+
+    Kept in the workdir however it came.
+    """
     kept = workdir / TOKENIZER
     if config.tokenizer.path:
         tokenizer = Tokenizer.load(config.tokenizer.path)
     elif kept.exists():
         return Tokenizer.load(kept)
+    elif published is not None and published.tokenizer is None:
+        raise ValueError(
+            f"{published.source}: there is no {TOKENIZER} beside these weights; give the one they "
+            "were trained with by --config.tokenizer.path"
+        )
+    elif published is not None:
+        tokenizer = Tokenizer.load(published.tokenizer)
     else:
         tokenizer = Tokenizer.train(split.captions, config.tokenizer.vocab_size)
     draft = workdir / f"{TOKENIZER}.partial"  # renamed: a killed run leaves it whole or absent
@@ -117,9 +133,16 @@ def build_sizes(config: ml_collections.ConfigDict, vocab_size: int) -> clip.Clip
     )
 
 
-def build_towers(config: ml_collections.ConfigDict, vocab_size: int) -> tuple[Towers, Any]:
-    """The towers as pure functions, and their initial parameters."""
-    sizes = build_sizes(config, vocab_size)
+def build_towers(
+    config: ml_collections.ConfigDict, vocab_size: int, published: weights.Published | None = None
+) -> tuple[Towers, Any]:
+    """The towers as pure functions, and their initial parameters: published or drawn."""
+    sizes, init = build_sizes(config, vocab_size), config.init
+    if published is not None:
+        params = convert.to_params(
+            published, sizes, positions=init.positions, head=init.head, seed=config.seed
+        )
+        return clip.abstract(sizes)[0], params
     return clip.functional(clip.VideoClip(sizes, rngs=nnx.Rngs(config.seed)))
 
 
@@ -241,3 +264,13 @@ def build_embed(
         )
 
     return embed
+
+
+def build_score(
+    config: ml_collections.ConfigDict, parts: Parts, params: Any
+) -> evaluate_pairs.Score | None:
+    """Logits of captions and clips by a joint head; None where scores are cosines."""
+    if parts.towers.score is None:
+        return None
+    score = functools.partial(jax.jit(parts.towers.score), params)
+    return evaluate_pairs.in_blocks(score, config.eval.batch_size)

@@ -163,8 +163,8 @@ def in_batch_error(
         ones = jnp.ones(count)
         biases, _ = sinkhorn.solve(scores, ones, ones, iterations=iterations)
         biased = scores + biases.text[:, None] + biases.video[None, :]
-        plain.append(_both_sides(scores))
-        normalised.append(_both_sides(biased))
+        plain.append(both_sides(scores))
+        normalised.append(both_sides(biased))
     return {"plain": float(np.mean(plain)), "normalised": float(np.mean(normalised))}
 
 
@@ -203,7 +203,8 @@ def _balance(scores: Any) -> dict[str, Any]:
     }
 
 
-def _both_sides(scores: jax.Array) -> float:
+def both_sides(scores: jax.Array) -> float:
+    """Mean normalisation error of a square score matrix, over both sides."""
     ones = np.ones(scores.shape[0])
     error = metrics.normalization_error(np.asarray(scores), ones, ones)
     return (error["video_mean"] + error["text_mean"]) / 2

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -11,12 +11,22 @@ import numpy as np
 from etils import epath
 
 import tfds_builders
-from ncl_jax import __version__, assembly, checkpoint, evaluate, parallel, results, train
+from ncl_jax import (
+    __version__,
+    assembly,
+    checkpoint,
+    evaluate,
+    evaluate_pairs,
+    parallel,
+    results,
+    train,
+)
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.models import clip
 from ncl_jax.run_log import RunLog
-from ncl_jax.types import TrainState
+from ncl_jax.types import Towers, TrainState
 
 CHECKPOINTS, INDEX, EMBEDDINGS = "checkpoints", "index", "embeddings.npz"
 # What a resumed run may change: nothing that moves a weight or an example.
@@ -62,8 +72,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
             "metrics": str(workdir / "metrics.jsonl"),
             "events": str(workdir / "tensorboard"),
             "tokenizer": str(workdir / assembly.TOKENIZER),
-            "index": str(workdir / INDEX),
-            "embeddings": str(workdir / EMBEDDINGS),
+            "index": str(workdir / INDEX) if parts.towers.score is None else None,
+            "embeddings": str(workdir / EMBEDDINGS) if parts.towers.score is None else None,
         },
     }
     results.write(workdir, summary)
@@ -117,6 +127,8 @@ def train_or_resume(
             log=log,
             log_every=schedule.log_every,
         )
+        if not schedule.steps:
+            save(state)  # evaluated as it started; whoever searches its index needs the model
     return state
 
 
@@ -151,7 +163,17 @@ def build_validation(
     """Plain R@1 on the validation split; nothing where the config names none."""
     name = config.data.validation_split
     embed = assembly.build_embed(config, parts)
-    return lambda state: evaluate.plain_recall(embed(state.params, name)) if name else {}
+
+    def validate(state: TrainState) -> dict[str, float]:
+        if not name:
+            return {}
+        score = assembly.build_score(config, parts, state.params)
+        split = embed(state.params, name)
+        if score is not None:
+            return evaluate_pairs.plain_recall(split, score)
+        return evaluate.plain_recall(split)
+
+    return validate
 
 
 def measure(
@@ -164,25 +186,67 @@ def measure(
     embed = assembly.build_embed(config, parts)
     test, bank = (embed(state.params, n) for n in (config.data.test_split, config.data.train_split))
     scale = float(parts.towers.scale(state.params))
-    evaluate.save_embeddings(workdir / EMBEDDINGS, test, bank, scale)
-    measured = evaluate.evaluate(test, bank, scale, config.eval.iterations)
-    error = evaluate.in_batch_error(
-        bank, scale, config.train.batch_size, config.loss.iterations, config.seed
-    )
+    score = assembly.build_score(config, parts, state.params)
+    batches = (config.train.batch_size, config.loss.iterations, config.seed)
+    if score is not None:
+        measured = evaluate_pairs.evaluate(test, bank, score, config.eval.iterations)
+        error = evaluate_pairs.in_batch_error(bank, score, *batches)
+    else:
+        evaluate.save_embeddings(workdir / EMBEDDINGS, test, bank, scale)
+        measured = evaluate.evaluate(test, bank, scale, config.eval.iterations)
+        error = evaluate.in_batch_error(bank, scale, *batches)
     trained_on = "normalised" if config.loss.name == "ncl" else "plain"
     measured["in_batch_norm_error"] = error | {"trained_on": error[trained_on]}
     pairs = _test_pairs(config, parts)
     if pairs:
         shuffled = embed(state.params, config.data.test_split, shuffle_frames=config.seed)
-        control = evaluate.order_accuracy(test, pairs, shuffled.video)
-        measured["order_pairs"] = evaluate.order_accuracy(test, pairs, test.video) | {
-            "accuracy_shuffled_frames": control["accuracy"]
-        }
+        found, control = (_order_accuracy(test, pairs, x, score)
+                          for x in (test.video, shuffled.video))
+        measured["order_pairs"] = found | {"accuracy_shuffled_frames": control["accuracy"]}
+    if score is not None:
+        return measured  # an index searches vectors; this head has none
     ids = parts.splits[config.data.test_split].video_ids
     RetrievalIndex.build(
         ids, test.video, bank.text, scale=scale, iterations=config.eval.iterations
     ).save(workdir / INDEX)
     return measured
+
+
+class Run(NamedTuple):
+    """The model of a run's last checkpoint, and what belongs to it."""
+
+    config: ml_collections.ConfigDict
+    sizes: clip.ClipConfig
+    tokenizer: Tokenizer
+    towers: Towers
+    state: TrainState
+
+
+def restore(workdir: epath.Path) -> Run:
+    """The last checkpoint of a run; nothing is drawn or fetched.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint in `workdir`.
+    """
+    folder = workdir / CHECKPOINTS
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder}: expected the checkpoints of a training run")
+    with contextlib.closing(checkpoint.Checkpointer(folder)) as checkpointer:
+        if checkpointer.latest_step() is None:
+            raise FileNotFoundError(f"{folder}: holds no complete checkpoint")
+        metadata = checkpointer.metadata()
+        config = ml_collections.ConfigDict(metadata["config"])
+        tokenizer = Tokenizer.from_json(metadata["tokenizer"])
+        sizes = assembly.build_sizes(config, tokenizer.vocab_size)
+        towers, params = clip.abstract(sizes)
+        optimizer = assembly.build_optimizer(config)
+        like = jax.eval_shape(lambda p: train.init_state(p, optimizer, config.seed), params)
+        sharding = parallel.state_sharding(like, parallel.data_mesh(), "replicated")
+        like = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, sharding
+        )
+        state = checkpointer.restore(like).state
+    return Run(config, sizes, tokenizer, towers, state)
 
 
 def text_encoder(workdir: epath.Path) -> Callable[[list[str]], np.ndarray]:
@@ -191,24 +255,22 @@ def text_encoder(workdir: epath.Path) -> Callable[[list[str]], np.ndarray]:
     Raises:
       FileNotFoundError: there is no checkpoint in `workdir`.
     """
-    folder = workdir / CHECKPOINTS
-    if not folder.exists():
-        raise FileNotFoundError(f"{folder}: expected the checkpoints of a training run")
-    checkpointer = checkpoint.Checkpointer(folder)
-    metadata = checkpointer.metadata()
-    config = ml_collections.ConfigDict(metadata["config"])
-    tokenizer = Tokenizer.from_json(metadata["tokenizer"])
-    towers, params = assembly.build_towers(config, tokenizer.vocab_size)
-    like = train.init_state(params, assembly.build_optimizer(config), config.seed)
-    sharding = parallel.state_sharding(like, parallel.data_mesh(), "replicated")
-    state = checkpointer.restore(parallel.place_state(like, sharding)).state
-    checkpointer.close()
+    run = restore(workdir)
 
     def encode(captions: list[str]) -> np.ndarray:
-        tokens = tokenizer(captions, config.data.max_tokens)
-        return np.asarray(towers.encode_text(state.params, *tokens))
+        tokens = run.tokenizer(captions, run.config.data.max_tokens)
+        return np.asarray(run.towers.encode_text(run.state.params, *tokens))
 
     return encode
+
+
+def _order_accuracy(
+    test: evaluate.Embedded, pairs: list[tuple[int, int]], video: np.ndarray,
+    score: evaluate_pairs.Score | None,
+) -> dict[str, float]:
+    if score is not None:
+        return evaluate_pairs.order_accuracy(test, pairs, video, score)
+    return evaluate.order_accuracy(test, pairs, video)
 
 
 def _test_pairs(config: ml_collections.ConfigDict, parts: assembly.Parts) -> list[tuple[int, int]]:

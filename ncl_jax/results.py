@@ -87,7 +87,7 @@ def _table(title: str, rows: tuple[str, ...], measured: dict[str, Any]) -> Table
     for column in COLUMNS:
         name = "norm. error" if column == "norm_error_mean" else column
         table.add_column(name, justify="right")
-    for row in rows:
+    for row in filter(measured.__contains__, rows):  # a joint head knows no `inductive_auto`
         cells = [format(measured[row][column], form) for column, form in COLUMNS.items()]
         table.add_row(ROWS[row], *cells)
     return table
@@ -104,7 +104,8 @@ def _remarks(results: dict[str, Any]) -> list[str]:
         f"in-batch norm. error: {error['plain']:.3f} plain, {error['normalised']:.3f} with the "
         "batch's own biases.",
         *(_choice(direction, measured["fit"]["inductive_auto"][side])
-          for direction, side in (("text -> video", "video"), ("video -> text", "text"))),
+          for direction, side in (("text -> video", "video"), ("video -> text", "text"))
+          if "inductive_auto" in measured["fit"]),
         "video -> text, plain, by the other public rule, best own caption: "
         + ", ".join(f"{name} {value:.1f}" for name, value in other["plain"].items()) + ".",
     ]

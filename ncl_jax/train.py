@@ -48,8 +48,8 @@ def make_step(
         def share(params: Any) -> tuple[Array, dict[str, Array]]:
             text = encode_text(params, batch.tokens, batch.token_mask)
             video = encode_video(params, batch.video, batch.frame_mask)
-            scale = towers.scale(params)
-            per_pair, extra = loss(text, video, scale, batch.video_id, batch.valid)
+            sides = comparable(towers, params, text, video)
+            per_pair, extra = loss(*sides, batch.video_id, batch.valid)
             return jnp.sum(jnp.where(batch.valid, per_pair, 0.0)) / count, extra
 
         (local_loss, extra), grads = jax.value_and_grad(share, has_aux=True)(params)
@@ -74,6 +74,21 @@ def make_step(
         return TrainState(state.step + 1, params, opt_state, state.rng), metrics
 
     return Step(gradient, update)
+
+
+def comparable(
+    towers: Towers, params: Any, text: Array, video: Array
+) -> tuple[Float[Array, "local dim"], Float[Array, "local dim"], Float[Array, ""]]:
+    """Text, video and scale whose products are the scores of local texts and all videos.
+
+    A joint head's scores become such products with the rows of an identity matrix, so that every
+    loss serves it: `scores = 1 * scores @ identity.T`.
+    """
+    if towers.score is None:
+        return text, video, towers.scale(params)
+    scores = towers.score(params, text, jax.lax.all_gather(video, AXIS, tiled=True))
+    local = len(video) * jax.lax.axis_index(AXIS) + jnp.arange(len(video))
+    return scores, jax.nn.one_hot(local, scores.shape[1]), jnp.ones(())
 
 
 class Log(Protocol):

@@ -26,6 +26,7 @@ ALLOWED = {
     "example": {"evaluate"},
     "grad_cache": set(),
     "train": {"types", "scores", "sinkhorn", "losses", "parallel", "grad_cache"},
+    "evaluate_pairs": {"types", "sinkhorn", "metrics", "evaluate"},
     "evaluate": {"types", "scores", "sinkhorn", "normalizers", "metrics", "parallel"},
     "assembly": None,
     "finished": None,

@@ -1,0 +1,325 @@
+"""Published weights -> our parameters, and back.
+
+Both ways are exact: only names and the order of axes differ. Every name must find its partner and
+every shape must fit; position tables of another length are cut or interpolated only when asked.
+"""
+
+import json
+import math
+import pathlib
+from typing import Any, Literal, get_args
+
+import jax
+import numpy as np
+from flax import nnx
+from safetensors.numpy import save_file
+
+from ncl_jax.models import weights
+from ncl_jax.models.clip import ClipConfig, TowerConfig, abstract, hf_name
+from ncl_jax.models.naming import Arrays, listed
+from ncl_jax.models.temporal import TEMPORAL_HEADS
+from ncl_jax.types import MAX_SCALE
+
+Positions = Literal["exact", "cut", "interpolate"]
+Head = Literal["text", "random"]
+
+PATCHES = "vision_model.embeddings.patch_embedding.weight"
+_HEAD = "temporal."
+_SIGNS = {
+    "tightTransf": "similarity.weight",
+    "seqLSTM": "hidden_proj.weight",
+    "seqTransf": "position_embedding.weight",
+}
+"""Weights that only one head has, the surest first."""
+_TABLE = "position_embedding.weight"
+
+
+def to_params(
+    published: weights.Published,
+    config: ClipConfig,
+    *,
+    positions: Positions = "exact",
+    head: Head = "text",
+    seed: int = 0,
+) -> Any:
+    """Parameters (a dict, float32) of the model of `config` with the published weights.
+
+    Args:
+      published: as `weights.read` gives it.
+      config: its sizes must be those of the weights.
+      positions: what to do with a table of positions of another length.
+      head: what a head over frames starts from where the weights have none: "text" copies the
+        first layers and positions of the text tower and draws the rest, as CLIP4Clip does;
+        "random" draws everything.
+      seed: of what is drawn.
+
+    Raises:
+      ValueError: names without a partner on either side, shapes or a model that do not fit.
+    """
+    for name, value, kind in (("positions", positions, Positions), ("head", head, Head)):
+        if value not in get_args(kind):
+            raise ValueError(
+                f"init.{name}: expected one of {', '.join(get_args(kind))}, got {value!r}"
+            )
+    _check_kind(published, config)
+    wanted = {hf_name(path): (path, leaf) for path, leaf in _leaves(abstract(config)[1])}
+    arrays = dict(published.arrays)
+    if not any(name.startswith(_HEAD) for name in arrays):
+        arrays |= start_head(arrays, config, head, seed)
+    if config.patch_frames > 1 and PATCHES in arrays and arrays[PATCHES].ndim == 4:
+        arrays[PATCHES] = _deepened(arrays[PATCHES], config.patch_frames)
+    _check_names(arrays, wanted, published.source)
+    arrays = {
+        name: _fitted(name, array, wanted[name][1].shape[0], positions, published.source)
+        if name.endswith(_TABLE) else array
+        for name, array in arrays.items()
+    }  # fmt: skip
+    ours = {n: _to_ours(wanted[n][0], a.astype(np.float32)) for n, a in arrays.items()}
+    _check_shapes(ours, {n: leaf.shape for n, (_, leaf) in wanted.items()}, published.source)
+    tree: dict[str, Any] = {}
+    for name, (path, leaf) in wanted.items():
+        inner = tree
+        for part in path[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[path[-1]] = jax.numpy.asarray(ours[name].reshape(leaf.shape))
+    return _with_keys_of(abstract(config)[1], tree)
+
+
+def start_head(arrays: Arrays, config: ClipConfig, head: Head, seed: int) -> Arrays:
+    """Weights of a new head over frames, by their published names."""
+    drawn = TEMPORAL_HEADS[config.temporal](
+        config.embed_dim,
+        max_frames=config.max_frames,
+        layers=config.temporal_layers,
+        heads=config.temporal_heads,
+        activation=config.activation,
+        rngs=nnx.Rngs(seed),
+    )
+    state = nnx.to_pure_dict(nnx.split(drawn)[1])
+    start = {
+        _HEAD + hf_name(path): _to_torch(path, np.asarray(leaf)) for path, leaf in _leaves(state)
+    }
+    if head == "random":
+        return start
+    table = "text_model.embeddings." + _TABLE
+    copied = {n: "text_model." + n.removeprefix(_HEAD) for n in start if ".encoder." in n}
+    copied |= {n: table for n in start if n == _HEAD + _TABLE}
+    for name, origin in copied.items():
+        source = arrays.get(origin)
+        if origin == table and source is not None:
+            source = source[: len(start[name])]
+        if source is None or source.shape != start[name].shape:
+            raise ValueError(
+                f"init.head: {name} cannot start from {origin}, which is "
+                f"{'missing' if source is None else source.shape}, expected {start[name].shape}; "
+                "use init.head=random or fewer model.temporal_layers or frames"
+            )
+        start[name] = source
+    return start
+
+
+def from_params(params: Any) -> Arrays:
+    """Our parameters by their published names, in torch's layouts; the inverse of `to_params`."""
+    return {
+        hf_name(path): _to_torch(path, np.asarray(leaf))
+        for path, leaf in _leaves(params)
+    }
+
+
+def sizes_of(published: weights.Published) -> ClipConfig:
+    """The sizes that the weights have; the activation and the heads as far as they are known.
+
+    Raises:
+      ValueError: these are not the weights of a CLIP ViT.
+    """
+    arrays = published.arrays
+    try:
+        patches, words = arrays[PATCHES], arrays["text_model.embeddings.token_embedding.weight"]
+        side = math.isqrt(len(arrays["vision_model.embeddings." + _TABLE]) - 1)
+        context = len(arrays["text_model.embeddings." + _TABLE])
+        dim = len(arrays["text_projection.weight"])
+    except KeyError as error:
+        raise ValueError(f"{published.source}: a CLIP ViT has {error}, this has not") from None
+    vision, text = (
+        TowerConfig(width, sum(n.startswith(f"{kind}_model.") and n.endswith("fc1.bias")
+                               for n in arrays), heads)
+        for kind, width, heads in zip(
+            ("vision", "text"), (len(patches), words.shape[1]),
+            published.heads or (len(patches) // 64, words.shape[1] // 64), strict=True,
+        )
+    )  # fmt: skip
+    head = next((name for name, part in _SIGNS.items() if _HEAD + part in arrays), "meanP")
+    table = arrays.get(_HEAD + _TABLE, ())
+    return ClipConfig(
+        image_size=side * patches.shape[-1],
+        patch_size=patches.shape[-1],
+        vocab_size=len(words),
+        context_length=context,
+        max_frames=max(1, len(table) - (head == "tightTransf")),
+        embed_dim=dim,
+        vision=vision,
+        text=text,
+        temporal=head,
+        temporal_layers=sum(n.startswith(_HEAD) and n.endswith("fc1.bias") for n in arrays),
+        temporal_heads=text.heads,
+        init_scale=min(MAX_SCALE, math.exp(arrays["logit_scale"].item())),
+        patch_frames=1 if patches.ndim == 4 else patches.shape[2],
+        activation=published.activation or "quick_gelu",
+    )
+
+
+def save(
+    folder: pathlib.Path, arrays: Arrays, config: ClipConfig, tokenizer: str | None = None
+) -> None:
+    """Write `model.safetensors` and `config.json` for `transformers.CLIPModel.from_pretrained`.
+
+    The head over frames, unknown there, goes to `head.safetensors`; `weights.read` reads both.
+
+    Args:
+      folder: created where it is missing.
+      arrays: by published names, from `from_params` or `weights.read`.
+      config: of the model.
+      tokenizer: text of a tokenizer.json to leave beside them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    own = {name: array for name, array in arrays.items() if name.startswith(_HEAD)}
+    rest = {name: array for name, array in arrays.items() if name not in own}
+    save_file(rest, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / weights.HEAD).unlink(missing_ok=True)
+    if own:
+        save_file(own, folder / weights.HEAD, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(hf_config(config, tokenizer), indent=2) + "\n")
+    if tokenizer:
+        (folder / weights.TOKENIZER).write_text(tokenizer)
+
+
+def hf_config(config: ClipConfig, tokenizer: str | None = None) -> dict[str, Any]:
+    """What `transformers.CLIPConfig` calls the sizes of `config`."""
+    ids = {}
+    if tokenizer:
+        words = {t["content"]: t["id"] for t in json.loads(tokenizer).get("added_tokens", [])}
+        ids = {f"{end}_token_id": words[f"<|{name}|>"]
+               for end, name in (("bos", "startoftext"), ("eos", "endoftext"))
+               if f"<|{name}|>" in words}  # fmt: skip
+    sides = {
+        f"{side}_config": {
+            "model_type": f"clip_{side}_model",
+            "hidden_size": tower.width,
+            "intermediate_size": 4 * tower.width,
+            "num_hidden_layers": tower.layers,
+            "num_attention_heads": tower.heads,
+            "hidden_act": config.activation,
+            "projection_dim": config.embed_dim,
+        }
+        for side, tower in (("vision", config.vision), ("text", config.text))
+    }
+    sides["vision_config"] |= {"image_size": config.image_size, "patch_size": config.patch_size}
+    sides["text_config"] |= ids | {
+        "vocab_size": config.vocab_size, "max_position_embeddings": config.context_length
+    }  # fmt: skip
+    return {"architectures": ["CLIPModel"], "model_type": "clip",
+            "projection_dim": config.embed_dim, **sides}  # fmt: skip
+
+
+def _leaves(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [(tuple(str(getattr(k, "key", k)) for k in path), leaf) for path, leaf in flat]
+
+
+def _with_keys_of(like: Any, tree: Any) -> Any:
+    """`tree` with the keys of `like`, which numbers its lists by integers."""
+    if not isinstance(like, dict):
+        return tree
+    return {key: _with_keys_of(part, tree[str(key)]) for key, part in like.items()}
+
+
+def _to_ours(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
+    """Torch's order of axes -> ours."""
+    if path[-1] != "kernel":
+        return array
+    if array.ndim > 3:  # (width, channel, [frame,] patch, patch)
+        return np.moveaxis(array, (0, 1), (-1, -2))
+    return array.T
+
+
+def _to_torch(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
+    if path[-1] != "kernel":
+        return array
+    return np.moveaxis(array, (-1, -2), (0, 1)) if array.ndim > 3 else array.T
+
+
+def _deepened(kernel: np.ndarray, frames: int) -> np.ndarray:
+    """A 2d kernel in the middle of a 3d one whose other frames are zero."""
+    deep = np.zeros((*kernel.shape[:2], frames, *kernel.shape[2:]), kernel.dtype)
+    deep[:, :, frames // 2] = kernel
+    return deep
+
+
+def _fitted(
+    name: str, table: np.ndarray, rows: int, positions: Positions, source: str
+) -> np.ndarray:
+    """A table of positions with `rows` rows."""
+    if len(table) == rows:
+        return table
+    vision = name.startswith("vision_model")
+    if positions == "cut" and len(table) > rows and not vision:
+        return table[:rows]
+    if positions == "interpolate":
+        table = table.astype(np.float32)
+        return _resized_grid(table, rows) if vision else _resized(table, (rows, table.shape[1]))
+    also = "" if vision or len(table) < rows else "cut or "
+    raise ValueError(
+        f"{source}: {name} has {len(table)} rows, the config asks for {rows}; set "
+        f"init.positions to {also}interpolate, or the config to the checkpoint's length"
+    )
+
+
+def _resized_grid(table: np.ndarray, rows: int) -> np.ndarray:
+    """The class row as it is, the square of patches bicubically."""
+    old, new = (math.isqrt(n - 1) for n in (len(table), rows))
+    grid = table[1:].reshape(old, old, -1)
+    return np.concatenate([table[:1], _resized(grid, (new, new, grid.shape[-1])).reshape(
+        rows - 1, -1)])  # fmt: skip
+
+
+def _resized(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    method = "cubic" if len(shape) == 3 else "linear"
+    return np.asarray(jax.image.resize(table, shape, method))
+
+
+def _check_kind(published: weights.Published, config: ClipConfig) -> None:
+    heads = (config.vision.heads, config.text.heads)
+    for name, theirs, ours in (
+        ("activation", published.activation, config.activation),
+        ("heads (vision, text)", published.heads, heads),
+    ):
+        if theirs is not None and theirs != ours:
+            raise ValueError(
+                f"{published.source}: its model has {name} {theirs}, the config {ours}; set "
+                "config.model to what the checkpoint was trained with"
+            )
+
+
+def _check_names(arrays: Arrays, wanted: dict[str, Any], source: str) -> None:
+    missing, unused = sorted(wanted.keys() - arrays.keys()), sorted(arrays.keys() - wanted.keys())
+    told = [f"missing there: {listed(missing)}"] * bool(missing)
+    told += [f"not in the model of this config: {listed(unused)}"] * bool(unused)
+    if told:
+        raise ValueError(
+            f"{source}: expected {len(wanted)} weights by name, found {len(arrays)}; "
+            f"{'; '.join(told)}. Choose layers, width and head as the checkpoint has them"
+        )
+
+
+def _check_shapes(arrays: Arrays, wanted: dict[str, tuple[int, ...]], source: str) -> None:
+    wrong = [
+        f"{name} {array.shape} for {wanted[name]}"
+        for name, array in arrays.items()
+        if array.shape != wanted[name] and not array.size == math.prod(wanted[name]) == 1
+    ]
+    if wrong:
+        raise ValueError(
+            f"{source}: {len(wrong)} weights have another shape than the config asks for: "
+            f"{listed(wrong, 4)}. Set the sizes below config.model to those of the checkpoint"
+        )

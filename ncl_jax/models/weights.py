@@ -1,0 +1,162 @@
+"""Where published weights lie and what is in their files.
+
+`read` takes what a user has: a Hugging Face name, a folder of one, a file of OpenAI, OpenCLIP or
+CLIP4Clip. Files are only read: no code in them is run.
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ncl_jax.models import naming, torch_file
+from ncl_jax.models.naming import Arrays
+
+FILES = (
+    "model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin", "pytorch_model.bin",
+)  # fmt: skip
+"""Files of weights a folder may hold, the best first."""
+HEAD, TOKENIZER = "head.safetensors", "tokenizer.json"
+BESIDE = ("config.json", "open_clip_config.json", HEAD, TOKENIZER)
+
+
+class Published(NamedTuple):
+    """Weights by Hugging Face's names in torch's layouts, and what is known of their model."""
+
+    arrays: Arrays
+    source: str
+    activation: str | None = None  # None: the files do not say
+    heads: tuple[int, int] | None = None  # of the vision and the text tower
+    tokenizer: pathlib.Path | None = None
+
+
+def read(checkpoint: str) -> Published:
+    """Weights from a file, a folder, or a name on the Hugging Face hub.
+
+    Raises:
+      FileNotFoundError: there is no such file, and it is no name either.
+      ValueError: what is there cannot be used; one sentence says why.
+    """
+    path = pathlib.Path(checkpoint).expanduser()
+    if not path.exists():
+        path = fetch(checkpoint)
+    file = path / _best([p.name for p in path.iterdir()], str(path)) if path.is_dir() else path
+    arrays = naming.to_hf(_read_file(file), str(file))
+    if path.is_dir() and (path / HEAD).exists():
+        arrays |= read_safetensors(path / HEAD)
+    tokenizer = file.parent / TOKENIZER
+    activation, heads = _described(file, arrays)
+    found = tokenizer if tokenizer.exists() else None
+    return Published(arrays, str(file), activation, heads, found)
+
+
+def fetch(name: str) -> pathlib.Path:
+    """Folder with the weights and configs of a repository on the Hugging Face hub (cached)."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise FileNotFoundError(
+            f"{name}: expected a file or folder of weights, or a name such as "
+            "openai/clip-vit-base-patch32"
+        )
+    try:
+        import huggingface_hub as hub
+    except ImportError:
+        raise ValueError(
+            f"{name}: there is no such folder, and fetching it takes a package more: "
+            "pip install huggingface_hub"
+        ) from None
+
+    def ask(function: Callable[..., Any], *args: str) -> Any:
+        try:
+            return function(*args)
+        except Exception as error:  # whatever its network library raises
+            cause = (str(error).strip() or repr(error)).splitlines()[0]
+            raise ValueError(
+                f"{name}: cannot be fetched from the Hugging Face hub ({cause[:200]}); where there "
+                "is no network give the path of a downloaded folder"
+            ) from error
+
+    there = ask(hub.list_repo_files, name)
+    best = _best(there, name)
+    path = pathlib.Path(ask(hub.hf_hub_download, name, best))
+    shards = _shards(path) if best.endswith(".index.json") else []
+    for file in (*shards, *(file for file in BESIDE if file in there)):
+        ask(hub.hf_hub_download, name, file)
+    return path.parent
+
+
+def read_safetensors(path: pathlib.Path) -> Arrays:
+    """Arrays by name; bfloat16 comes as float32, which holds it exactly."""
+    try:
+        with safe_open(path, framework="flax") as file:
+            names = [n for n in file.keys() if n.split(".")[-1] not in naming.BUFFERS]  # noqa: SIM118
+            return {name: _array(file.get_tensor(name)) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not whole or no safetensors file: {error}") from error
+
+
+def _array(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _read_file(path: pathlib.Path) -> Arrays:
+    if path.name.endswith(".index.json"):
+        return {k: v for shard in _shards(path) for k, v in _read_file(path.parent / shard).items()}
+    reader: Callable[[pathlib.Path], Arrays] = (
+        read_safetensors if path.suffix == ".safetensors" else torch_file.read
+    )
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: named by the index beside it, but not there")
+    return reader(path)
+
+
+def _shards(index: pathlib.Path) -> list[str]:
+    names = set(_json(index).get("weight_map", {}).values())
+    if not names or not all(isinstance(n, str) and pathlib.Path(n).name == n for n in names):
+        raise ValueError(f"{index}: expected a weight_map from weights to files beside it")
+    return sorted(names)
+
+
+def _best(names: list[str], where: str) -> str:
+    found = [file for file in FILES if file in names]
+    if not found:
+        raise ValueError(f"{where}: expected one of {', '.join(FILES)}, found none of them")
+    return found[0]
+
+
+def _described(
+    file: pathlib.Path, arrays: Arrays
+) -> tuple[str | None, tuple[int, int] | None]:
+    """Activation and heads by the config beside the weights, or as OpenAI's models have them."""
+    hugging, open_clip = file.parent / "config.json", file.parent / "open_clip_config.json"
+    if hugging.exists() and not file.name.startswith("open_clip"):
+        towers = [_json(hugging).get(f"{side}_config") or {} for side in ("vision", "text")]
+        # What a config leaves out is CLIPConfig's default.
+        heads = tuple(t.get("num_attention_heads", n) for t, n in zip(towers, (12, 8), strict=True))
+        return towers[0].get("hidden_act", "quick_gelu"), heads
+    widths = [
+        arrays[f"{side}_model.encoder.layers.0.layer_norm1.weight"].shape[0]
+        for side in ("vision", "text")
+        if f"{side}_model.encoder.layers.0.layer_norm1.weight" in arrays
+    ]
+    heads_of_64 = (widths[0] // 64, widths[1] // 64) if len(widths) == 2 else None
+    if open_clip.exists():
+        quick = _json(open_clip).get("model_cfg", {}).get("quick_gelu", False)
+        return ("quick_gelu" if quick else "gelu"), heads_of_64
+    of_openai = file.suffix == ".pt" or file.name.startswith("pytorch_model.bin.")
+    return ("quick_gelu", heads_of_64) if of_openai else (None, None)
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return content
