@@ -116,8 +116,8 @@ def details(run: Opened, iterations: int) -> Details:
     test, bank, scale = run.test, run.bank, run.scale
     kinds: dict[str, Any] = {
         "plain": Plain(scale),
-        "train bank (inductive)": Ncl(scale, iterations),
-        "test queries (transductive)": SinkhornTest(scale, iterations),
+        "inductive": Ncl(scale, iterations),
+        "transductive": SinkhornTest(scale, iterations),
     }
     by_text = {k: n.fit(Bank(bank.text), test.video).lazy(test.text) for k, n in kinds.items()}
     by_video = {k: n.fit(Bank(bank.video), test.text).lazy(test.video) for k, n in kinds.items()}
