@@ -22,6 +22,8 @@ TIE_RULE: metrics.TieRule = "average"
 VIDEO_RULE: metrics.VideoRule = "group_max"
 IN_BATCH_BATCHES = 20
 HUB_LISTS = (1, 10)
+HELD = 1 << 26
+"""Scores up to which a matrix is held (256 MB); beyond, every metric computes it in blocks."""
 
 
 class Embedded(NamedTuple):
@@ -112,6 +114,7 @@ def evaluate(test: Embedded, bank: Embedded, scale: float, iterations: int) -> d
 
 def score(by_text: Any, by_video: Any, video_of_text: Int[np.ndarray, " text"]) -> dict[str, Any]:
     """One row of each direction from scores [text, video] and, transposed, [video, text]."""
+    by_text, by_video = (x[:] if np.prod(x.shape) <= HELD else x for x in (by_text, by_video))
     balance = _balance(by_text), _balance(by_video)
     return {
         "text_to_video": metrics.text_to_video(by_text, video_of_text, TIE_RULE) | balance[0],
