@@ -14,6 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.seed = 0  # fixes initial weights and the order of samples
     c.mapper = "shard_map"  # how the step is mapped over devices: "shard_map" or "pmap"
     c.placement = "replicated"  # of weights and optimizer state: "replicated" or "fsdp" (shard_map)
+    c.profile_input = False  # measure the share of step time spent waiting for input
 
     c.data = d = ml_collections.ConfigDict()
     d.builder = "msvd"  # a folder of tfds_builders: "demo" or "msvd"

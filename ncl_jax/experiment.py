@@ -24,6 +24,7 @@ from ncl_jax import (
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.input_profile import InputProfile
 from ncl_jax.models import clip
 from ncl_jax.run_log import RunLog
 from ncl_jax.types import Towers, TrainState
@@ -34,6 +35,7 @@ MAY_CHANGE = (
     "version", "config.name", "config.mapper", "config.placement", "config.eval",
     "config.batch.micro", "config.data.manual_dir", "config.data.data_dir", "config.data.threads",
     "config.data.cache_clips", "config.data.eval_frames", "config.data.eval_frame_order",
+    "config.profile_input",
     "config.data.validation_split", "config.data.test_split", "config.tokenizer.path",
     "config.train.log_every", "config.train.validate_every", "config.train.checkpoint_every",
     "config.train.keep_checkpoints",
@@ -56,13 +58,14 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
         directory = assembly.prepare_data(config)
     with _phase("model", seconds):
         parts = assembly.build(config, directory, workdir)
+    profile = InputProfile() if config.profile_input else None
     with _phase("training", seconds):
-        state = train_or_resume(config, parts, mesh, workdir)
+        state = train_or_resume(config, parts, mesh, workdir, profile)
     with _phase("evaluation", seconds):
         measured = measure(config, parts, state, workdir)
     summary = {
         "run": {"name": config.name, "seed": config.seed, "step": int(state.step),
-                "seconds": seconds},
+                "seconds": seconds, **(profile.report() if profile else {})},
         "config": config.to_dict(),
         "environment": results.environment(),
         "data": _data_account(directory, parts.splits),
@@ -85,8 +88,9 @@ def train_or_resume(
     parts: assembly.Parts,
     mesh: jax.sharding.Mesh,
     workdir: epath.Path,
+    profile: InputProfile | None = None,
 ) -> TrainState:
-    """The state after `train.steps` steps."""
+    """The state after `train.steps` steps; `profile` learns how long they waited for input."""
     schedule = config.train
     state = train.init_state(parts.params, parts.optimizer, config.seed)
     sharding = parallel.state_sharding(state, mesh, config.placement)
@@ -112,6 +116,8 @@ def train_or_resume(
     step = assembly.build_step(config, parts.towers)
     mapped = parallel.map_step(step, mesh, config.mapper, sharding)
     batches = assembly.train_batches(config, parts, seen)
+    if profile:
+        mapped = profile.wrap(mapped, batches)
     with contextlib.closing(checkpointer), contextlib.closing(batches), RunLog(
         workdir, steps=schedule.steps, done=int(state.step), batch_size=schedule.batch_size
     ) as log:

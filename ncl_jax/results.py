@@ -2,7 +2,8 @@
 
 Keys of results.json:
   schema       1
-  run          name, seed, step (of the evaluated weights), seconds (per phase)
+  run          name, seed, step (of the evaluated weights), seconds (per phase), and with
+               config.profile_input the input_wait_share of the step time
   config       the resolved config, as nested dicts
   environment  python, platform, packages, devices (count, kind, processes), git
   data         directory, splits (per split: clips and captions, used and expected, ...)

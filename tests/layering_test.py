@@ -20,6 +20,7 @@ ALLOWED = {
     "parallel": {"types"},
     "optim": {"types"},
     "checkpoint": {"types"},
+    "input_profile": {"types", "parallel", "data"},
     "run_log": set(),
     "results": set(),
     "report": {"types", "metrics", "normalizers", "evaluate", "results"},
