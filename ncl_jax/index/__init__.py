@@ -225,7 +225,7 @@ class RetrievalIndex:
         try:
             import faiss  # type: ignore[import-not-found,import-untyped,unused-ignore]
         except ImportError as error:
-            raise ImportError("to_faiss needs FAISS: pip install -r requirements-faiss.txt") from error
+            raise ImportError("to_faiss needs faiss: pip install faiss-cpu") from error
         flat = faiss.IndexFlatIP(self.video.shape[1] + 1)
         flat.add(self.folded())
         return flat

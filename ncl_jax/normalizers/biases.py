@@ -44,6 +44,8 @@ class Ncl:
       scale: logits per cosine, > 0 (the model's `exp(logit_scale)`; 100 if it is not known).
       iterations: pairs of updates after the first item update; 4 as in the paper's descendants.
       strength: in [0, 1]; each Sinkhorn update is multiplied by it (unbalanced transport).
+      memory: bytes that the host may keep for one kernel of 4 * bank * gallery bytes; a larger one
+        is computed anew in every iteration, at the price of a matrix product.
       host: solve in NumPy panels on the host (module `host`) instead of by `sinkhorn.solve` on
         the device. None: where there is no accelerator, which saves compiling every shape.
         Problems too large to copy about always go there.
@@ -55,6 +57,7 @@ class Ncl:
     scale: float = MAX_SCALE
     iterations: int = sinkhorn.PAPER_ITERATIONS
     strength: float = 1.0
+    memory: float = host.MEMORY
     host: bool | None = None
     kind: ClassVar[Kind] = "inductive"
 
@@ -77,7 +80,9 @@ class Ncl:
         queries, items = len(query), len(gallery)
         on_host = jax.default_backend() == "cpu" if self.host is None else self.host
         if on_host or queries * items > LARGE:
-            return host.balance(query, gallery, self.scale, self.iterations, self.strength)
+            return host.balance(
+                query, gallery, self.scale, self.iterations, self.strength, self.memory
+            )
         biases, report = sinkhorn.solve(
             logits(jnp.asarray(query), jnp.asarray(gallery), self.scale),
             jnp.ones(queries),

@@ -19,6 +19,8 @@ import numpy as np
 from ncl_jax.types import Biases, SinkhornReport
 
 CONVERGED = 1e-3
+MEMORY = 1e9
+"""Bytes that a stored kernel may take, unless the caller has more to give."""
 PANEL = 1 << 22
 """Entries of a panel (16 MB): it is still in the last cache when read a second time."""
 SHARED = 1 << 19
@@ -34,7 +36,7 @@ def balance(
     scale: float,
     iterations: int,
     strength: float = 1.0,
-    memory: float = 4.5e9,
+    memory: float = MEMORY,
 ) -> tuple[Biases, SinkhornReport]:
     """Biases of the bank's queries (`text`) and the items (`video`); uniform masses 1 and N/M.
 
