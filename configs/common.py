@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.profile_input = False  # measure the share of step time spent waiting for input
 
     c.data = d = ml_collections.ConfigDict()
-    d.builder = "msvd"  # a folder of tfds_builders: "demo" or "msvd"
+    d.builder = "msvd"  # of tfds_builders: "demo", "msvd", "msrvtt/9k", "activitynet/paragraph" ...
     d.manual_dir = "data/manual"  # holds <builder>/ with the files as published
     d.data_dir = "data/tfds"  # where prepared datasets are kept
     d.settings = ml_collections.ConfigDict()  # the builder's own fields
