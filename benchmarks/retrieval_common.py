@@ -2,12 +2,13 @@
 
 import multiprocessing
 import os
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from benchmarks.resident import peak_resident
 
 
 def unit_rows(seed: int, rows: int, dim: int) -> np.ndarray:
@@ -44,7 +45,7 @@ def _measured(call: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any
     start = time.perf_counter()
     result = call(*arguments)
     seconds = time.perf_counter() - start
-    return result, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return result, seconds, peak_resident()
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
