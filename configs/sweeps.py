@@ -41,9 +41,16 @@ def loss(config: ml_collections.ConfigDict) -> Iterator[Overrides]:
 
 
 def gradient(config: ml_collections.ConfigDict) -> Iterator[Overrides]:
-    """Gradient semantics of the NCL loss."""
+    """Gradient semantics of the NCL loss; "implicit" iterates to a tolerance, so "stop" does too."""
     del config
-    settings: Settings = ({"loss.name": "ncl", "loss.gradient": g} for g in ("stop", "through"))
+    converged: Overrides = {"loss.iterations": 200, "loss.tolerance": 1e-3}
+    ncl: Overrides = {"loss.name": "ncl"}
+    settings: Settings = (
+        ncl | {"loss.gradient": "stop"},
+        ncl | {"loss.gradient": "through"},
+        ncl | {"loss.gradient": "stop"} | converged,
+        ncl | {"loss.gradient": "implicit"} | converged,
+    )
     yield from _repeated(settings)
 
 

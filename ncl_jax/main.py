@@ -89,6 +89,7 @@ def _whats_next(name: str, workdir: epath.Path) -> str:
         f"results: {workdir}/results.json   checkpoints: {workdir}/checkpoints\n"
         f"curves:  {workdir}/metrics.jsonl, or: pip install tensorboard && "
         f"tensorboard --logdir={workdir}/tensorboard\n"
+        f"report:  python -m ncl_jax.cli.report html {workdir}\n"
         f"next:    the baseline, --config=configs/{name}.py:loss=infonce "
         f"--workdir={workdir}-infonce; or another seed, --config=configs/{name}.py:seed=1 "
         f"--workdir={workdir}-seed1"

@@ -81,7 +81,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
 
 
 def result_tables(runs: Mapping[str, Run]) -> Iterator[ResultTable]:
-    """One table per direction, one section per kind of scores."""
+    """Tables of each direction, one section per kind of scores; transductive ones by themselves."""
     for direction, title in DIRECTIONS.items():
         measured = {label: run.metrics[direction] for label, run in runs.items()}
         others = (kind for rows in measured.values() for kind in rows)
@@ -98,7 +98,10 @@ def result_tables(runs: Mapping[str, Run]) -> Iterator[ResultTable]:
             )
             for kind in kinds
         ]
-        yield ResultTable(title, columns, [s for s in sections if s.rows])
+        apart = [s for s in sections if s.rows and "transductive" in s.title]
+        yield ResultTable(title, columns, [s for s in sections if s.rows and s not in apart])
+        if apart:
+            yield ResultTable(f"{title}, all test queries together", columns, apart)
 
 
 def facts(run: Run) -> Iterator[tuple[str, str]]:
