@@ -41,7 +41,7 @@ def loss(config: ml_collections.ConfigDict) -> Iterator[Overrides]:
 
 
 def gradient(config: ml_collections.ConfigDict) -> Iterator[Overrides]:
-    """Gradient semantics of the NCL loss; "implicit" iterates to a tolerance, so "stop" does too."""
+    """Gradient semantics of the NCL loss, after the usual iterations and converged."""
     del config
     converged: Overrides = {"loss.iterations": 200, "loss.tolerance": 1e-3}
     ncl: Overrides = {"loss.name": "ncl"}
