@@ -54,8 +54,8 @@ class BadVideosError(ValueError):
 class FrameStore:
     """Packed clips in a folder, one file each.
 
-    A name is a hash of the clip's id, its file's size and what is made of it, so no id reaches
-    the file system and a replaced file is decoded anew.
+    A name is a hash of the clip's id, its file's size and date and what is made of it, so no id
+    reaches the file system and a replaced file is decoded anew.
 
     Attributes:
       folder: as a string, to travel to other machines.
@@ -102,7 +102,7 @@ class FrameStore:
         return video_worker.unpack(self._place(clip, path).read_bytes())
 
     def _place(self, clip: str, path: epath.Path) -> epath.Path:
-        made_of = [clip, layout.size(path), self.fps, self.short_side, self.jpeg_quality]
+        made_of = [clip, *layout.size_and_date(path), self.fps, self.short_side, self.jpeg_quality]
         digest = hashlib.sha256(json.dumps([*made_of, self.decoder]).encode()).hexdigest()
         return epath.Path(self.folder) / f"{digest[:32]}.npz"
 

@@ -78,12 +78,13 @@ def listed_videos(found: Layout) -> dict[str, epath.Path]:
     return {clip: found.videos[clip] for clip in clips if clip in found.videos}
 
 
-def size(path: epath.Path) -> int:
-    """Bytes of a file, 0 for a dangling link."""
+def size_and_date(path: epath.Path) -> tuple[int, int]:
+    """Bytes of a file and when it was changed (seconds), zeros for a dangling link."""
     try:
-        return path.stat().length
+        found = path.stat()
     except OSError:
-        return 0
+        return 0, 0
+    return found.length, int(found.mtime)
 
 
 def find_folder(folder: epath.Path, names: Iterable[str]) -> epath.Path | None:

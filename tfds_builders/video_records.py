@@ -102,7 +102,7 @@ def account(found: layout.Layout, split: str, unreadable: Mapping[str, str]) -> 
             "count": len(bad),
             "first": dict(itertools.islice(bad.items(), layout.NAMES_KEPT)),
         },
-        "bytes": sum(layout.size(videos[clip]) for clip in clips if clip in videos),
+        "bytes": sum(layout.size_and_date(videos[clip])[0] for clip in clips if clip in videos),
     }
 
 

@@ -9,7 +9,7 @@ import io
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import av
@@ -282,11 +282,6 @@ def _resize(image: Image.Image, short_side: int | None) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def encode_jpeg(frames: Sequence[Frame], quality: int) -> list[bytes]:
-    """Compresses RGB frames, uint8 [height, width, 3], with JPEG quality 1 to 95."""
-    return [_to_jpeg(Image.fromarray(frame), quality) for frame in frames]
-
-
 def _to_jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
@@ -294,6 +289,6 @@ def _to_jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def decode_jpeg(data: bytes) -> Frame:
-    """The inverse of `encode_jpeg` for one frame, up to JPEG's loss."""
+    """RGB pixels, uint8 [height, width, 3], of one JPEG image."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
