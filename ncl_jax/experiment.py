@@ -24,6 +24,7 @@ from ncl_jax import (
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.normalizers import Ncl
 from ncl_jax.input_profile import InputProfile
 from ncl_jax.models import clip
 from ncl_jax.run_log import RunLog
@@ -212,9 +213,10 @@ def measure(
     if score is not None:
         return measured  # an index searches vectors; this head has none
     ids = parts.splits[config.data.test_split].video_ids
-    RetrievalIndex.build(
-        ids, test.video, bank.text, scale=scale, iterations=config.eval.iterations
-    ).save(workdir / INDEX)
+    biases, _ = Ncl(scale, config.eval.iterations).balance(bank.text, test.video)  # of any size
+    RetrievalIndex.build(ids, test.video, bank.text, scale=scale, biases=biases).save(
+        workdir / INDEX
+    )
     return measured
 
 
