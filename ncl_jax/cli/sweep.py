@@ -11,17 +11,11 @@ named, and the others go on. `table.md` and `table.json` are renewed after every
 Exit code: 0 all runs finished; 1 some failed; 2 bad input; 130 interrupted.
 """
 
-import collections
-import fcntl
 import json
-import os
 import pathlib
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import ml_collections
 from absl import app, flags, logging
@@ -29,48 +23,26 @@ from ml_collections import config_flags
 
 from configs.sweeps import SWEEPS, Overrides
 from ncl_jax import main as job
+from ncl_jax.cli.processes import Run, execute, finished, read_results, shares
 from ncl_jax.report import sweeps
 
 _SWEEP = flags.DEFINE_string("sweep", None, f"Which one: {', '.join(SWEEPS)}")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of the cores")
 _SEEDS = flags.DEFINE_integer("seeds", None, "Only the first so many seeds of the sweep")
-LOG, LOCK = "log.txt", "sweep.lock"
-
-
-class Run(NamedTuple):
-    """One training run of a sweep."""
-
-    label: str  # as "iterations=4"
-    seed: int
-    workdir: pathlib.Path
-    config: ml_collections.ConfigDict
-    command: list[str]
-
-    @property
-    def name(self) -> str:
-        return f"{self.label}, seed {self.seed}"
-
-
-class Active(NamedTuple):
-    """A run under way."""
-
-    run: Run
-    process: subprocess.Popen[bytes]
-    start: float
 
 
 def main(argv: Sequence[str]) -> None:
     """Plan, prepare the data once, run, tabulate."""
     del argv
     logging.set_verbosity(logging.ERROR)
-    config = job._CONFIG.value
+    config = flags.FLAGS.config
     try:
         if _SWEEP.value not in SWEEPS:
             raise ValueError(f"--sweep: expected one of {', '.join(SWEEPS)}, got {_SWEEP.value!r}")
         if _JOBS.value < 1:
             raise ValueError(f"--jobs: expected at least 1, got {_JOBS.value}")
         default = f"runs/sweeps/{config.name}-{_SWEEP.value}"
-        folder = pathlib.Path(job._WORKDIR.value or default)
+        folder = pathlib.Path(flags.FLAGS.workdir or default)
         runs = first_seeds(plan(config, _SWEEP.value, folder, given_flags()), _SEEDS.value)
         missing = [run for run in runs if not finished(run)]
         print(f"{_SWEEP.value}: {len(runs)} runs in {folder}, {len(runs) - len(missing)} finished")
@@ -146,89 +118,11 @@ def label_of(overrides: Overrides) -> str:
     return " ".join(f"{key}={value}" for key, value in short.items() if key != "seed")
 
 
-def finished(run: Run) -> bool:
-    """Whether the folder holds the results of exactly this config."""
-    results = read_results(run.workdir)
-    return results is not None and results.get("config") == _as_json(run.config)
-
-
-def read_results(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """`results.json`, or None where there is none or it is damaged: the run is then done again."""
-    try:
-        return dict(json.loads((workdir / "results.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
 def prepare(config: ml_collections.ConfigDict) -> None:
     """The data, before several runs want to prepare it at once."""
     from ncl_jax import assembly
 
     assembly.prepare_data(config)
-
-
-def shares(jobs: int) -> list[set[int]]:
-    """The cores of each of the runs at a time; nobody's are empty."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-    return [set(cores[i::jobs]) or {cores[i % len(cores)]} for i in range(jobs)]
-
-
-def execute(runs: Sequence[Run], cores: Sequence[set[int]]) -> Iterator[tuple[Run, str]]:
-    """Run all, as many at a time as there are shares of cores; yields (run, what went wrong).
-
-    Leaving early (an interrupt) ends the runs under way; they keep their checkpoints.
-    """
-    waiting, active = collections.deque(runs), dict[int, Active]()
-    begin, done = time.monotonic(), 0
-    try:
-        while waiting or active:
-            for slot, share in enumerate(cores):
-                if slot not in active and waiting:
-                    run = waiting.popleft()
-                    process = None if finished(run) else start(run, share)
-                    if process:
-                        active[slot] = Active(run, process, time.monotonic())
-                    elif finished(run):
-                        yield run, ""
-                    else:
-                        waiting.append(run)  # a run of a killed sweep is still at it
-            for slot, (run, process, since) in list(active.items()):
-                if process.poll() is not None:
-                    del active[slot]
-                    done += 1
-                    fault = "" if finished(run) else _last_words(run, process.returncode)
-                    left = (time.monotonic() - begin) / done * (len(waiting) + len(active))
-                    print(
-                        f"[{done}/{len(runs)}] {run.name}: {fault or 'done'} after "
-                        f"{time.monotonic() - since:.0f} s; about {left / 60:.0f} min left",
-                        flush=True,
-                    )
-                    yield run, fault
-            time.sleep(0.1)
-    finally:
-        for _, process, _ in active.values():
-            process.terminate()
-        for _, process, _ in active.values():
-            process.wait()
-
-
-def start(run: Run, cores: set[int]) -> subprocess.Popen[bytes] | None:
-    """The run's process, or None while another one is at work in its folder.
-
-    The process inherits the lock, so the lock lives as long as it does, whatever happens to us.
-    """
-    run.workdir.mkdir(parents=True, exist_ok=True)
-    with (run.workdir / LOCK).open("w") as lock, (run.workdir / LOG).open("ab") as log:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return None
-        process = subprocess.Popen(
-            run.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, pass_fds=[lock.fileno()]
-        )
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(process.pid, cores)
-    return process
 
 
 def tabulate(runs: Sequence[Run], folder: pathlib.Path, failed: dict[str, str]) -> str:
@@ -251,16 +145,6 @@ def tabulate(runs: Sequence[Run], folder: pathlib.Path, failed: dict[str, str]) 
         draft.write_text(content + "\n")
         draft.replace(folder / name)
     return text
-
-
-def _last_words(run: Run, code: int) -> str:
-    lines = (run.workdir / LOG).read_text(errors="replace").replace("\r", "\n").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-    return f"failed with exit code {code} ({last[:300]}; see {run.workdir / LOG})"
-
-
-def _as_json(config: ml_collections.ConfigDict) -> Any:
-    return json.loads(json.dumps(config.to_dict()))
 
 
 if __name__ == "__main__":

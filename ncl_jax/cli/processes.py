@@ -1,0 +1,128 @@
+"""Training runs as processes of their own: some at a time, resumed, waited for, never twice.
+
+The parts of `ncl_jax.cli.sweep` that know of processes and know nothing of sweeps.
+"""
+
+import collections
+import fcntl
+import json
+import os
+import pathlib
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+
+LOG, LOCK = "log.txt", "sweep.lock"
+
+
+class Run(NamedTuple):
+    """One training run of a sweep."""
+
+    label: str  # as "iterations=4"
+    seed: int
+    workdir: pathlib.Path
+    config: ml_collections.ConfigDict
+    command: list[str]
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}, seed {self.seed}"
+
+
+class Active(NamedTuple):
+    """A run under way."""
+
+    run: Run
+    process: subprocess.Popen[bytes]
+    start: float
+
+
+def execute(runs: Sequence[Run], cores: Sequence[set[int]]) -> Iterator[tuple[Run, str]]:
+    """Run all, as many at a time as there are shares of cores; yields (run, what went wrong).
+
+    Leaving early (an interrupt) ends the runs under way; they keep their checkpoints.
+    """
+    waiting, active = collections.deque(runs), dict[int, Active]()
+    begin, done = time.monotonic(), 0
+    try:
+        while waiting or active:
+            for slot, share in enumerate(cores):
+                if slot not in active and waiting:
+                    run = waiting.popleft()
+                    process = None if finished(run) else start(run, share)
+                    if process:
+                        active[slot] = Active(run, process, time.monotonic())
+                    elif finished(run):
+                        yield run, ""
+                    else:
+                        waiting.append(run)  # a run of a killed sweep is still at it
+            for slot, (run, process, since) in list(active.items()):
+                if process.poll() is not None:
+                    del active[slot]
+                    done += 1
+                    fault = "" if finished(run) else _last_words(run, process.returncode)
+                    left = (time.monotonic() - begin) / done * (len(waiting) + len(active))
+                    print(
+                        f"[{done}/{len(runs)}] {run.name}: {fault or 'done'} after "
+                        f"{time.monotonic() - since:.0f} s; about {left / 60:.0f} min left",
+                        flush=True,
+                    )
+                    yield run, fault
+            time.sleep(0.1)
+    finally:
+        for _, process, _ in active.values():
+            process.terminate()
+        for _, process, _ in active.values():
+            process.wait()
+
+
+def start(run: Run, cores: set[int]) -> subprocess.Popen[bytes] | None:
+    """The run's process, or None while another one is at work in its folder.
+
+    The process inherits the lock, so the lock lives as long as it does, whatever happens to us.
+    """
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    with (run.workdir / LOCK).open("w") as lock, (run.workdir / LOG).open("ab") as log:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        process = subprocess.Popen(
+            run.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, pass_fds=[lock.fileno()]
+        )
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process.pid, cores)
+    return process
+
+
+def shares(jobs: int) -> list[set[int]]:
+    """The cores of each of the runs at a time; nobody's are empty."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    return [set(cores[i::jobs]) or {cores[i % len(cores)]} for i in range(jobs)]
+
+
+def finished(run: Run) -> bool:
+    """Whether the folder holds the results of exactly this config."""
+    results = read_results(run.workdir)
+    return results is not None and results.get("config") == _as_json(run.config)
+
+
+def read_results(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """`results.json`, or None where there is none or it is damaged: the run is then done again."""
+    try:
+        return dict(json.loads((workdir / "results.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _last_words(run: Run, code: int) -> str:
+    lines = (run.workdir / LOG).read_text(errors="replace").replace("\r", "\n").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    return f"failed with exit code {code} ({last[:300]}; see {run.workdir / LOG})"
+
+
+def _as_json(config: ml_collections.ConfigDict) -> Any:
+    return json.loads(json.dumps(config.to_dict()))
