@@ -1,5 +1,6 @@
 """B3: the solver's time per entry and iteration, and against OTT and POT at equal error."""
 
+import os
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -50,6 +51,7 @@ def _per_iteration(blocks: int) -> Iterator[Row]:
 
 def _peers(tau: float, size: int) -> Iterator[Row]:
     """Seconds to a marginal error of 1e-3 (L1, the peers' own measure at most that)."""
+    os.environ.setdefault("POT_BACKEND_DISABLE_TENSORFLOW", "1")  # it would import all of it
     import ot
     from ott.geometry import geometry
     from ott.solvers import linear
