@@ -160,6 +160,8 @@ def test_a_strip_shows_the_frames_in_order():
     red, blue = image.getpixel((10, 15)), image.getpixel((60, 15))
     assert red[0] > 200 > 60 > red[2]
     assert blue[2] > 200 > 60 > blue[0]
+    wide = pictures.strip([jpeg(c, (160, 90)) for c in ("red", "green", "blue", "white")])
+    assert (wide.width, wide.height) == (2 * 85, 48)  # the first and the last of them fit
     with pytest.raises(ValueError, match="at least one frame"):
         pictures.strip([])
 

@@ -13,7 +13,8 @@ import pytest
 from scipy import stats
 
 from configs import demo, sweeps
-from ncl_jax.cli import processes, sweep
+from ncl_jax import finished
+from ncl_jax.cli import processes, report, sweep
 from ncl_jax.report import sweeps as tables
 from tests.main_test import ROOT, TINY
 
@@ -248,5 +249,13 @@ def test_a_killed_sweep_goes_on(tmp_path):
     assert results["config"]["loss"]["gradient"] == "through"
     assert results["metrics"]["text_to_video"]["plain"]["R@1"] == cell["values"][0]
     assert (tmp_path / "sweep" / "table.md").read_text().strip() in done.stdout
+    # what it left opens again, and makes a page with the frames of its clips
+    run = finished.open_run(second)
+    assert len(run.split.captions) == len(run.test.text)
+    assert len(run.frames(0, 2)) == 2
+    assert report.main(["html", str(first), str(second)]) == 0
+    page = (first / "report.html").read_text()
+    assert page.count('<img src="data:image/jpeg;base64,') > 50
+    assert "No balance" not in page
     # the second outlived the kill and was waited for, or was begun again: never twice at a time
     assert (second / processes.LOG).read_text().count("curves:") == 1

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-FRAMES = 4
+FRAMES = 4  # at most; as many as fit
+WIDTH = 200  # pixels, of a strip of several frames
 HEIGHT = 48  # pixels
 QUALITY = 72
 
@@ -23,12 +24,17 @@ class Picture(NamedTuple):
 def strip(jpegs: Sequence[bytes], height: int = HEIGHT, quality: int = QUALITY) -> Picture:
     """Frames side by side in their order, as one JPEG of `height` pixels.
 
+    Where they do not fit in `WIDTH`, evenly spaced ones of them; the first always.
+
     Raises:
       ValueError: no frames.
     """
     if not jpegs:
         raise ValueError("expected at least one frame of a clip, got none")
-    frames = [_resized(jpeg, height) for jpeg in jpegs]
+    first = _resized(jpegs[0], height)
+    fit = min(len(jpegs), max(1, WIDTH // first.width))
+    places = [round(i * (len(jpegs) - 1) / max(1, fit - 1)) for i in range(fit)]
+    frames = [_resized(jpegs[place], height) for place in places]
     whole = Image.new("RGB", (sum(f.width for f in frames), height))
     left = 0
     for frame in frames:
