@@ -265,6 +265,26 @@ def test_all_padding_is_zero():
         assert not any(np.any(x) for x in (out, *grads))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient", ["stop", "through", "implicit"])
+def test_degenerate_batches_are_defined(gradient):
+    """One pair has loss and gradient 0, as has a batch of padding; a NaN scale is reported."""
+    text, video, ids, valid, weights = batch()
+    kwargs = {"gradient": gradient, "iterations": 30}
+    if gradient == "implicit":
+        kwargs |= {"tolerance": 1e-3, "relax": True}
+    scale = jnp.asarray(100.0)
+    for live in (np.arange(SIZE) == 2, np.zeros(SIZE, bool)):
+        (_, out), grads = loss_and_gradients(weights, ids, live, **kwargs)(text, video, scale)
+        assert not np.any(out)
+        assert all(np.abs(g).max() < 1e-4 for g in grads)
+    out, report = jax.jit(functools.partial(losses.ncl, **kwargs))(
+        text, video, scale * jnp.nan, ids, valid
+    )
+    assert np.isnan(out[valid]).all()
+    assert report.error == np.inf
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
