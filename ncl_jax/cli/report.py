@@ -47,15 +47,23 @@ def html(args: argparse.Namespace) -> str:
     """Runs -> one HTML page."""
     from ncl_jax.report import details, page
 
+    if args.details < 0:
+        raise ValueError(f"--details: expected at least 0, got {args.details}")
     loaded = runs.load(args.workdirs)
     found: dict[str, details.Details | str] = {}
     labelled = dict(zip(page.labels(loaded), loaded, strict=True))
-    for label, run in itertools.islice(labelled.items(), args.details):
-        print(f"{label}: balance, hubs and queries", file=sys.stderr, flush=True)
-        found[label] = _details(run)
+    try:
+        for label, run in itertools.islice(labelled.items(), args.details):
+            print(f"{label}: balance, hubs and queries", file=sys.stderr, flush=True)
+            found[label] = _details(run)
+        text = page.render(loaded, found)
+    except KeyError as error:
+        raise ValueError(
+            f"a {runs.RESULTS} lacks the key {error}: expected one that this version has written"
+        ) from error
     out = args.out or args.workdirs[0] / "report.html"
     draft = out.with_name(f"{out.name}.partial")
-    draft.write_text(page.render(loaded, found), encoding="utf-8")
+    draft.write_text(text, encoding="utf-8")
     draft.replace(out)
     return f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(loaded)} runs"
 

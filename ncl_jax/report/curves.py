@@ -35,7 +35,7 @@ def read(workdir: pathlib.Path) -> dict[str, Curve]:
     """
     found: dict[str, dict[int, float]] = {}
     path = workdir / "metrics.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
             values = json.loads(line)
             step = int(values.pop("step"))
