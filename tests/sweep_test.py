@@ -181,7 +181,9 @@ def test_markdown_keeps_kinds_apart_plain_first():
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     wanted = [*(h.capitalize() for h in tables.HEADINGS.values()), "Every seed"]
     assert headings == [f"## {h}" for h in wanted]
-    assert "| text to video R@1 | 40.5 ± 0.7 | 50.5 ± 0.7 [+10.0; +10.0 to +10.0] \\* |" in text
+    assert text.count("| text to video | R@1 | R@5 | R@10 | MnR | norm. error |") == 4
+    assert "| a | 40.5 ± 0.7 | 40.5 ± 0.7 |" in text
+    assert "| b | 50.5 ± 0.7 [+10.0; +10.0 to +10.0] \\* |" in text
     assert "4 of 5 runs finished" in text
     assert "- c, seed 1: failed" in text
     assert "| text to video R@1 | plain | b | 50.0 | 51.0 |" in text

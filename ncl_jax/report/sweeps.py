@@ -90,12 +90,28 @@ def markdown(table: dict[str, Any]) -> str:
             f"In brackets: the paired difference from {settings[0]} with its 95 % interval "
             "(Student's t, not corrected for the number of comparisons); * where it excludes 0."
         ]
-    for kind, rows in itertools.groupby(table["rows"], lambda row: row["kind"]):
-        lines += ["", f"## {HEADINGS[kind].capitalize()}", "", *_header(["measure", *settings])]
-        for row in rows:
-            cells = [_cell(row["settings"].get(s), row["measure"]) for s in settings]
-            lines.append(_line([row["measure"], *cells]))
+    for kind, group in itertools.groupby(table["rows"], lambda row: row["kind"]):
+        lines += ["", f"## {HEADINGS[kind].capitalize()}"]
+        rows = list(group)
+        for direction in dict.fromkeys(_direction(row["measure"]) for row in rows):
+            some = [row for row in rows if _direction(row["measure"]) == direction]
+            lines += ["", *_part(direction, some, settings)]
     return "\n".join([*lines, "", "## Every seed", "", *_every_seed(table)])
+
+
+def _part(direction: str, rows: Sequence[Any], settings: Sequence[str]) -> Iterator[str]:
+    """One line per setting, one column per measure of a direction."""
+    names = [row["measure"].removeprefix(direction).strip() for row in rows]
+    yield from _header([direction or "setting", *names])
+    for setting in settings:
+        cells = [_cell(row["settings"].get(setting), row["measure"]) for row in rows]
+        if any(cells):
+            yield _line([setting, *cells])
+
+
+def _direction(measure: str) -> str:
+    names = (direction.replace("_", " ") for direction in DIRECTIONS)
+    return next((name for name in names if measure.startswith(name)), "")
 
 
 def _every_seed(table: dict[str, Any]) -> Iterator[str]:
