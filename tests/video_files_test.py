@@ -203,7 +203,8 @@ def test_a_playlist_opens_nothing(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("extra", ["", "open-gop=1", "intra-refresh=1", "bframes=0", "b-pyramid=2"])
 @pytest.mark.parametrize("gop", [1, 7, 60])
 @pytest.mark.parametrize(
-    "suffix", ["mp4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mkv", "avi", "ts"))]
+    "suffix",
+    ["mp4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mkv", "avi", "ts"))],
 )
 def test_needed_packets_give_the_same_pixels(
     tmp_path: pathlib.Path, suffix: str, gop: int, extra: str
