@@ -216,6 +216,27 @@ def test_unknown_names_and_settings_are_refused(tmp_path: pathlib.Path) -> None:
         tfds_builders.prepare("msvd", tmp_path, tmp_path, seed=3)
 
 
+def test_senseless_options_are_refused(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    flags = ["msvd", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path}"]
+    for bad, message in {
+        "--jobs=-1": "jobs: expected at least 0, got -1",
+        "--clip_seconds=0": "clip_seconds: expected a number > 0",
+        "--fps=nan": "fps: expected a number > 0, got nan",
+        "--short_side=0": "short_side: expected at least 1 pixel, got 0",
+        "--jpeg_quality=100": "jpeg_quality: expected 1 to 95, got 100",
+        "--beam": "beam: expected Apache Beam to be installed",
+    }.items():
+        assert build.main([*flags, bad]) == 2
+        assert capsys.readouterr().err.startswith(message)
+    with pytest.raises(ValueError, match="on_bad: expected 'error' or 'skip', got 'stop'"):
+        decoding.BuildOptions(on_bad="stop")  # type: ignore[arg-type]
+
+
 # The MSVD layout and its gaps.
 
 

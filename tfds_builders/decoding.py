@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import threading
@@ -44,6 +45,11 @@ class BuildOptions:
             raise ValueError(f"jobs: expected at least 0, got {self.jobs}")
         if not self.clip_seconds > 0:
             raise ValueError(f"clip_seconds: expected a number > 0, got {self.clip_seconds}")
+        if self.beam is not None and importlib.util.find_spec("apache_beam") is None:
+            raise ValueError(
+                "beam: expected Apache Beam to be installed; make an environment of its own and "
+                "pip install -r requirements-beam.txt there"
+            )
 
 
 class BadVideosError(ValueError):
