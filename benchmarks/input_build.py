@@ -28,7 +28,7 @@ def run(quick: bool) -> Iterator[Row]:
             f"H.264 10 s 320x240, GOP {gop}": [write_clip(pathlib.Path(folder, f"{gop}.mp4"), gop)]
             for gop in GOPS
         }
-        if real := _real_clips():
+        if real := real_clips():
             sets[f"{len(real)} real clips"] = real
         for name, paths in sets.items():
             yield from _rows(name, _measure(paths, blocks=5 if quick else 15))
@@ -58,7 +58,7 @@ def _measure(paths: list[pathlib.Path], blocks: int) -> dict[str, dict[str, list
     return json.loads(done.stdout)
 
 
-def _real_clips() -> list[pathlib.Path]:
+def real_clips() -> list[pathlib.Path]:
     if "NCL_REAL_DATA" not in os.environ:
         return []
     root = pathlib.Path(os.environ["NCL_REAL_DATA"])
