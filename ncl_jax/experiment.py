@@ -24,9 +24,9 @@ from ncl_jax import (
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.index import RetrievalIndex
-from ncl_jax.normalizers import Ncl
 from ncl_jax.input_profile import InputProfile
 from ncl_jax.models import clip
+from ncl_jax.normalizers import Ncl
 from ncl_jax.run_log import RunLog
 from ncl_jax.types import Towers, TrainState
 
