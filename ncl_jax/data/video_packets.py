@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import av
 
-# Where skipping is proven to leave the pixels as they are.
+# Where skipping is proven to leave the pixels as they are: these hold whole pictures per packet
+# (a transport stream may hold single fields).
 _CODECS = ("h264",)
+_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv")
 # Packets are kept between planning and decoding up to this many bytes; more are read twice.
 _KEPT = 64 << 20
 
@@ -38,7 +40,7 @@ class Plan(NamedTuple):
 
 def can_plan(stream: av.VideoStream) -> bool:
     """Whether `make_plan` is worth a try."""
-    return stream.codec_context.name in _CODECS
+    return stream.codec_context.name in _CODECS and stream.container.format.name in _CONTAINERS
 
 
 def make_plan(stream: av.VideoStream, choose: Choose) -> Plan | None:
