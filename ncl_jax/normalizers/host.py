@@ -115,9 +115,10 @@ class Stored(Tiled):
         self.strength, self.log_c = strength, log_c
         self.top, self.origin = np.empty(len(query)), np.zeros(len(gallery))
         columns = ColumnSums(len(gallery))
+        np.matmul(query, gallery.T, out=self.kernel)  # by panels it would pack the gallery anew
         with ThreadPoolExecutor() as threads:
             for rows in panels(*self.kernel.shape):
-                panel = np.matmul(query[rows], gallery.T, out=self.kernel[rows])
+                panel = self.kernel[rows]
                 self.top[rows] = _exp_in_place(panel, threads)
                 columns.add(self.top[rows], panel)
         lse = columns.log()
@@ -129,9 +130,10 @@ class Stored(Tiled):
         """`exp(s_ij + b0_j - m_i)`, b0 the first item update at full strength; lse_i(s)."""
         lse = self._column_lse()
         self.origin = self.log_c - lse
+        np.matmul(self.query, self.gallery.T, out=self.kernel)
         with ThreadPoolExecutor() as threads:
             for rows in panels(*self.kernel.shape):
-                panel = np.matmul(self.query[rows], self.gallery.T, out=self.kernel[rows])
+                panel = self.kernel[rows]
                 panel += self.origin.astype(np.float32)
                 self.top[rows] = _exp_in_place(panel, threads)
         return lse
