@@ -91,6 +91,24 @@ def test_a_pickle_that_wants_to_run_something_is_refused_by_name(
     assert target.exists()
 
 
+def test_a_damaged_pickle_is_one_plain_error(tmp_path: pathlib.Path) -> None:
+    whole = pickle.dumps({f"clip{n}": [["a", "cat"], ["it", "sits"]] for n in range(20)})
+    path = tmp_path / "raw-captions.pkl"
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        data = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+        for place in rng.integers(0, len(data), 3):
+            data[place] = rng.integers(0, 256)
+        path.write_bytes(data)
+        try:
+            caption_files.read_pickle(epath.Path(path))
+        except ValueError as error:
+            refused += 1
+            assert str(error).startswith("raw-captions.pkl")  # noqa: PT017
+    assert refused > 200
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_the_caption_files_read_alike(tmp_path: pathlib.Path, protocol: int) -> None:
     expected = {"a_b_1_2": ["a cat sits", "it sits"], "-x_0_1": ["someone runs"]}

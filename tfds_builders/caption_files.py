@@ -11,6 +11,10 @@ from tfds_builders import text_files
 Captions = dict[str, list[str]]
 
 
+class _RefusedError(ValueError):
+    """The file asks for code."""
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Loads containers, strings and numbers; refuses to import anything, so nothing can run."""
 
@@ -19,7 +23,7 @@ class _PlainUnpickler(pickle.Unpickler):
         self._name = name
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise ValueError(
+        raise _RefusedError(
             f"{self._name} wants to load {module}.{name}; "
             "only dicts, lists, strings and numbers are accepted"
         )
@@ -35,7 +39,9 @@ def read_pickle(path: epath.Path) -> Captions:
     with path.open("rb") as file:
         try:
             content = _PlainUnpickler(file, path.name).load()
-        except (pickle.UnpicklingError, EOFError, IndexError, KeyError, TypeError) as error:
+        except _RefusedError:
+            raise
+        except Exception as error:  # a damaged pickle raises nearly anything
             message = f"{path.name}: expected a pickled dict of captions: {error}"
             raise ValueError(message) from error
     return _checked(content, path.name)

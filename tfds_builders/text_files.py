@@ -21,7 +21,7 @@ def read_json(path: epath.Path) -> Any:
     """Reads a JSON file; a damaged one is a ValueError with its name."""
     try:
         return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path.name}: expected JSON, got {error}") from error
 
 
