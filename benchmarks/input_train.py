@@ -31,7 +31,7 @@ from ncl_jax.data.clips import Shapes, View
 from ncl_jax.data.tokenizer import Tokenizer
 
 SHAPES, VIEW = Shapes(max_frames=12, image_size=224, max_tokens=32), View()
-CLIPS, BATCH, THREADS = 48, 16, 2  # records in a set
+CLIPS, BATCH, THREADS = 48, 16, 4  # records in a set; config.data.threads
 FPS = 2.0  # so that clips of 10 s have more than 12 frames
 
 

@@ -61,9 +61,7 @@ def test_resize_and_crop_is_clips_preprocessing(shape):
 def test_pixels_are_normalised_as_clip_does():
     """On the device, from uint8: (x / 255 - mean) / std by channel."""
     video = RNG(0).integers(0, 256, (2, 3, 4, 4, 3)).astype(np.uint8)
-    parts = types.SimpleNamespace(
-        vision_model=lambda x: x, visual_projection=lambda x: x, temporal=lambda x, mask: x
-    )
+    parts = types.SimpleNamespace(frame_features=lambda x: x, temporal=lambda x, mask: x)
     seen = clip_model.VideoClip.encode_video(parts, video, np.ones((2, 3), bool))
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     for channel in range(3):

@@ -25,7 +25,7 @@ def resize_and_crop(image: Image.Image, size: int) -> UInt8[np.ndarray, "size si
 
     The long side is cut down to whole pixels and the margins are rounded to even, as CLIP's own
     preprocessing (torchvision's `Resize` and `CenterCrop`) does. An image of the right size is
-    not resampled.
+    not resampled. The result is a read-only view.
 
     Example:
       >>> resize_and_crop(Image.new("RGB", (60, 40)), 20).shape
@@ -36,7 +36,9 @@ def resize_and_crop(image: Image.Image, size: int) -> UInt8[np.ndarray, "size si
         width, height = (size if side == short else size * side // short for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (round((side - size) / 2) for side in image.size)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    # Half the time of `image.crop` and `np.asarray`, which copy twice more.
+    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
+    return pixels[top : top + size, left : left + size]
 
 
 def cut_and_resize(
