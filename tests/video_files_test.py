@@ -92,6 +92,12 @@ def test_truncated(tmp_path: pathlib.Path) -> None:
     whole = write(tmp_path / "b.mkv", 40, options={**FINE, "g": "5"}).read_bytes()
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 2 // 3])
     assert numbers(video.decode_frames(tmp_path / "cut.mkv"))[:2] == [0, 10]
+    index_first = {"movflags": "faststart"}
+    options = {**FINE, "g": "10"}
+    path = write(tmp_path / "c.mp4", 60, options=options, container_options=index_first)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
+    assert numbers(video.decode_frames(path))[:2] == [0, 10]
+    assert video.probe(path, deep=True).damaged > 0
 
 
 def test_corrupted_in_the_middle(tmp_path: pathlib.Path) -> None:

@@ -86,7 +86,7 @@ def decode_frames(
     applied. A damaged packet is skipped, as players do; a file without any frame is an error.
     Headers are not believed: only frames that were decoded count. Where the packets of the file
     tell which frames these are, only those and the ones they depend on are decoded; the result is
-    the same (`tests/video_test.py` compares them).
+    the same (`tests/video_files_test.py` compares them).
 
     Args:
       path: video file in any container FFmpeg reads.
@@ -195,10 +195,10 @@ def _decode_planned(
     with _opened(path) as stream:
         if not video_packets.can_plan(stream):
             return None
-        plan = video_packets.make_plan(stream, lambda times: _at_ticks(times, fps))
-        if plan is None:
-            return None
         try:
+            plan = video_packets.make_plan(stream, lambda times: _at_ticks(times, fps))
+            if plan is None:
+                return None
             if plan.packets is not None:
                 clip = collect(stream, plan)
             else:

@@ -130,17 +130,27 @@ def decode_planned(stream: av.VideoStream, plan: Plan) -> Iterator[av.VideoFrame
 def decode_all(
     stream: av.VideoStream, damaged: list[str] | None = None
 ) -> Iterator[av.VideoFrame]:
-    """Yields every picture; a damaged packet is skipped, and its reason added to `damaged`.
+    """Yields every picture up to where the file cannot be read on.
+
+    A packet that cannot be decoded is skipped; reasons are added to `damaged`.
 
     Raises:
       EncryptedError: as it says.
     """
-    for packet in itertools.chain(_packets(stream), [None]):
+    damaged = [] if damaged is None else damaged
+    packets = _packets(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.InvalidDataError as error:
+            damaged.append(str(error))
+            packet = None
         try:
             yield from packet.decode() if packet else stream.codec_context.decode(None)
         except av.error.InvalidDataError as error:
-            if damaged is not None:
-                damaged.append(str(error))
+            damaged.append(str(error))
+        if packet is None:
+            return
 
 
 def _packets(stream: av.VideoStream) -> Iterator[av.Packet]:
