@@ -19,6 +19,7 @@ from benchmarks import (  # noqa: E402
     input_train,
     loss_step,
     memory,
+    model_speed,
     retrieval_evaluator,
     retrieval_fit,
     retrieval_search,
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "B8 build": input_build.run,
     "B8 input": input_train.run,
     "B10": whole_step.run,
+    "model": model_speed.run,
     "evaluator": retrieval_evaluator.run,
 }
 
