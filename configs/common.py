@@ -12,6 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.name = "default"  # what the run calls itself in its table and results
     c.seed = 0  # fixes initial weights and the order of samples
+    c.seeds = 1  # runs, with seed, seed + 1, ...; more than one: mean and deviation over them
     c.mapper = "shard_map"  # how the step is mapped over devices: "shard_map" or "pmap"
     c.placement = "replicated"  # of weights and optimizer state: "replicated" or "fsdp" (shard_map)
     c.profile_input = False  # measure the share of step time spent waiting for input
@@ -91,7 +92,7 @@ def get_config() -> ml_collections.ConfigDict:
     o.freeze = "none"  # "stem": embeddings; "layers<N": and the first N blocks of both towers
 
     c.batch = ml_collections.ConfigDict()
-    c.batch.micro = 0  # pairs per device that the towers see at a time; 0: all. Saves memory only
+    c.batch.micro = 0  # pairs that a device's towers see at a time, for memory; 0: all of its
 
     c.train = t = ml_collections.ConfigDict()
     t.batch_size = 128  # pairs over all devices
@@ -104,6 +105,10 @@ def get_config() -> ml_collections.ConfigDict:
     c.eval = ml_collections.ConfigDict()
     c.eval.batch_size = 64  # clips or captions embedded at a time
     c.eval.iterations = 4  # Sinkhorn iterations of the test-time normaliser
+    # The normaliser's bank: a sample of data.train_split, drawn without replacement.
+    c.eval.bank_clips = 0  # training clips; 0: all
+    c.eval.bank_captions = 0  # of each of them; 0: all
+    c.eval.bank_seed = 0  # of the sample
     return c
 
 
@@ -126,33 +131,43 @@ def set_arch(config: ml_collections.ConfigDict, arch: str) -> None:
     model.temporal_heads = text[2]
 
 
-def parse_arg(arg: str, **defaults: bool | int | float | str) -> ml_collections.ConfigDict:
+Value = bool | int | float | str
+
+
+def parse_arg(arg: str, **defaults: Value | tuple[str, ...]) -> ml_collections.ConfigDict:
     """`"loss=infonce,seed=3"` -> typed values, each of the type of its default.
 
+    A tuple lists the allowed words, the default first; a name without a value is `True`.
+
     Example:
-      >>> parse_arg("seed=3", seed=0, loss="ncl").to_dict()
-      {'loss': 'ncl', 'seed': 3}
+      >>> from configs.common import parse_arg
+      >>> parse_arg("seed=3,paper", seed=0, loss=("ncl", "infonce"), paper=False).to_dict()
+      {'seed': 3, 'loss': 'ncl', 'paper': True}
     """
-    values = dict(defaults)
+    values = {k: v[0] if isinstance(v, tuple) else v for k, v in defaults.items()}
+    given: dict[str, Value] = {}
     for part in filter(None, arg.split(",")):
         name, equals, text = part.partition("=")
-        if name not in defaults or not equals:
-            known = ", ".join(f"{k}={v}" for k, v in defaults.items())
+        if name not in defaults or not (equals or isinstance(defaults[name], bool)):
+            known = ", ".join(f"{k}={v}" for k, v in values.items())
             raise ValueError(f"config argument {part!r}: expected some of {known}")
-        values[name] = _typed(name, text, type(defaults[name]))
-    return ml_collections.ConfigDict(values)
+        if name in given:
+            raise ValueError(f"config argument {name}: given twice")
+        given[name] = _typed(name, text if equals else "True", defaults[name])
+    return ml_collections.ConfigDict(values | given)
 
 
-def _typed(name: str, text: str, kind: type) -> bool | int | float | str:
-    if kind is bool and text in ("True", "False"):
-        return text == "True"
+def _typed(name: str, text: str, default: Value | tuple[str, ...]) -> Value:
+    words = ("True", "False") if isinstance(default, bool) else default
+    expected = ", ".join(words) if isinstance(words, tuple) else type(default).__name__
     try:
-        if kind is bool:
-            raise ValueError
-        return kind(text)
+        if not isinstance(words, tuple):
+            return type(words)(text)
+        if text in words:
+            return text == "True" if isinstance(default, bool) else text
     except ValueError:
-        message = f"config argument {name}: expected {kind.__name__}, got {text!r}"
-        raise ValueError(message) from None
+        pass
+    raise ValueError(f"config argument {name}: expected {expected}, got {text!r}")
 
 
 def _tower(width: int, layers: int, heads: int) -> ml_collections.ConfigDict:

@@ -64,6 +64,12 @@ def check_counts(config: ml_collections.ConfigDict) -> None:
         raise ValueError(f"batch.micro: expected at least 0, got {config.batch.micro}")
     if training.steps < 0:
         raise ValueError(f"steps: expected at least 0 (evaluation only), got {training.steps}")
+    for name in ("bank_clips", "bank_captions"):
+        if config.eval[name] < 0:
+            raise ValueError(f"eval.{name}: expected at least 0 (all), got {config.eval[name]}")
+    # Wrong names are told before any data is built.
+    build_loss(config)
+    build_optimizer(config)
     if not 0 <= config.optim.warmup <= 1:
         raise ValueError(f"optim.warmup: expected a share in [0, 1], got {config.optim.warmup}")
 
@@ -153,7 +159,7 @@ def build_loss(config: ml_collections.ConfigDict) -> Loss:
         "execution": config.loss.execution,
         "axis_name": parallel.AXIS,
     }
-    solver = {
+    solver: dict[str, Any] = {
         "iterations": config.loss.iterations,
         "tolerance": config.loss.tolerance or None,
         "relax": config.loss.relax,

@@ -55,6 +55,32 @@ def embed_captions(
     return encode(different.tolist())[place]
 
 
+def sample(split: Embedded, clips: int, captions: int, seed: int) -> Embedded:
+    """A bank of random clips, and of random captions of each, in the order of the split.
+
+    Args:
+      split: to draw from, without replacement.
+      clips: how many; 0, or more than there are, for all.
+      captions: of each clip; likewise.
+      seed: of the draw; the clips do not depend on `captions`.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = np.sort(rng.permutation(len(split.video))[: clips or None])
+    place = np.full(len(split.video), -1)
+    place[drawn] = np.arange(len(drawn))
+    order = rng.permutation(len(split.text))
+    by_clip = order[np.argsort(split.video_of_text[order], kind="stable")]
+    of = split.video_of_text[by_clip]
+    turn = np.arange(len(of)) - np.searchsorted(of, of)  # a caption's number within its clip
+    texts = np.sort(by_clip[(place[of] >= 0) & (turn < (captions or len(of)))])
+    return Embedded(
+        split.text[texts],
+        split.video[drawn],
+        place[split.video_of_text[texts]],
+        [split.video_ids[i] for i in drawn],
+    )
+
+
 def evaluate(test: Embedded, bank: Embedded, scale: float, iterations: int) -> dict[str, Any]:
     """Retrieval metrics of a split, plain and normalised.
 

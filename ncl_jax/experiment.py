@@ -195,13 +195,16 @@ def measure(
     scale = float(parts.towers.scale(state.params))
     score = assembly.build_score(config, parts, state.params)
     batches = (config.train.batch_size, config.loss.iterations, config.seed)
+    train_split, bank = bank, evaluate.sample(
+        bank, config.eval.bank_clips, config.eval.bank_captions, config.eval.bank_seed
+    )
     if score is not None:
         measured = evaluate_pairs.evaluate(test, bank, score, config.eval.iterations)
-        error = evaluate_pairs.in_batch_error(bank, score, *batches)
+        error = evaluate_pairs.in_batch_error(train_split, score, *batches)
     else:
         evaluate.save_embeddings(workdir / EMBEDDINGS, test, bank, scale)
         measured = evaluate.evaluate(test, bank, scale, config.eval.iterations)
-        error = evaluate.in_batch_error(bank, scale, *batches)
+        error = evaluate.in_batch_error(train_split, scale, *batches)
     trained_on = "normalised" if config.loss.name == "ncl" else "plain"
     measured["in_batch_norm_error"] = error | {"trained_on": error[trained_on]}
     pairs = _test_pairs(config, parts)

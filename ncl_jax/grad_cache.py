@@ -25,7 +25,8 @@ def in_micro_batches(encode: Encode, micro: int) -> Encode:
       encode: a function of parameters and arrays with one row per example, that treats every row
         alone. Randomness, as of dropout, comes in as one key per row: so the second forward pass
         draws what the first drew, and the result does not depend on `micro`.
-      micro: rows at a time; must divide their number. 0 for all at once, with nothing recomputed.
+      micro: rows at a time; must divide their number where there are more. 0 for all at once,
+        with nothing recomputed.
 
     Relations: values and gradients equal those of `encode` up to the order of sums.
 
@@ -40,6 +41,8 @@ def in_micro_batches(encode: Encode, micro: int) -> Encode:
 
     def encoded(params: Any, *rows: Array) -> Array:
         count = rows[0].shape[0]
+        if count <= micro:
+            return encode(params, *rows)
         if count % micro:
             raise ValueError(f"micro-batches of {micro} rows do not divide {count} rows")
         parts = [x.reshape(count // micro, micro, *x.shape[1:]) for x in rows]

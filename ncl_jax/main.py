@@ -40,17 +40,22 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)  # libraries tell every step of theirs otherwise
     # Imported late: a mistyped flag should not have to wait for JAX.
-    from ncl_jax import experiment, results
+    from ncl_jax import experiment, results, seeds
+    from ncl_jax.report import runs, tables
 
     config = _CONFIG.value
     workdir = epath.Path(_WORKDIR.value or f"runs/{config.name}")
     try:
         prepare_workdir(workdir)
-        summary = experiment.run(config, workdir)
+        several = config.seeds != 1
+        summary = (seeds if several else experiment).run(config, workdir)
     except (ValueError, OSError, FloatingPointError, UserError) as error:
         missing = isinstance(error, FileNotFoundError) and config.data.manual_dir in str(error)
         stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}" if missing else str(error))
-    results.show(summary)
+    if several:
+        print("\n".join(t.markdown() for t in tables.results(runs.group(runs.load([workdir])))))
+    else:
+        results.show(summary)
     print(_whats_next(config.name, workdir))
 
 

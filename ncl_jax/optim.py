@@ -119,6 +119,7 @@ def uncorrected_schedule(
 
     At the end of a warm-up of 10 % the rate drops at once, from 1 to .976 of the peak.
     """
+    steps = max(steps, 1)
 
     def rate(count: jax.Array) -> jax.Array:
         x = count / steps

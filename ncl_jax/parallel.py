@@ -56,7 +56,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, micro: int = 0) -> None:
             f"train.batch_size: expected a multiple of the {mesh.size} devices, got {batch_size}"
         )
     each = batch_size // mesh.size
-    if micro and each % micro:
+    if micro and each > micro and each % micro:
         raise ValueError(
             f"batch.micro: expected a divisor of the {each} pairs of each device "
             f"(train.batch_size={batch_size} over {mesh.size}), got {micro}"

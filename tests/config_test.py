@@ -10,10 +10,11 @@ import pytest
 
 from configs import common
 from ncl_jax import assembly, parallel, train
+from ncl_jax.models import clip
 from ncl_jax.types import Batch
 
 FOLDER = pathlib.Path(common.__file__).parent
-NOT_CONFIGS = ("__init__", "common", "sweeps")
+NOT_CONFIGS = ("__init__", "common", "clip4clip", "sweeps")
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in NOT_CONFIGS)
 
 
@@ -24,7 +25,7 @@ def load(name, arg=""):
 def abstract_step(config, devices):
     """The mapped step of a config, and abstract arguments for it."""
     vocab = config.tokenizer.vocab_size
-    towers, params = assembly.build_towers(config, vocab)
+    towers, params = clip.abstract(assembly.build_sizes(config, vocab))
     optimizer = assembly.build_optimizer(config)
     step = assembly.build_step(config, towers)
     state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
@@ -42,15 +43,27 @@ def abstract_step(config, devices):
     return parallel.map_step(step, mesh, "shard_map", sharding).run, state, batch
 
 
-LARGE = {"msvd"}  # their weights alone take seconds to make
+PUBLISHED = ("activitynet", "msrvtt", "msvd")
+SMALL = [("demo", ""), ("msvd", "demo"), ("msrvtt", "demo,loss=infonce"),
+         ("activitynet", "demo,paper,head=seqTransf")]  # fmt: skip
+ARGUMENTS = ("", "loss=infonce", "paper", "head=seqTransf")
+FULL = [(name, arg) for name in PUBLISHED for arg in ARGUMENTS]
+FULL += [("msrvtt", "protocol=7k"), ("msrvtt", "protocol=full"), ("msvd", "arch=L/14"),
+         ("msvd", "arch=B/16,paper,loss=infonce"), ("activitynet", "protocol=val_2")]  # fmt: skip
+
+
+def test_no_config_is_left_out():
+    assert {name for name, _ in SMALL} == set(NAMES)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in NAMES]
+    ("name", "arg"), SMALL + [pytest.param(*case, marks=pytest.mark.slow) for case in FULL]
 )
-@pytest.mark.parametrize("loss", ["ncl", "infonce"])
-def test_step_of_every_config_traces(name, loss):
-    run, state, batch = abstract_step(load(name, f"loss={loss}"), devices=4)
+def test_step_of_every_config_traces(name, arg):
+    config = load(name, arg)
+    assembly.check_counts(config)
+    parallel.check_batch_size(config.train.batch_size, parallel.data_mesh(), config.batch.micro)
+    run, state, batch = abstract_step(config, devices=4)
     after, metrics = jax.eval_shape(run, state, batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
@@ -75,8 +88,62 @@ def test_argument_grammar():
         load("demo", "sead=1")
     with pytest.raises(ValueError, match="seed: expected int, got 'x'"):
         load("demo", "seed=x")
-    with pytest.raises(ValueError, match="expected bool, got 'yes'"):
+    with pytest.raises(ValueError, match="expected True, False, got 'yes'"):
         common.parse_arg("flag=yes", flag=False)
+    with pytest.raises(ValueError, match="loss: expected ncl, infonce, got 'nce'"):
+        load("msvd", "loss=nce")
+    with pytest.raises(ValueError, match="seed: given twice"):
+        load("msvd", "seed=1,seed=2")
+    with pytest.raises(ValueError, match="config argument 'seed': expected some of"):
+        load("msvd", "seed")  # only a switch goes without a value
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipes_differ_in_what_they_say(name):
+    def changed(arg):
+        old, new = (dict(flat(load(name, a).to_dict())) for a in ("", arg))
+        assert old.keys() == new.keys()
+        return {key: value for key, value in new.items() if old[key] != value}
+
+    assert changed("loss=infonce") == {"loss.name": "infonce"}
+    assert changed("seeds=3") == {"seeds": 3}
+    assert changed("paper") == {
+        "name": f"{name}-paper", "optim.tower_learning_rate": 1e-7, "model.dtype": "float32",
+        "loss.positives": "diagonal",
+    }  # fmt: skip
+    paper = load(name, "paper")
+    assert paper.optim.algorithm == "bert_adam"
+    assert paper.optim.freeze == "stem"
+    assert (paper.optim.learning_rate, paper.optim.weight_decay) == (1e-4, 0.2)
+    assert 1e-6 <= load(name).optim.tower_learning_rate <= 1e-5
+    pairs = {"msvd": 48_774, "msrvtt": 180_000, "activitynet": 10_009}[name]
+    assert paper.train.steps == 5 * (pairs // 128)
+
+
+def flat(tree, prefix=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss.name": "nce"}, "loss.name: expected one of ncl, infonce, got 'nce'"),
+        ({"batch.micro": -1}, "batch.micro: expected at least 0, got -1"),
+        ({"optim.freeze": "all"}, "optim.freeze: expected none, stem or layers<N"),
+        ({"optim.algorithm": "sgd"}, "optim.algorithm: expected one of adamw, bert_adam"),
+        ({"eval.bank_clips": -5}, r"eval.bank_clips: expected at least 0 \(all\), got -5"),
+        ({"optim.warmup": 2.0}, "optim.warmup: expected a share"),
+    ],
+)
+def test_impossible_settings_are_told_before_anything_is_built(change, message):
+    config = load("msvd")
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ValueError, match=message):
+        assembly.check_counts(config)
 
 
 def test_every_key_has_a_comment():

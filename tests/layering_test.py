@@ -32,6 +32,7 @@ ALLOWED = {
     "assembly": None,
     "finished": None,
     "experiment": None,  # None: everything
+    "seeds": None,
     "main": None,
     "cli": None,
     "__init__": set(),
