@@ -17,13 +17,6 @@ from ncl_jax import sinkhorn
 from ncl_jax.normalizers.comparison import Pairs
 
 Split = tuple[Pairs, Pairs]
-KINDS: dict[str, Callable[[np.random.Generator], Split]] = {}
-
-
-def kind(make: Callable[[np.random.Generator], Split]) -> Callable[[np.random.Generator], Split]:
-    """Enters a generator of (bank, test) pairs under its name."""
-    KINDS[make.__name__] = make
-    return make
 
 
 def latent(rng: np.random.Generator, rows: int, dim: int = 96, decay: float = 0.5) -> np.ndarray:
@@ -44,21 +37,18 @@ def halves(text: np.ndarray, video: np.ndarray, of: np.ndarray | None = None, ba
     return pairs.take(order[:bank]), pairs.take(order[bank:])
 
 
-@kind
 def balanced(rng: np.random.Generator) -> Split:
     """Isotropic and without hubs: nothing to gain."""
     video = latent(rng, 500, 64, 0.0)
     return halves(unit(video + 2.4 * latent(rng, 500, 64, 0.0)), unit(video))
 
 
-@kind
 def anisotropic(rng: np.random.Generator) -> Split:
     """A few strong directions make natural hubs."""
     video = latent(rng, 500, 96, 0.6)
     return halves(unit(video + 0.9 * latent(rng, 500, 96, 0.3)), unit(video))
 
 
-@kind
 def modality_gap(rng: np.random.Generator) -> Split:
     """Two cones with different axes, as in CLIP; queries vary about theirs."""
     video, axis = latent(rng, 500), unit(latent(rng, 2, 96, 0.2))
@@ -66,7 +56,6 @@ def modality_gap(rng: np.random.Generator) -> Split:
     return halves(unit(text + 1.2 * axis[0]), unit(video + 1.2 * axis[1]))
 
 
-@kind
 def strong_hubs(rng: np.random.Generator) -> Split:
     """One item in ten lies near the mean query."""
     video, shift = latent(rng, 500), unit(latent(rng, 1, 96, 0.1))
@@ -74,7 +63,6 @@ def strong_hubs(rng: np.random.Generator) -> Split:
     return halves(unit(text), unit(video + shift * (rng.random((500, 1)) < 0.1)))
 
 
-@kind
 def item_offsets(rng: np.random.Generator) -> Split:
     """A score matrix in which every item carries an offset of its own."""
     video = unit(latent(rng, 500, 96, 0.2))
@@ -83,7 +71,6 @@ def item_offsets(rng: np.random.Generator) -> Split:
     return halves(scores.astype(np.float32), np.eye(500, dtype=np.float32))
 
 
-@kind
 def negative_distances(rng: np.random.Generator) -> Split:
     """Uncalibrated scores: minus 40 squared distances of embeddings of any length."""
     video = latent(rng, 500)
@@ -92,7 +79,6 @@ def negative_distances(rng: np.random.Generator) -> Split:
     return halves((-40 * square).astype(np.float32), np.eye(500, dtype=np.float32))
 
 
-@kind
 def raw_products(rng: np.random.Generator) -> Split:
     """Inner products without normalisation: long items answer everything."""
     video = latent(rng, 500) * np.exp(0.1 * rng.standard_normal((500, 1)))
@@ -100,14 +86,12 @@ def raw_products(rng: np.random.Generator) -> Split:
     return halves((text @ video.T).astype(np.float32), np.eye(500, dtype=np.float32))
 
 
-@kind
 def tiny_bank(rng: np.random.Generator) -> Split:
     """Thirty training pairs against 300 test items."""
     video = latent(rng, 330)
     return halves(unit(video + 1.6 * latent(rng, 330)), unit(video), bank=30)
 
 
-@kind
 def small_bank(rng: np.random.Generator) -> Split:
     """Eighty training pairs with a modality gap."""
     video, axis = latent(rng, 400), 1.2 * unit(latent(rng, 2, 96, 0.2))
@@ -115,7 +99,6 @@ def small_bank(rng: np.random.Generator) -> Split:
     return halves(unit(text + axis[0]), unit(video + axis[1]), bank=80)
 
 
-@kind
 def noisy_labels(rng: np.random.Generator) -> Split:
     """Three in ten training texts describe another video."""
     video = latent(rng, 500)
@@ -125,7 +108,6 @@ def noisy_labels(rng: np.random.Generator) -> Split:
     return halves(unit(text), unit(video))
 
 
-@kind
 def paraphrases(rng: np.random.Generator) -> Split:
     """Five captions per video, close to each other."""
     video, of = latent(rng, 300), np.repeat(np.arange(300), 5)
@@ -133,7 +115,6 @@ def paraphrases(rng: np.random.Generator) -> Split:
     return halves(unit(text), unit(video), of)
 
 
-@kind
 def captions_of_videos(rng: np.random.Generator) -> Split:
     """The reverse of one caption in five: videos rank single captions."""
     bank, test = paraphrases(rng)
@@ -141,7 +122,6 @@ def captions_of_videos(rng: np.random.Generator) -> Split:
     return turned[0], turned[1]
 
 
-@kind
 def memorised(rng: np.random.Generator) -> Split:
     """Training texts lie closer to their videos than test texts: an overfitted model."""
     video = latent(rng, 500)
@@ -150,7 +130,6 @@ def memorised(rng: np.random.Generator) -> Split:
     return halves(unit(video + noise), unit(video))
 
 
-@kind
 def other_domain(rng: np.random.Generator) -> Split:
     """The bank's texts and videos are centred elsewhere than those of the test."""
     video, shift = latent(rng, 500), 1.0 * unit(latent(rng, 1, 96, 0.1))
@@ -160,7 +139,6 @@ def other_domain(rng: np.random.Generator) -> Split:
     return halves(unit(text), unit(video))
 
 
-@kind
 def clusters(rng: np.random.Generator) -> Split:
     """Forty topics: near-duplicates compete, topics differ in size."""
     centre = latent(rng, 40)
@@ -169,14 +147,12 @@ def clusters(rng: np.random.Generator) -> Split:
     return halves(unit(video + 1.1 * latent(rng, 500, 96, 0.4)), unit(video))
 
 
-@kind
 def low_recall(rng: np.random.Generator) -> Split:
     """A weak model: most queries fail."""
     video = latent(rng, 600)
     return halves(unit(video + 2.5 * latent(rng, 600, 96, 0.4)), unit(video))
 
 
-@kind
 def vague_captions(rng: np.random.Generator) -> Split:
     """Some captions say much, some nearly nothing."""
     video = latent(rng, 500)
@@ -184,13 +160,37 @@ def vague_captions(rng: np.random.Generator) -> Split:
     return halves(unit(video + 1.4 * noise), unit(video))
 
 
-@kind
 def levelled(rng: np.random.Generator) -> Split:
     """Scores that are balanced already, by Sinkhorn on all pairs: a fine-tuned model."""
     video = latent(rng, 500)
     scores = 30 * unit(video + 1.7 * latent(rng, 500, 96, 0.4)) @ unit(video).T
     biases, _ = sinkhorn.solve(scores, np.ones(500), np.ones(500), iterations=100)
     return halves(scores + np.asarray(biases.video), np.eye(500, dtype=np.float32))
+
+
+KINDS: dict[str, Callable[[np.random.Generator], Split]] = {
+    make.__name__: make
+    for make in (
+        balanced,
+        anisotropic,
+        modality_gap,
+        strong_hubs,
+        item_offsets,
+        negative_distances,
+        raw_products,
+        tiny_bank,
+        small_bank,
+        noisy_labels,
+        paraphrases,
+        captions_of_videos,
+        memorised,
+        other_domain,
+        clusters,
+        low_recall,
+        vague_captions,
+        levelled,
+    )
+}
 
 
 def main() -> None:
