@@ -27,7 +27,7 @@ SHARPNESS = 2.5
 """Reference scale times the spread of the cosines: the temperature that leaves about as many
 competitors per item on every model, whatever the unit of its scores."""
 STRENGTHS = (0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
-CAUTION_PLAIN = 1.0
+CAUTION_PLAIN = 1.5
 """Standard errors by which the gain over plain is marked down."""
 CAUTION_OTHER = 2.0
 """Standard errors by which another method must beat the reference family to displace it."""
@@ -56,8 +56,8 @@ class Auto:
     The criterion is a smooth R@1: the mean over held-out queries of
     `sigmoid((own item's score - best other score) / spread)`, which moves far less by chance
     than R@1 itself. Two steps keep the luck of the draw out: (1) of plain and NCL at the
-    reference temperature with several strengths, the best after a standard error is taken off
-    the gain over plain; (2) if that is not plain, another temperature, a smaller bank,
+    reference temperature with several strengths, the best after 1.5 standard errors are taken
+    off the gain over plain; (2) if that is not plain, another temperature, a smaller bank,
     inverted softmax or nearest-neighbour normalisation may displace it, by 2 standard errors.
 
     Args:
