@@ -109,14 +109,17 @@ def _bare(jpegs: list[bytes]) -> None:
 
 def _decode_file(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """The same frames from the file: forward once, only chosen ones resized and cropped."""
-    ticks, number = {}, 0
+    ticks: dict[int, av.VideoFrame] = {}
+    tick, start = 0, None
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "NONE"
         for frame in container.decode(video=0):
-            if math.floor((frame.time - (container.start_time or 0) / 1e6 + 1e-6) * FPS) >= number:
-                ticks[number], number = frame, number + 1
+            start = frame.time if start is None else start
+            reached = math.floor((frame.time - start + 1e-6) * FPS)
+            if reached >= tick:
+                ticks[len(ticks)], tick = frame, reached + 1
     out = np.zeros((SHAPES.max_frames, SHAPES.image_size, SHAPES.image_size, 3), np.uint8)
-    chosen = frames.choose_frames(number, SHAPES.max_frames)
+    chosen = frames.choose_frames(len(ticks), SHAPES.max_frames)
     for place, index in enumerate(chosen):
         image = ticks[index].to_image()
         out[place] = transforms.resize_and_crop(image, SHAPES.image_size)
@@ -128,8 +131,8 @@ def _check(split: records.Split, file_of: dict[str, pathlib.Path]) -> None:
     for clip in range(min(6, CLIPS)):
         one, mask = pipeline._look(split, SHAPES, VIEW, clip, ())
         other, other_mask = _decode_file(file_of[split.video_ids[clip]])
-        assert mask.sum() == other_mask.sum()
-        assert np.abs(one.astype(float) - other).mean() < 12
+        assert mask.sum() == other_mask.sum(), (clip, mask.sum(), other_mask.sum())
+        assert np.abs(one.astype(float) - other).mean() < 12, clip
 
 
 def _write(paths: list[pathlib.Path], folder: pathlib.Path) -> records.Split:
