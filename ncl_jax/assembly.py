@@ -170,7 +170,7 @@ def build_loss(config: ml_collections.ConfigDict) -> Loss:
         return losses.infonce(*pairs, **shared), {}
 
     def ncl(*pairs: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        values, report = losses.ncl(*pairs, **solver, **shared)
+        values, report = losses.ncl(*pairs, **(solver | shared))
         return values, {"sinkhorn_error": report.error, "sinkhorn_converged": report.converged}
 
     choices = {"ncl": ncl, "infonce": infonce}

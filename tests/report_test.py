@@ -1,10 +1,13 @@
 """Tables of finished runs."""
 
 import json
+import pathlib
 
 import pytest
 
+from configs import msvd
 from ncl_jax.cli import report
+from ncl_jax.report import reproduction
 
 METRICS = {"R@1": 40.0, "R@5": 70.0, "R@10": 80.0, "R@50": 95.0, "MdR": 2.0, "MnR": 15.0}
 
@@ -74,3 +77,58 @@ def test_the_same_run_twice_is_refused(tmp_path, capsys):
     folders = [finished(tmp_path / name, 40.0) for name in "ab"]
     assert report.main(["results", *folders]) == 2
     assert "are the same run (seed 0)" in capsys.readouterr().err
+
+
+DOCUMENT = pathlib.Path(__file__).parents[1] / "docs/results.md"
+
+
+def reproduced(folder, arg, r1, **changes):
+    """A finished run of configs/msvd.py."""
+    settings = msvd.get_config(arg)
+    settings.update_from_flattened_dict(changes)
+    folder.mkdir()
+    rows = {scores: METRICS | {"R@1": r1} for scores in ("plain", "inductive")}
+    content = {"schema": 1, "run": {"name": settings.name, "seed": settings.seed},
+               "config": settings.to_dict(),
+               "metrics": {"text_to_video": rows, "video_to_text": rows}}  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(content))
+    return str(folder)
+
+
+def test_the_reproduction_table_is_filled_by_runs_of_its_commands_only(tmp_path, capsys):
+    document = tmp_path / "results.md"
+    document.write_text(DOCUMENT.read_text())
+    folders = [
+        reproduced(tmp_path / "a", "loss=infonce", 46.0, **{"data.threads": 9}),
+        reproduced(tmp_path / "b", "loss=infonce,seed=1", 47.0,
+                   **{"init.checkpoint": "/weights/clip-vit-base-patch32"}),
+        reproduced(tmp_path / "short", "head=seqTransf", 90.0, **{"train.steps": 10}),
+    ]  # fmt: skip
+    # A local copy of the weights is as good as their name, so the first two are seeds of one run.
+    assert report.main(["results", *folders, "--fill", str(document)]) == 0
+    said = capsys.readouterr().out
+    assert "fills no row; nearest: train.steps is 10, not 1905" in said
+    assert f"{tmp_path}/a, {tmp_path}/b: 2 rows of the reproduction table" in said
+    before, after = (p.read_text().splitlines() for p in (DOCUMENT, document))
+    changed = [(b, a) for b, a in zip(before, after, strict=True) if a != b]
+    assert len(changed) == 2
+    assert all("MSVD | CLIP4Clip meanP" in a and ":loss=infonce`" in a for _, a in changed)
+    assert all("46.5 ± 0.7 / 70.0 ± 0.0 / 80.0 ± 0.0 / 2.0 ± 0.0 / 15.0" in a for _, a in changed)
+
+
+def test_every_command_of_the_reproduction_table_makes_a_config():
+    rows = [line.split(" | ") for line in DOCUMENT.read_text().splitlines() if "`--config=" in line]
+    assert len(rows) == 28
+    for *_, command in rows:
+        wanted = reproduction.expected(command)
+        assert wanted["loss"]["name"] == ("infonce" if "loss=infonce" in command else "ncl")
+        assert wanted["train"]["steps"] == 0 or "steps=0" not in command
+    with pytest.raises(ValueError, match=r"no key 'train\.stops'"):
+        reproduction.expected("--config=configs/msvd.py --config.train.stops=0")
+
+
+def test_a_document_without_the_table_is_refused(tmp_path, capsys):
+    (tmp_path / "other.md").write_text("# nothing\n")
+    folder = finished(tmp_path / "run", 40.0)
+    assert report.main(["results", folder, "--fill", str(tmp_path / "other.md")]) == 2
+    assert "expected a table with the columns direction, scores" in capsys.readouterr().err

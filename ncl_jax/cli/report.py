@@ -1,10 +1,12 @@
 """Tables of finished runs, made from their result files.
 
-    python -m ncl_jax.cli.report results runs/msvd runs/msvd-infonce [--out DIR]
+    python -m ncl_jax.cli.report results runs/msvd runs/msvd-infonce [--out DIR] [--fill FILE]
     python -m ncl_jax.cli.report html runs/msvd runs/msvd-infonce [--out FILE]
 
 `results` prints one Markdown table per direction; runs that differ only in their seed become one
-row, mean ± standard deviation. `--out` also writes them as `results.md` and `results.tex`.
+row, mean ± standard deviation. `--out` also writes them as `results.md` and `results.tex`. `--fill
+docs/results.md` fills the column `measured` of the reproduction table there with the runs that were
+made by the command of its row, and says of every other run what is different.
 
 `html` writes one page (default: report.html in the first folder) that needs nothing but itself:
 tables, curves and, for the first `--details` runs, balance, hubs and telling queries with their
@@ -18,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ncl_jax.report import runs, tables
+from ncl_jax.report import reproduction, runs, tables
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,12 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def results(args: argparse.Namespace) -> str:
     """Result files -> tables."""
-    made = tables.results(runs.group(runs.load(args.workdirs)))
+    groups = runs.group(runs.load(args.workdirs))
+    made = tables.results(groups)
     markdown = "\n".join(table.markdown() for table in made)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "results.md").write_text(markdown)
         (args.out / "results.tex").write_text("\n".join(table.latex() for table in made))
+    if args.fill:
+        text, remarks = reproduction.fill(args.fill.read_text(), groups)
+        args.fill.write_text(text)
+        markdown = "\n".join([markdown, *remarks])
     return markdown
 
 
@@ -91,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=results)
     command.add_argument("workdirs", nargs="+", type=pathlib.Path, help="folders of finished runs")
     command.add_argument("--out", type=pathlib.Path, help="folder for results.md and results.tex")
+    command.add_argument("--fill", type=pathlib.Path, help="a file with the reproduction table")
     command = commands.add_parser("html", help=html.__doc__)
     command.set_defaults(run=html)
     command.add_argument("workdirs", nargs="+", type=pathlib.Path, help="folders of finished runs")

@@ -10,9 +10,10 @@ import numpy as np
 RESULTS = "results.json"
 # Keys of the config that move no result: where files lie, how fast, how often.
 SILENT = (
-    "seed", "seeds", "mapper", "batch.micro", "data.manual_dir", "data.data_dir", "data.threads",
-    "data.cache_clips", "eval.batch_size", "train.log_every", "train.validate_every",
-    "train.checkpoint_every", "train.keep_checkpoints",
+    "seed", "seeds", "mapper", "placement", "profile_input", "batch.micro", "model.remat",
+    "data.manual_dir", "data.data_dir", "data.threads", "data.cache_clips", "eval.batch_size",
+    "train.log_every", "train.validate_every", "train.checkpoint_every", "train.keep_checkpoints",
+    "train.on_nonfinite", "train.input_timeout", "train.peer_timeout",
 )  # fmt: skip
 
 
@@ -81,13 +82,16 @@ def group(runs: Iterable[Run]) -> list[Group]:
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """All keys of a config that can move a result, flat.
+    """All keys of a config that can move a result, flat; of `init.checkpoint` only the last name.
 
     Example:
       >>> settings({"seed": 1, "loss": {"name": "ncl"}})
       {'loss.name': 'ncl'}
     """
-    return {name: v for name, v in flat(config).items() if name not in SILENT}
+    found = {name: v for name, v in flat(config).items() if name not in SILENT}
+    if found.get("init.checkpoint"):  # a local copy is as good as the name it was published under
+        found["init.checkpoint"] = pathlib.PurePath(found["init.checkpoint"]).name
+    return found
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""Temporary memory of the training step against batch size, with and without micro-batches.
+
+    python -m benchmarks.batch_memory [--batches 16 32 64 128 256] [--micro 0 8]
+
+ViT-B/32, 12 frames of 224 x 224, 32 tokens, float32, one device: the step of configs/msrvtt.py.
+From `memory_analysis` of the compiled step: nothing is run, so the numbers are exact and the
+machine's load does not matter. Temporaries come beside weights, optimizer state and the batch.
+"""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+
+from configs import msrvtt
+from ncl_jax import assembly, parallel, train
+from ncl_jax.models import clip
+from ncl_jax.types import Batch
+
+VOCABULARY = 49_408  # CLIP's
+
+
+def temporaries(batch_size: int, micro: int) -> int:
+    """Bytes of temporaries of one training step on one device."""
+    config = msrvtt.get_config()
+    config.model.dtype = "float32"
+    config.train.batch_size, config.batch.micro = batch_size, micro
+    towers, params = clip.abstract(assembly.build_sizes(config, VOCABULARY))
+    step = assembly.build_step(config, towers)
+    state = jax.eval_shape(
+        lambda p: train.init_state(p, assembly.build_optimizer(config), 0), params
+    )
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    sharding = parallel.state_sharding(state, mesh, "replicated")
+    run = parallel.map_step(step, mesh, "shard_map", sharding).run
+    compiled = run.lower(state, abstract_batch(config)).compile()
+    return int(compiled.memory_analysis().temp_size_in_bytes)
+
+
+def abstract_batch(config) -> Batch:
+    """Shapes and types of a batch of this config."""
+    data, size = config.data, config.train.batch_size
+    frames, side, tokens = data.max_frames, data.image_size, data.max_tokens
+    return Batch(
+        video=jax.ShapeDtypeStruct((size, frames, side, side, 3), jnp.uint8),
+        frame_mask=jax.ShapeDtypeStruct((size, frames), bool),
+        tokens=jax.ShapeDtypeStruct((size, tokens), jnp.int32),
+        token_mask=jax.ShapeDtypeStruct((size, tokens), bool),
+        video_id=jax.ShapeDtypeStruct((size,), jnp.int32),
+        valid=jax.ShapeDtypeStruct((size,), bool),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64, 128, 256])
+    parser.add_argument("--micro", type=int, nargs="+", default=[0, 8])
+    options = parser.parse_args()
+    print("| batch | " + " | ".join(f"micro {m or 'none'}, GB" for m in options.micro) + " |")
+    print("|---|" + "---|" * len(options.micro), flush=True)
+    for size in options.batches:
+        cells = [f"{temporaries(size, micro) / 1e9:.2f}" for micro in options.micro]
+        print(f"| {size} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
