@@ -326,6 +326,11 @@ def test_damaged_files_are_one_sentence(tmp_path):
         file.write_bytes(damaged)
         with pytest.raises(ValueError, match=said):
             weights.read(str(file))
+    endless: dict = {}
+    endless["self"] = endless
+    torch_zip(file, pickle.dumps(endless), {})
+    with pytest.raises(ValueError, match="expected tensors by name"):
+        weights.read(str(file))
     torch_zip(file, b"\x80\x02}(X\x01\x00\x00\x00", {})
     with pytest.raises(ValueError, match="cannot be read"):
         weights.read(str(file))
@@ -344,7 +349,7 @@ def test_a_tensor_stays_within_its_bytes():
     got = torch_file._rebuild_tensor(storage, 1, (2, 2), (1, 2))
     np.testing.assert_array_equal(got, [[1, 3], [2, 4]])
     for offset, size, stride in ((0, (7,), (1,)), (5, (2,), (1,)), (0, (2,), (-1,)),
-                                 (-1, (1,), (1,)), (0, (2, 2), (1, 5))):
+                                 (-1, (1,), (1,)), (0, (2, 2), (1, 5)), (0, (10**12,), (0,))):
         with pytest.raises(pickle.UnpicklingError, match="beyond its bytes"):
             torch_file._rebuild_tensor(storage, offset, size, stride)
 

@@ -71,7 +71,7 @@ def to_params(
     _check_names(arrays, wanted, published.source)
     arrays = {
         name: _fitted(name, array, wanted[name][1].shape[0], positions, published.source)
-        if name.endswith(_TABLE) else array
+        if name.endswith(_TABLE) and array.ndim == 2 else array
         for name, array in arrays.items()
     }  # fmt: skip
     ours = {n: _to_ours(wanted[n][0], a.astype(np.float32)) for n, a in arrays.items()}
@@ -138,7 +138,7 @@ def sizes_of(published: weights.Published) -> ClipConfig:
         side = math.isqrt(len(arrays["vision_model.embeddings." + _TABLE]) - 1)
         context = len(arrays["text_model.embeddings." + _TABLE])
         dim = len(arrays["text_projection.weight"])
-    except KeyError as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{published.source}: a CLIP ViT has {error}, this has not") from None
     vision, text = (
         TowerConfig(width, sum(n.startswith(f"{kind}_model.") and n.endswith("fc1.bias")

@@ -99,7 +99,8 @@ def _renamed(name: str, array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     elif block and block[1] in STACKS:
         prefix = f"{STACKS[block[1]]}.layers.{block[2]}"
         part, _, leaf = block[3].rpartition(".")
-        if block[3] in ("attn.in_proj_weight", "attn.in_proj_bias"):
+        fused = block[3] in ("attn.in_proj_weight", "attn.in_proj_bias")
+        if fused and array.ndim and len(array) % 3 == 0:
             leaf = block[3].rpartition("_")[2]
             for letter, third in zip("qkv", np.split(array, 3), strict=True):
                 yield f"{prefix}.self_attn.{letter}_proj.{leaf}", third

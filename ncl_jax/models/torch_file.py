@@ -38,7 +38,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: {_not_a_zip(path, error)}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    arrays = dict(_flat(content))
+    arrays = dict(_flat(content, "", set()))
     if not arrays:
         raise ValueError(f"{path}: expected tensors by name (a state dict), found none")
     return arrays
@@ -92,8 +92,8 @@ def _rebuild_tensor(
     storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> np.ndarray:
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    empty = math.prod(size) == 0
-    if min((offset, *size, *stride)) < 0 or (not empty and last >= len(storage)):
+    count = math.prod(size)  # no larger than its bytes: a stride of 0 could make it endless
+    if min((offset, *size, *stride)) < 0 or count > len(storage) or last >= len(storage) > 0:
         raise pickle.UnpicklingError("a tensor reaches beyond its bytes")
     steps = tuple(s * storage.itemsize for s in stride)
     return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
@@ -129,15 +129,19 @@ def _unpickle(archive: zipfile.ZipFile, path: str) -> Any:
         raise ValueError(f"{path}: cannot be read: {error}; nothing in it was run") from error
 
 
-def _flat(value: Any, prefix: str = "") -> list[tuple[str, np.ndarray]]:
-    """Arrays of nested modules and dicts with dotted names; other attributes are left out."""
+def _flat(value: Any, prefix: str, seen: set[int]) -> list[tuple[str, np.ndarray]]:
+    """Arrays of nested modules and dicts with dotted names; other attributes are left out.
+
+    A part met again is left out too: a pickle may contain itself, or one part many times over.
+    """
     if isinstance(value, np.ndarray):
         return [(prefix, value)]
     inner = value.attributes if isinstance(value, _Module) else value
-    if not isinstance(inner, dict):
+    if not isinstance(inner, dict) or id(inner) in seen:
         return []
+    seen.add(id(inner))
     dot = f"{prefix}." if prefix else ""
-    return [pair for name, part in inner.items() for pair in _flat(part, f"{dot}{name}")]
+    return [pair for name, part in inner.items() for pair in _flat(part, f"{dot}{name}", seen)]
 
 
 def _not_a_zip(path: str | os.PathLike, error: Exception) -> str:

@@ -116,8 +116,8 @@ def _read_file(path: pathlib.Path) -> Arrays:
 
 
 def _shards(index: pathlib.Path) -> list[str]:
-    names = set(_json(index).get("weight_map", {}).values())
-    if not names or not all(isinstance(n, str) and pathlib.Path(n).name == n for n in names):
+    names = set(map(str, _part(_json(index), "weight_map").values()))
+    if not names or any(pathlib.Path(n).name != n for n in names):
         raise ValueError(f"{index}: expected a weight_map from weights to files beside it")
     return sorted(names)
 
@@ -135,7 +135,8 @@ def _described(
     """Activation and heads by the config beside the weights, or as OpenAI's models have them."""
     hugging, open_clip = file.parent / "config.json", file.parent / "open_clip_config.json"
     if hugging.exists() and not file.name.startswith("open_clip"):
-        towers = [_json(hugging).get(f"{side}_config") or {} for side in ("vision", "text")]
+        told = _json(hugging)
+        towers = [_part(told, f"{side}_config") for side in ("vision", "text")]
         # What a config leaves out is CLIPConfig's default.
         heads = tuple(t.get("num_attention_heads", n) for t, n in zip(towers, (12, 8), strict=True))
         return towers[0].get("hidden_act", "quick_gelu"), heads
@@ -146,10 +147,15 @@ def _described(
     ]
     heads_of_64 = (widths[0] // 64, widths[1] // 64) if len(widths) == 2 else None
     if open_clip.exists():
-        quick = _json(open_clip).get("model_cfg", {}).get("quick_gelu", False)
+        quick = _part(_json(open_clip), "model_cfg").get("quick_gelu", False)
         return ("quick_gelu" if quick else "gelu"), heads_of_64
     of_openai = file.suffix == ".pt" or file.name.startswith("pytorch_model.bin.")
     return ("quick_gelu", heads_of_64) if of_openai else (None, None)
+
+
+def _part(content: dict[str, Any], name: str) -> dict[str, Any]:
+    part = content.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
