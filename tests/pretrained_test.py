@@ -99,6 +99,7 @@ def test_a_step_of_full_size_on_real_clips(tmp_path):
         sys.executable, "-m", "ncl_jax.main", "--config=configs/msvd.py",
         f"--workdir={tmp_path}/run", f"--config.data.manual_dir={tmp_path}/manual",
         f"--config.data.data_dir={tmp_path}/tfds", f"--config.tokenizer.path={vocabulary}",
+        "--config.init.checkpoint=", "--config.model.dtype=float32", "--config.batch.micro=1",
         "--config.data.validation_split=", "--config.train.batch_size=2",
         "--config.train.steps=1", "--config.eval.batch_size=4",
     ]  # fmt: skip
