@@ -66,7 +66,7 @@ def test_tables_and_plots(rows):
     assert "| test queries | transductive |" in text
     for name in ("iterations", "temperature", "bank size", "strength"):
         (axes,) = plots.factor(rows, name).axes
-        assert (axes.get_xlabel(), axes.get_ylabel()) == (name, "R@1 (%)")
+        assert (axes.get_xlabel(), axes.get_ylabel()) == (plots.FACTORS[name], "R@1 (%)")
 
 
 def test_training_and_test_time(tmp_path):

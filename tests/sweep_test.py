@@ -183,10 +183,19 @@ def test_markdown_keeps_kinds_apart_plain_first():
     assert headings == [f"## {h}" for h in wanted]
     assert text.count("| text to video | R@1 | R@5 | R@10 | MnR | norm. error |") == 4
     assert "| a | 40.5 ± 0.7 | 40.5 ± 0.7 |" in text
-    assert "| b | 50.5 ± 0.7 [+10.0; +10.0 to +10.0] \\* |" in text
+    assert "| b | 50.5 ± 0.7 [+10.0; +10.0 to +10.0] |" in text  # a point: no star
     assert "4 of 5 runs finished" in text
     assert "- c, seed 1: failed" in text
     assert "| text to video R@1 | plain | b | 50.0 | 51.0 |" in text
+
+
+def test_a_star_where_the_interval_excludes_zero():
+    runs = [tables.Finished(s, i, metrics(v)) for s, x in (("a", [1, 2, 3]), ("b", [9, 11, 10]))
+            for i, v in enumerate(x)]  # fmt: skip
+    head = {"sweep": "x", "command": "cmd", "runs": {"finished": 6, "planned": 6}, "failed": {}}
+    # differences 8, 9, 7: half width 4.303 / sqrt(3)
+    text = tables.markdown(head | tables.table(runs))
+    assert "| b | 10.0 ± 1.0 [+8.0; +5.5 to +10.5] \\* |" in text
 
 
 def test_a_table_without_runs_says_so():

@@ -26,6 +26,13 @@ _LOOK: Any = {
     "svg.fonttype": "none", "lines.linewidth": 1.7, "legend.fontsize": 8,
 }  # fmt: skip
 
+FACTORS = {  # of `ablations.at_test_time`, as axes
+    "iterations": "Sinkhorn iterations at test time (count)",
+    "temperature": "scale at test time (multiples of the model's)",
+    "bank size": "bank (share of the training split)",
+    "strength": "strength of normalisation (0 plain, 1 full)",
+}
+
 Line = tuple[Sequence[float], Sequence[float]]
 
 
@@ -57,17 +64,19 @@ def errors(
     x: str,
     y: str,
     title: str = "",
+    joined: bool = True,
 ) -> Figure:
     """One line with error bars per name, as {"ncl": (values, means, deviations)}.
 
-    The values stand at equal distances, so they may be words.
+    The values stand at equal distances, so they may be words; `joined` by a line where they have
+    an order.
     """
     with matplotlib.rc_context(_LOOK):
         figure, axes = _figure(x, y, title)
         for i, (name, (_, means, spread)) in enumerate(series.items()):
             at = np.arange(len(means)) + 0.06 * i
-            axes.errorbar(at, means, spread, marker="o", markersize=4, capsize=3, label=name,
-                          **_cue(i))
+            cue = _cue(i) | ({} if joined else {"linestyle": "none"})
+            axes.errorbar(at, means, spread, marker="o", markersize=4, capsize=3, label=name, **cue)
         values = next(iter(series.values()))[0]
         axes.set_xticks(range(len(values)), [str(v) for v in values])
         _legend(axes, series)
@@ -86,7 +95,7 @@ def factor(rows: Sequence[Any], name: str) -> Figure:
         )
         for key, label in (("text_to_video", "text to video"), ("video_to_text", "video to text"))
     }
-    return errors(series, x=name, y="R@1 (%)")
+    return errors(series, x=FACTORS.get(name, name), y="R@1 (%)")
 
 
 def sweep(table: Mapping[str, Any], measure: str, kind: str = "plain") -> Figure:
@@ -94,7 +103,13 @@ def sweep(table: Mapping[str, Any], measure: str, kind: str = "plain") -> Figure
     row = next(r for r in table["rows"] if (r["measure"], r["kind"]) == (measure, kind))
     cells = [row["settings"][setting] for setting in table["settings"]]
     means, spread = [cell["mean"] for cell in cells], [cell["std"] or 0.0 for cell in cells]
-    figure = errors({kind: (table["settings"], means, spread)}, x=table["sweep"], y=measure)
+    unit = " (%)" if "R@" in measure else ""
+    figure = errors(
+        {kind: (table["settings"], means, spread)},
+        x=f"setting of the sweep {table['sweep']}",
+        y=f"{measure}{unit}, {kind} scores",
+        joined=False,
+    )
     figure.axes[0].tick_params(axis="x", labelrotation=30)
     return figure
 

@@ -162,7 +162,9 @@ def _cell(cell: dict[str, Any] | None, measure: str) -> str:
         text += f" ± {_number(cell['std'], measure)}"
     if gain := cell.get("difference"):
         mean, low, high = (_number(gain[k], measure, "+") for k in ("mean", "low", "high"))
-        text += f" [{mean}; {low} to {high}]" + " \\*" * (gain["low"] * gain["high"] > 0)
+        # A point is no interval: equal differences of a few seeds show nothing.
+        clear = gain["low"] < gain["high"] and gain["low"] * gain["high"] > 0
+        text += f" [{mean}; {low} to {high}]" + " \\*" * clear
     return text
 
 
