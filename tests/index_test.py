@@ -309,6 +309,8 @@ def test_command_builds_adds_and_searches(tmp_path, capsys):
         (["search", "nowhere", "--query", "q.npy"], "no index at"),
         (["build", "i", "--video", "missing.npy"], "cannot read embeddings from missing.npy"),
         (["build", "i", "--video", "q.npy", "--bank-text", "wide.npy"], "width"),
+        (["build", "i", "--video", "bad.npz"], "cannot read embeddings from bad.npz"),
+        (["build", "i", "--video", "q.npy", "--scale", "0"], "scale must be > 0"),
         (["build", "i", "--video", "q.npy", "--ids", "one.txt"], "1 ids for 4 rows"),
     ],
 )
@@ -317,6 +319,7 @@ def test_command_says_what_is_wrong(arguments, says, tmp_path, capsys, monkeypat
     np.save("q.npy", rows(0, 4))
     np.save("wide.npy", rows(0, 4, dim=9))
     (tmp_path / "one.txt").write_text("a\n")
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04junk")
     assert command.main(arguments) == 2
     said = capsys.readouterr().err
     assert says in said

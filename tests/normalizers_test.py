@@ -167,6 +167,9 @@ def test_items_far_from_every_query_do_not_vanish(memory, monkeypatch):
 
 def test_bad_banks_are_named():
     _, bank, gallery = problem()
+    for setting in ({"strength": 2.0}, {"iterations": -1}, {"scale": 0.0}):
+        with pytest.raises(ValueError, match="strength in"):
+            NORMALIZERS["ncl"](**setting).fit(bank, gallery)
     with pytest.raises(ValueError, match="width 4"):
         NORMALIZERS["ncl"]().fit(Bank(np.ones((3, 5))), gallery)
     with pytest.raises(ValueError, match="NaN"):
@@ -249,6 +252,8 @@ def test_table_command_prints_every_normaliser(tmp_path, capsys):
         (["--text", "t.npy", "--video", "wide.npy"], "one model"),
         (["--text", "nan.npy", "--video", "v.npy"], "finite"),
         (["--text", "t.npy", "--video", "v.npy", "--bank-text", "t.npy"], "go together"),
+        (["--scores", "bad.npz"], "cannot read bad.npz"),
+        (["--embeddings", "t.npy"], "embeddings of a run"),
     ],
 )
 def test_bad_files_exit_with_one_sentence(arguments, says, tmp_path, capsys, monkeypatch):
@@ -257,6 +262,7 @@ def test_bad_files_exit_with_one_sentence(arguments, says, tmp_path, capsys, mon
     np.save("v.npy", np.ones((4, 3)))
     np.save("wide.npy", np.ones((4, 5)))
     np.save("nan.npy", np.full((4, 3), np.nan))
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04junk")
     assert normalize.main(arguments) == 2
     said = capsys.readouterr().err
     assert says in said

@@ -15,6 +15,7 @@ plain cosine.
 import argparse
 import pathlib
 import sys
+import zipfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -44,7 +45,8 @@ def build(args: argparse.Namespace) -> Iterator[str]:
     bank = None if args.bank_text is None else read_embeddings(args.bank_text)[0]
     if args.scale is None:
         yield f"scale: {MAX_SCALE:g} (not given; pass the model's --scale if you know it)"
-    index = build_index(ids, video, bank, args.scale or MAX_SCALE, args.iterations, args.strength)
+    scale = MAX_SCALE if args.scale is None else args.scale
+    index = build_index(ids, video, bank, scale, args.iterations, args.strength)
     index.save(args.index)
     yield f"{len(index)} items, bank of {len(index.bank_text)} texts -> {args.index}"
 
@@ -117,16 +119,17 @@ def hits(result: SearchResult, names: Sequence[str]) -> Iterator[str]:
 def read_embeddings(path: str, ids: str | None = None) -> tuple[np.ndarray, list[str]]:
     """Rows and their names, from `.npy`, or `.npz` with its own ids; see the module's top."""
     try:
-        stored = np.load(path, allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            rows, names = stored, None
-        else:
-            found = [name for name in ARRAYS if name in stored.files]
-            if not found:
-                raise ValueError(f"expected one of the arrays {ARRAYS}, found {stored.files}")
-            rows = stored[found[0]]
-            names = stored["ids"].tolist() if "ids" in stored.files else None
-    except (OSError, ValueError, EOFError) as error:
+        with open(path, "rb") as stream:  # `np.load` of a path leaves a bad file open
+            stored = np.load(stream, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
+                rows, names = stored, None
+            else:
+                found = [name for name in ARRAYS if name in stored.files]
+                if not found:
+                    raise ValueError(f"expected one of the arrays {ARRAYS}, found {stored.files}")
+                rows = stored[found[0]]
+                names = stored["ids"].tolist() if "ids" in stored.files else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"cannot read embeddings from {path}: {error}") from error
     if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number):
         raise ValueError(f"{path} must hold numbers [row, dim], got {rows.dtype} {rows.shape}")

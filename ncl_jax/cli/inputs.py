@@ -1,7 +1,10 @@
 """Pairs of texts and videos from files, for the commands that judge retrieval."""
 
 import argparse
+import json
+import pathlib
 import zipfile
+from typing import Any
 
 import numpy as np
 
@@ -56,11 +59,17 @@ def load(args: argparse.Namespace) -> tuple[Pairs, Pairs | None]:
     return test, _pairs(bank_text, bank_video, args.bank_video_of_text)
 
 
+def write_json(path: str | None, numbers: Any) -> None:
+    """All numbers of a table, where a path is given."""
+    if path:
+        pathlib.Path(path).write_text(json.dumps(numbers, indent=1) + "\n")
+
+
 def _of_run(path: str) -> tuple[Pairs, Pairs]:
     try:
-        with np.load(path, allow_pickle=False) as run:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as run:
             test, bank = (Pairs(*(run[prefix + name] for name in BANK)) for prefix in ("", "bank_"))
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"cannot read {path} as the embeddings of a run: {error}") from error
     return test, bank
 
@@ -81,8 +90,9 @@ def _pairs(text: np.ndarray, video: np.ndarray, path: str | None) -> Pairs:
 
 def _array(path: str) -> np.ndarray:
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
+        with open(path, "rb") as stream:  # `np.load` of a path leaves a bad file open
+            return np.asarray(np.load(stream, allow_pickle=False))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"cannot read {path} as a .npy array: {error}") from error
 
 

@@ -12,8 +12,6 @@ points where captions repeat, so a number without its rule means little.
 """
 
 import argparse
-import json
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -39,8 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(pairs.text):,} texts, {len(pairs.video):,} videos")
     for title, rows in found.items():
         print(render(title, rows))
-    if args.json:
-        pathlib.Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
+    try:
+        inputs.write_json(args.json, found)
+    except OSError as error:
+        print(f"error: cannot write --json {args.json}: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

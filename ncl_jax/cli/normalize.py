@@ -16,8 +16,6 @@ other settings are chosen on the bank alone.
 """
 
 import argparse
-import json
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -44,8 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     for direction, rows in results.items():
         print(render(direction, rows, args.samples))
-    if args.json:
-        pathlib.Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+    try:
+        inputs.write_json(args.json, results)
+    except OSError as error:
+        print(f"error: cannot write --json {args.json}: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -77,6 +77,11 @@ class Ncl:
 
     def balance(self, query: np.ndarray, gallery: np.ndarray) -> tuple[Biases, SinkhornReport]:
         """Biases of the bank queries (`text`) and of the gallery items (`video`), and evidence."""
+        if not (self.scale > 0 and self.iterations >= 0 and 0 <= self.strength <= 1):
+            raise ValueError(
+                "expected scale > 0, iterations >= 0 and strength in [0, 1], got "
+                f"{self.scale:g}, {self.iterations} and {self.strength:g}"
+            )
         queries, items = len(query), len(gallery)
         on_host = jax.default_backend() == "cpu" if self.host is None else self.host
         if on_host or queries * items > LARGE:
