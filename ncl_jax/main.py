@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
         print("\n".join(t.markdown() for t in tables.results(runs.group(runs.load([workdir])))))
     else:
         results.show(summary)
-    print(_whats_next(config.name, workdir))
+    print(_whats_next(config_flags.get_config_filename(flags.FLAGS["config"]), workdir))
 
 
 def prepare_workdir(workdir: epath.Path) -> None:
@@ -81,6 +81,8 @@ def stop(message: str) -> None:
 def _flag_message(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
+    if "has no attribute 'get_config'" in str(error):
+        return "the file of --config is no config: it has no function get_config"
     if isinstance(error, KeyError | AttributeError):
         name = re.search(r"\w+", str(error.args[0]))
         return f"the config has no key '{name and name[0]}'; configs/common.py lists all keys"
@@ -89,14 +91,14 @@ def _flag_message(error: Exception) -> str:
     return f"the flags cannot be used: {cause.removeprefix('ValueError: ')}"
 
 
-def _whats_next(name: str, workdir: epath.Path) -> str:
+def _whats_next(file: str, workdir: epath.Path) -> str:
     return (
         f"results: {workdir}/results.json   checkpoints: {workdir}/checkpoints\n"
         f"curves:  {workdir}/metrics.jsonl, or: pip install tensorboard && "
         f"tensorboard --logdir={workdir}/tensorboard\n"
         f"report:  python -m ncl_jax.cli.report html {workdir}\n"
-        f"next:    the baseline, --config=configs/{name}.py:loss=infonce "
-        f"--workdir={workdir}-infonce; or another seed, --config=configs/{name}.py:seed=1 "
+        f"next:    the baseline, --config={file}:loss=infonce "
+        f"--workdir={workdir}-infonce; or another seed, --config={file}:seed=1 "
         f"--workdir={workdir}-seed1"
     )
 

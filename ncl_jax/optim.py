@@ -66,6 +66,13 @@ def build(
     if algorithm not in get_args(Algorithm):
         choices = ", ".join(get_args(Algorithm))
         raise ValueError(f"optim.algorithm: expected one of {choices}, got {algorithm!r}")
+    peak = learning_rate if tower_learning_rate is None else tower_learning_rate
+    for name, value, limit in (
+        ("learning_rate", learning_rate, math.inf), ("tower_learning_rate", peak, math.inf),
+        ("weight_decay", weight_decay, math.inf), ("b1", b1, 1.0), ("b2", b2, 1.0),
+    ):  # fmt: skip
+        if not 0 <= value < limit:
+            raise ValueError(f"optim.{name}: expected a number in [0, {limit}), got {value}")
     if not (clip_norm > 0 and clip_each_norm >= 0):
         raise ValueError(
             "optim: expected clip_norm above 0 and clip_each_norm of at least 0, got "
@@ -93,7 +100,6 @@ def build(
     def frozen(params: Any) -> Any:
         return _map_paths(lambda path, _: is_frozen(path, freeze), params)
 
-    peak = learning_rate if tower_learning_rate is None else tower_learning_rate
     return optax.chain(
         optax.masked(optax.set_to_zero(), frozen),
         optax.clip_by_global_norm(clip_norm),

@@ -54,6 +54,7 @@ def run(*arguments, timeout=300):
         (["--config=configs/demo.py", "--config.loss.nam=ncl"], "has no key 'nam'"),
         (["--config=configs/demo.py", "--config.train.steps=many"], "'many'"),
         (["--config=configs/demo.py:lose=ncl"], "expected some of loss=ncl, seed=0"),
+        (["--config=configs/clip4clip.py"], "it has no function get_config"),
         (["--config=configs/demo.py", "surplus"], "unexpected arguments surplus"),
     ],
 )

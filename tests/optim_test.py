@@ -146,6 +146,10 @@ def test_numbers_out_of_range_are_named():
         optim.build(**RECIPE | {"algorithm": "sgd"})
     with pytest.raises(ValueError, match="clip_norm above 0"):
         optim.build(**RECIPE | {"clip_norm": 0.0})
+    with pytest.raises(ValueError, match=r"optim\.learning_rate: expected a number in \[0, inf\)"):
+        optim.build(**RECIPE | {"learning_rate": -1.0})
+    with pytest.raises(ValueError, match=r"optim\.b2: expected a number in \[0, 1\.0\), got 1"):
+        optim.build(**RECIPE | {"b2": 1.0})
 
 
 def test_logit_scale_stops_at_100_and_comes_back():
