@@ -99,8 +99,11 @@ def get_config() -> ml_collections.ConfigDict:
     t.steps = 1000  # the learning rate decays to 0 over these; 0 only evaluates
     t.log_every = 10  # steps between lines of metrics.jsonl
     t.validate_every = 200  # steps
-    t.checkpoint_every = 200  # steps; the last one is always kept
-    t.keep_checkpoints = 2  # the latest ones
+    t.checkpoint_every = 200  # steps; validated and last states are checkpointed too
+    t.keep_checkpoints = 2  # the latest ones; the best by validation stays beside them
+    t.on_nonfinite = "stop"  # at a loss or gradient that is not finite; or "skip" the step
+    t.input_timeout = 120  # seconds without a batch that end the run
+    t.peer_timeout = 60  # seconds without a sign of life after which a process counts as dead
 
     c.eval = ml_collections.ConfigDict()
     c.eval.batch_size = 64  # clips or captions embedded at a time

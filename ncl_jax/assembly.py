@@ -3,9 +3,10 @@
 With `experiment.py`, the only reader of the ConfigDict.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,7 +17,16 @@ from etils import epath
 from flax import nnx
 
 import tfds_builders
-from ncl_jax import evaluate, evaluate_pairs, losses, optim, parallel, train
+from ncl_jax import (
+    evaluate,
+    evaluate_pairs,
+    health,
+    losses,
+    optim,
+    parallel,
+    processes,
+    train,
+)
 from ncl_jax.data import pipeline
 from ncl_jax.data.ahead import Ahead
 from ncl_jax.data.clips import Shapes, View
@@ -101,7 +111,7 @@ def build_tokenizer(
 ) -> Tokenizer:
     """From a file, the published weights, or learned from the training captions.
 
-    Kept in the workdir however it came.
+    Kept in the workdir however it came. It is the same in every process; the first one writes.
     """
     kept = workdir / TOKENIZER
     if config.tokenizer.path:
@@ -117,6 +127,8 @@ def build_tokenizer(
         tokenizer = Tokenizer.load(published.tokenizer)
     else:
         tokenizer = Tokenizer.train(split.captions, config.tokenizer.vocab_size)
+    if not processes.is_first():
+        return tokenizer
     draft = workdir / f"{TOKENIZER}.partial"  # renamed: a killed run leaves it whole or absent
     draft.write_text(tokenizer.to_json())
     draft.replace(kept)
@@ -241,29 +253,44 @@ def build_view(config: ml_collections.ConfigDict, use: Literal["train", "eval"])
 def build_embed(
     config: ml_collections.ConfigDict, parts: Parts
 ) -> Callable[..., evaluate.Embedded]:
-    """(params, split name, shuffle_frames=None) -> its embeddings; compiled once per side."""
-    encode_text = jax.jit(parts.towers.encode_text)
-    encode_video = jax.jit(parts.towers.encode_video)
-    shapes, size = build_shapes(config), config.eval.batch_size
-    ordinary = build_view(config, "eval")
+    """(params, split name, shuffle_frames=None) -> its embeddings; compiled once per side.
+
+    Every process embeds its rows of each batch on its devices and gets the rows of all.
+    """
+    mesh = parallel.data_mesh()
+    encode_text = parallel.gathered(parts.towers.encode_text, mesh)
+    encode_video = parallel.gathered(parts.towers.encode_video, mesh)
+    shapes, view = build_shapes(config), build_view(config, "eval")
+    size = -(-config.eval.batch_size // mesh.size) * mesh.size
+    mine = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+
+    def numbered(count: int, batches: Iterator[tuple[np.ndarray, ...]]) -> Iterator[Any]:
+        ids = pipeline.evaluation_rows(count, size, **mine)
+        with contextlib.closing(Ahead(batches)) as ahead:
+            watched = health.watched(ahead, config.train.input_timeout, "evaluation input")
+            yield from ((rows, *batch) for rows, batch in zip(ids, watched, strict=True))
 
     def embed(params: Any, name: str, shuffle_frames: int | None = None) -> evaluate.Embedded:
         split = parts.splits[name]
+        seen = view if shuffle_frames is None else dataclasses.replace(view, order="random")
 
         def texts(captions: list[str]) -> np.ndarray:
-            batches = pipeline.text_batches(captions, parts.tokenizer, shapes.max_tokens, size)
-            return evaluate.embed(functools.partial(encode_text, params), batches, len(captions))
+            count = len(captions)
+            batches = pipeline.text_batches(
+                captions, parts.tokenizer, shapes.max_tokens, size, **mine
+            )
+            return evaluate.embed(
+                functools.partial(encode_text, params), numbered(count, batches), count
+            )
 
-        view = ordinary
-        if shuffle_frames is not None:
-            view = dataclasses.replace(ordinary, order="random")
+        count = len(split.video_ids)
         clips = pipeline.video_batches(
-            split, shapes, view, size, seed=shuffle_frames or 0, threads=config.data.threads
+            split, shapes, seen, size, seed=shuffle_frames or 0, threads=config.data.threads, **mine
         )
         return evaluate.Embedded(
             text=evaluate.embed_captions(split.captions, texts),
             video=evaluate.embed(
-                functools.partial(encode_video, params), clips, len(split.video_ids)
+                functools.partial(encode_video, params), numbered(count, clips), count
             ),
             video_of_text=split.video_of_text,
             video_ids=split.video_ids,

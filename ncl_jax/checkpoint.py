@@ -1,10 +1,14 @@
 """Checkpoints through Orbax: everything a run needs to go on, and nothing else.
 
-A checkpoint holds three items:
+A checkpoint holds four items:
   state     the `TrainState` (step, params, opt_state, rng), one array per leaf
-  data      {"samples": pairs seen by all processes together, "seed": seed of their order}
+  data      {"samples": pairs seen by all processes together, "seed": seed of their order,
+            "skipped": steps whose loss or gradient was not finite}
   metadata  {"config", "tokenizer" (text of tokenizer.json), "captions" (number of training
             captions), "version" (of ncl_jax)}
+  contents  what the others must be: shape, type and sum of every leaf, digests of the rest.
+            Orbax and TensorStore notice some damage; a flipped bit in an array is not among it
+and, where it was measured, `metrics` with the validation score.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
 
+from ncl_jax import contents, processes
 from ncl_jax.types import TrainState
 
 
@@ -24,79 +30,192 @@ class Restored(NamedTuple):
     metadata: dict[str, Any]
 
 
+class Damaged(Exception):
+    """A checkpoint that cannot be read as it was written."""
+
+
 class Checkpointer:
-    """Asynchronous checkpoints in one directory; the latest `keep` stay.
+    """Asynchronous checkpoints in one directory; the latest `keep` stay, and the best one.
 
     A save that did not finish (a killed process) leaves no step behind: only complete
     checkpoints are ever listed or restored.
     """
 
     def __init__(self, directory: epath.PathLike, keep: int = 2):
+        best = policies.BestN(
+            get_metric_fn=_score,
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
         self._manager = ocp.CheckpointManager(
             epath.Path(directory).absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [policies.LatestN(keep), best]
+                ),
+                best_fn=_score,  # without it, scores would not be written
+                create=True,
+                cleanup_tmp_directories=True,
+            ),
         )
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data: dict[str, Any], metadata: dict[str, Any]) -> None:
-        """Start writing; returns as soon as the state has been copied."""
+    def best_step(self) -> int | None:
+        """Step of the checkpoint with the highest validation score, or None."""
+        return self._manager.best_step()
+
+    def save(
+        self,
+        state: TrainState,
+        data: dict[str, Any],
+        metadata: dict[str, Any],
+        score: float | None = None,
+    ) -> None:
+        """Start writing; returns as soon as the state has been copied.
+
+        Raises:
+          OSError: this save or the one before it could not be written. Complete checkpoints are
+            not touched.
+        """
         step = int(state.step)
         if step == self.latest_step():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state._asdict()),
-                data=ocp.args.JsonSave(data),
-                metadata=ocp.args.JsonSave(metadata),
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state._asdict()),
+            data=ocp.args.JsonSave(data),
+            metadata=ocp.args.JsonSave(metadata),
+            contents=ocp.args.JsonSave(contents.of(state, data, metadata)),
         )
+        metrics = None if score is None else {"score": score}
+        try:
+            self._manager.save(step, args=args, metrics=metrics, force=True)
+        except Exception as error:
+            raise self._unwritten(error) from error
 
-    def restore(self, like: TrainState, step: int | None = None) -> Restored:
-        """Read a checkpoint (default: the latest) into the shapes and shardings of `like`.
+    def restore(self, like: TrainState) -> Restored:
+        """Read the latest sound checkpoint into the shapes and shardings of `like`.
+
+        Damaged ones are told on stdout, moved to `damaged/` beside the steps, and passed over.
 
         Raises:
-          ValueError: the checkpoint's tree or shapes differ from `like`.
+          ValueError: the latest sound checkpoint is of another model, or none is sound.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        step = self.latest_step() if step is None else step
-        wanted = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract),
-            data=ocp.args.JsonRestore(),
-            metadata=ocp.args.JsonRestore(),
+        told = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._read(step, like)
+            except Damaged as error:
+                told.append(f"the checkpoint {self._manager.directory / str(step)} is {error}")
+                processes.say(f"{told[-1]}; trying the one before it")
+                self._put_aside(step)
+        raise ValueError(
+            f"{'; '.join(told) or f'no checkpoint in {self._manager.directory}'}; none is left to "
+            "go on from: give another --workdir"
         )
-        try:
-            read = self._manager.restore(step, args=wanted)
-        except Exception as error:  # Orbax and TensorStore raise whatever the damage leads to
-            raise ValueError(_told(error, self._manager.directory / str(step))) from error
-        return Restored(TrainState(**read["state"]), read["data"], read["metadata"])
 
-    def metadata(self, step: int | None = None) -> dict[str, Any]:
-        """The metadata alone, without reading any array."""
-        read = self._manager.restore(
-            self.latest_step() if step is None else step,
-            args=ocp.args.Composite(metadata=ocp.args.JsonRestore()),
+    def metadata(self) -> dict[str, Any]:
+        """The metadata of the latest checkpoint with sound metadata, without reading any array.
+
+        Raises:
+          ValueError: there is none.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._read_plain(step)["metadata"]
+            except Damaged:
+                continue
+        raise ValueError(
+            f"{self._manager.directory}: expected a checkpoint of this version of ncl_jax; none of "
+            f"{sorted(self._manager.all_steps())} has readable contents"
         )
-        return read["metadata"]
+
+    def wait(self) -> None:
+        """Until the last save is complete.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._unwritten(error) from error
 
     def close(self) -> None:
         """Wait for the last save and stop."""
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()
 
+    def _read_plain(self, step: int) -> dict[str, Any]:
+        """All but the arrays, checked against their digests."""
+        items = {name: ocp.args.JsonRestore() for name in ("data", "metadata", "contents")}
+        try:
+            read = self._manager.restore(step, args=ocp.args.Composite(**items))
+            changed = contents.changed(read["contents"], read["data"], read["metadata"])
+        except Exception as error:
+            raise Damaged(f"damaged or of an old version ({_first_line(error)})") from error
+        if changed:
+            raise Damaged(f"damaged (its {changed} differ from what was written)")
+        return {
+            "data": read["data"],
+            "metadata": read["metadata"],
+            "leaves": read["contents"]["leaves"],
+        }
 
-def _told(error: Exception, directory: epath.Path) -> str:
-    """Whether a checkpoint is another model's or damaged, and what to do."""
-    cause = next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown")
-    if "mismatch" in str(error) or "not compatible" in str(error):
-        return (
-            f"the checkpoint {directory} does not fit the model of this config; use its own "
-            f"config or another --workdir. First difference: {cause}"
+    def _read(self, step: int, like: TrainState) -> Restored:
+        plain = self._read_plain(step)
+        self._check_same_tree(plain["leaves"], like, step)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
+        try:
+            read = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            )
+        except Exception as error:  # Orbax and TensorStore raise whatever the damage leads to
+            raise Damaged(f"damaged ({_first_line(error)})") from error
+        state = TrainState(**read["state"])
+        for name, leaf in contents.described(state).items():
+            if leaf != plain["leaves"][name]:
+                raise Damaged(f"damaged (the numbers of {name} are not those that were written)")
+        return Restored(state, plain["data"], plain["metadata"])
+
+    def _check_same_tree(self, saved: dict[str, Any], like: TrainState, step: int) -> None:
+        wanted = {name: leaf[:2] for name, leaf in contents.described(like).items()}
+        for name in sorted({**saved, **wanted}):
+            found = saved[name][:2] if name in saved else None
+            if found != wanted.get(name):
+                raise ValueError(
+                    f"the checkpoint {self._manager.directory / str(step)} does not fit the model "
+                    "of this config; use its own config or another --workdir. First difference: "
+                    f"{name} is {found or 'absent'} there and {wanted.get(name) or 'absent'} here"
+                )
+
+    def _put_aside(self, step: int) -> None:
+        if processes.is_first():
+            aside = self._manager.directory.parent / "damaged"
+            aside.mkdir(exist_ok=True)
+            (self._manager.directory / str(step)).rename(aside / f"{step}-{_next(aside, step)}")
+        ocp.multihost.sync_global_processes(f"ncl_jax_put_aside_{step}")
+        self._manager.reload()
+
+    def _unwritten(self, error: Exception) -> OSError:
+        kept = self._manager.all_steps(read=True)
+        return OSError(
+            f"a checkpoint could not be written to {self._manager.directory} "
+            f"({_first_line(error)}); free space there and start the same command again: it goes "
+            f"on from step {max(kept, default=0)}"
         )
-    return (
-        f"the checkpoint {directory} is damaged ({cause[:200]}); delete that folder to go on from "
-        "the one before it"
-    )
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"]
+
+
+def _first_line(error: Exception) -> str:
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), repr(error))[:200]
+
+
+def _next(folder: epath.Path, step: int) -> int:
+    return sum(path.name.startswith(f"{step}-") for path in folder.iterdir())

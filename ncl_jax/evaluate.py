@@ -36,14 +36,35 @@ class Embedded(NamedTuple):
 
 
 def embed(
-    encode: Callable[..., Array], batches: Iterable[tuple[np.ndarray, ...]], count: int
+    encode: Callable[..., tuple[Array, Array]],
+    batches: Iterable[tuple[np.ndarray, ...]],
+    count: int,
 ) -> Float[np.ndarray, "row dim"]:
-    """Rows of all batches in order, cut to `count`: only the last batch may be padded."""
-    rows = [np.asarray(encode(*batch)) for batch in batches]
-    found = sum(map(len, rows))
-    if not rows or not found - len(rows[-1]) < count <= found:
-        raise ValueError(f"expected {count} rows to embed, the input has {found}")
-    return np.concatenate(rows)[:count]
+    """All items of a split in order, whichever process or device embedded them.
+
+    Args:
+      encode: (ids, *rest of a batch) -> (ids, embeddings) of all processes; id -1 is padding.
+      batches: with the ids 0 to count - 1, each exactly once over all processes.
+      count: of items.
+
+    Raises:
+      ValueError: an id is missing or came twice.
+    """
+    seen = np.zeros(count, int)
+    rows = np.zeros((count, 0), np.float32)
+    for batch in batches:
+        ids, found = (np.asarray(x) for x in encode(*batch))
+        live = ids >= 0
+        if not rows.size:
+            rows = np.zeros((count, *found.shape[1:]), found.dtype)
+        np.add.at(seen, ids[live], 1)
+        rows[ids[live]] = found[live]
+    if (seen != 1).any():
+        raise ValueError(
+            f"expected each of {count} rows to be embedded once, got {np.sum(seen == 0)} missing "
+            f"and {np.sum(seen > 1)} repeated"
+        )
+    return rows
 
 
 def embed_captions(

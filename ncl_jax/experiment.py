@@ -17,7 +17,9 @@ from ncl_jax import (
     checkpoint,
     evaluate,
     evaluate_pairs,
+    health,
     parallel,
+    processes,
     results,
     train,
 )
@@ -27,10 +29,11 @@ from ncl_jax.index import RetrievalIndex
 from ncl_jax.input_profile import InputProfile
 from ncl_jax.models import clip
 from ncl_jax.normalizers import Ncl
-from ncl_jax.run_log import RunLog
+from ncl_jax.progress import CHECKPOINTS, Progress
+from ncl_jax.run_log import open_log
 from ncl_jax.types import Towers, TrainState
 
-CHECKPOINTS, INDEX, EMBEDDINGS = "checkpoints", "index", "embeddings.npz"
+INDEX, EMBEDDINGS = "index", "embeddings.npz"
 # What a resumed run may change: nothing that moves a weight or an example.
 MAY_CHANGE = (
     "version", "config.name", "config.mapper", "config.placement", "config.eval",
@@ -39,29 +42,35 @@ MAY_CHANGE = (
     "config.profile_input",
     "config.data.validation_split", "config.data.test_split", "config.tokenizer.path",
     "config.train.log_every", "config.train.validate_every", "config.train.checkpoint_every",
-    "config.train.keep_checkpoints",
+    "config.train.keep_checkpoints", "config.train.on_nonfinite", "config.train.input_timeout",
+    "config.train.peer_timeout",
 )  # fmt: skip
 
 
-def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any] | None:
     """Prepare the data, train (or go on training), evaluate, and write results and index.
 
-    Running it again on the same workdir resumes from the last checkpoint.
+    Running it again on the same workdir resumes from the last checkpoint. In a job of several
+    processes all of them run this; what is done once per job, process 0 does.
 
     Returns:
-      What `results.json` holds.
+      What `results.json` holds; None where a notice to stop (SIGTERM) came before the last step.
     """
     assembly.check_counts(config)
     seconds: dict[str, float] = {}
     mesh = parallel.data_mesh()
     parallel.check_batch_size(config.train.batch_size, mesh, config.batch.micro)
     with _phase("data", seconds):
-        directory = assembly.prepare_data(config)
+        # The others find it prepared, or, on a disk of their own, prepare it there.
+        directory = processes.once("data", lambda: assembly.prepare_data(config))
+        directory = directory or assembly.prepare_data(config)
     with _phase("model", seconds):
         parts = assembly.build(config, directory, workdir)
     profile = InputProfile() if config.profile_input else None
     with _phase("training", seconds):
         state = train_or_resume(config, parts, mesh, workdir, profile)
+    if int(state.step) < config.train.steps:
+        return None
     with _phase("evaluation", seconds):
         measured = measure(config, parts, state, workdir)
     summary = {
@@ -80,7 +89,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
             "embeddings": str(workdir / EMBEDDINGS) if parts.towers.score is None else None,
         },
     }
-    results.write(workdir, summary)
+    if processes.is_first():
+        results.write(workdir, summary)
     return summary
 
 
@@ -93,75 +103,59 @@ def train_or_resume(
 ) -> TrainState:
     """The state after `train.steps` steps; `profile` learns how long they waited for input."""
     schedule = config.train
+    split = parts.splits[config.data.train_split]
     state = train.init_state(parts.params, parts.optimizer, config.seed)
     sharding = parallel.state_sharding(state, mesh, config.placement)
     state = parallel.place_state(state, sharding)
-    checkpointer = checkpoint.Checkpointer(workdir / CHECKPOINTS, schedule.keep_checkpoints)
     metadata = {
         "config": config.to_dict(),
         "tokenizer": parts.tokenizer.to_json(),
-        "captions": len(parts.splits[config.data.train_split].captions),
+        "captions": len(split.captions),
         "version": __version__,
     }
-    seen = 0
-    if checkpointer.latest_step() is not None:
-        check_same_run(metadata, checkpointer.metadata(), workdir)
-        restored = checkpointer.restore(state)
-        state, seen = restored.state, restored.data["samples"]
-        print(f"resuming {workdir} at step {int(state.step)} of {schedule.steps}")
-    first = int(state.step)
-    def save(state: TrainState) -> None:
-        samples = seen + (int(state.step) - first) * schedule.batch_size
-        checkpointer.save(state, {"samples": samples, "seed": config.seed}, metadata)
-
+    progress = Progress(
+        workdir,
+        metadata,
+        batch_size=schedule.batch_size,
+        seed=config.seed,
+        keep=schedule.keep_checkpoints,
+        on_nonfinite=schedule.on_nonfinite,
+        clips=split.video_ids,
+    )
+    state = progress.restore(state, MAY_CHANGE)
+    done = int(state.step)
+    if done:
+        processes.say(f"resuming {workdir} at step {done} of {schedule.steps}")
     step = assembly.build_step(config, parts.towers)
     mapped = parallel.map_step(step, mesh, config.mapper, sharding)
-    batches = assembly.train_batches(config, parts, seen)
+    batches = assembly.train_batches(config, parts, progress.samples)
     if profile:
         mapped = profile.wrap(mapped, batches)
-    with contextlib.closing(checkpointer), contextlib.closing(batches), RunLog(
-        workdir, steps=schedule.steps, done=int(state.step), batch_size=schedule.batch_size
-    ) as log:
+    with (
+        contextlib.closing(progress),
+        contextlib.closing(batches),
+        health.Notice() as preempted,
+        open_log(
+            workdir, steps=schedule.steps, done=done, batch_size=schedule.batch_size
+        ) as log,
+    ):
         state = train.fit(
             state,
             mapped,
-            batches,
+            health.watched(batches, schedule.input_timeout, "training input"),
             steps=schedule.steps,
             validate=build_validation(config, parts),
             validate_every=schedule.validate_every,
-            checkpoint=save,
+            checkpoint=progress.save,
             checkpoint_every=schedule.checkpoint_every,
+            preempted=preempted,
+            skipped=progress.skipped,
             log=log,
             log_every=schedule.log_every,
         )
         if not schedule.steps:
-            save(state)  # evaluated as it started; whoever searches its index needs the model
+            progress.save(state, {})  # evaluated as it started; its index needs the model
     return state
-
-
-def check_same_run(now: dict[str, Any], saved: dict[str, Any], workdir: epath.Path) -> None:
-    """Refuse to go on with a run whose numbers the present config would not explain."""
-    differing = sorted(
-        name
-        for name in {**_flat(now), **_flat(saved)}
-        if not name.startswith(MAY_CHANGE) and _flat(now).get(name) != _flat(saved).get(name)
-    )
-    if differing:
-        name = differing[0]
-        old, new = (str(_flat(d).get(name))[:60] for d in (saved, now))
-        raise ValueError(
-            f"{workdir} holds another run: {name} was {old}, now it is {new}; go on with the same "
-            "settings and data, or give another --workdir"
-        )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        inner = isinstance(value, dict)
-        leaves |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
-    return leaves
 
 
 def build_validation(
@@ -202,7 +196,8 @@ def measure(
         measured = evaluate_pairs.evaluate(test, bank, score, config.eval.iterations)
         error = evaluate_pairs.in_batch_error(train_split, score, *batches)
     else:
-        evaluate.save_embeddings(workdir / EMBEDDINGS, test, bank, scale)
+        if processes.is_first():
+            evaluate.save_embeddings(workdir / EMBEDDINGS, test, bank, scale)
         measured = evaluate.evaluate(test, bank, scale, config.eval.iterations)
         error = evaluate.in_batch_error(train_split, scale, *batches)
     trained_on = "normalised" if config.loss.name == "ncl" else "plain"
@@ -217,9 +212,9 @@ def measure(
         return measured  # an index searches vectors; this head has none
     ids = parts.splits[config.data.test_split].video_ids
     biases, _ = Ncl(scale, config.eval.iterations).balance(bank.text, test.video)  # of any size
-    RetrievalIndex.build(ids, test.video, bank.text, scale=scale, biases=biases).save(
-        workdir / INDEX
-    )
+    index = RetrievalIndex.build(ids, test.video, bank.text, scale=scale, biases=biases)
+    if processes.is_first():
+        index.save(workdir / INDEX)
     return measured
 
 
@@ -301,4 +296,4 @@ def _phase(name: str, seconds: dict[str, float]) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[name] = round(time.perf_counter() - start, 2)
-    print(f"{name}: {seconds[name]:.0f} s", flush=True)
+    processes.say(f"{name}: {seconds[name]:.0f} s")

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags, logging
 from etils import epath
@@ -14,6 +15,15 @@ DEMO = "  python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo"
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/demo.py")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default runs/<config.name>. An old run there goes on."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, for a job of several processes started by hand"
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the job has")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0")
+_LOST = (
+    "the connection to another process of this job is lost ({}); its own message says why. Start "
+    "all processes again: the run goes on from the last checkpoint"
 )
 
 
@@ -40,23 +50,32 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)  # libraries tell every step of theirs otherwise
     # Imported late: a mistyped flag should not have to wait for JAX.
-    from ncl_jax import experiment, results, seeds
-    from ncl_jax.report import runs, tables
+    import jax
+
+    from ncl_jax import experiment, processes, seeds
 
     config = _CONFIG.value
     workdir = epath.Path(_WORKDIR.value or f"runs/{config.name}")
+    flagged = processes.Job(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     try:
-        prepare_workdir(workdir)
-        several = config.seeds != 1
-        summary = (seeds if several else experiment).run(config, workdir)
+        processes.join(processes.find_job(flagged, os.environ), config.train.peer_timeout)
+        if not processes.is_first():
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the story is told once
+        processes.once("workdir", lambda: prepare_workdir(workdir))
+        with processes.owned(workdir):
+            summary = (seeds if config.seeds != 1 else experiment).run(config, workdir)
+    except TimeoutError as error:
+        stop(str(error), processes.RETRY)
     except (ValueError, OSError, FloatingPointError, UserError) as error:
         missing = isinstance(error, FileNotFoundError) and config.data.manual_dir in str(error)
         stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}" if missing else str(error))
-    if several:
-        print("\n".join(t.markdown() for t in tables.results(runs.group(runs.load([workdir])))))
-    else:
-        results.show(summary)
-    print(_whats_next(config_flags.get_config_filename(flags.FLAGS["config"]), workdir))
+    except jax.errors.JaxRuntimeError as error:
+        if processes.alone():
+            raise
+        stop(_LOST.format(str(error).strip().splitlines()[0][:200]), processes.RETRY)
+    if processes.is_first():
+        tell(config, workdir, summary)
+    processes.leave()
 
 
 def prepare_workdir(workdir: epath.Path) -> None:
@@ -72,10 +91,28 @@ def prepare_workdir(workdir: epath.Path) -> None:
         ) from error
 
 
-def stop(message: str) -> None:
-    """Print the message and leave with exit code 2."""
+def tell(config: Any, workdir: epath.Path, summary: dict[str, Any] | None) -> None:
+    """What came of the run: its tables, or that it was told to stop."""
+    from ncl_jax import results
+    from ncl_jax.report import runs, tables
+
+    if summary is None:
+        print(f"told to stop: {workdir} is checkpointed, and the same command goes on from there")
+        return
+    if config.seeds != 1:
+        print("\n".join(t.markdown() for t in tables.results(runs.group(runs.load([workdir])))))
+    else:
+        results.show(summary)
+    print(_whats_next(config_flags.get_config_filename(flags.FLAGS["config"]), workdir))
+
+
+def stop(message: str, code: int = 2) -> None:
+    """Print the message and leave: with 2 something must change, with 75 it is worth a retry."""
     print(f"ncl_jax: {message}", file=sys.stderr)
-    sys.exit(2)
+    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        # At a normal exit JAX would wait for processes that are waiting for this one.
+        sys.modules["ncl_jax.processes"].abandon(code)
+    sys.exit(code)
 
 
 def _flag_message(error: Exception) -> str:

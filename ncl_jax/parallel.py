@@ -146,6 +146,24 @@ def shard(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
 
+def gathered(encode: Callable[..., Array], mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
+    """An encoder of rows, spread over all devices of all processes.
+
+    Args:
+      encode: (params, *rows) -> embeddings [row dim].
+      mesh: from `data_mesh`.
+
+    Returns:
+      (params, ids, *rows) -> (ids, embeddings): each process brings its own rows and gets the
+      rows of all.
+    """
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    run = jax.jit(
+        lambda params, ids, *rows: (ids, encode(params, *rows)), out_shardings=everywhere
+    )
+    return lambda params, *batch: run(params, *shard(batch, mesh))
+
+
 def _by_pmap(step: Step, mesh: Mesh) -> MappedStep:
     def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         grads, metrics = step.gradient(state.params, batch)

@@ -9,16 +9,22 @@ from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from ncl_jax import processes
+
 
 class RunLog:
     """Writes metrics of one run; use as a context manager.
 
     Each line of `metrics.jsonl` is {"step", "time" (unix seconds), "prefix/name": number, ...}.
+    What a killed run wrote after its last checkpoint, `done`, is dropped: those steps come again.
     """
 
     def __init__(self, workdir: epath.Path, *, steps: int, done: int, batch_size: int):
+        _drop_after(workdir / "metrics.jsonl", done)
         self._lines = (workdir / "metrics.jsonl").open("a")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), flush_secs=10)
+        self._events = SummaryWriter(
+            str(workdir / "tensorboard"), flush_secs=10, purge_step=done + 1
+        )
         # In a file every refresh is a line: one a minute is enough there.
         self._bar = tqdm(
             total=steps,
@@ -59,6 +65,34 @@ class RunLog:
             f"loss {metrics['loss']:.3f}, {speed:.0f} clips/s", refresh=False
         )
         self._events.add_scalar("train/clips_per_second", speed, step)
+
+
+class Silent:
+    """The log of a process that is not the first of its job."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: Any) -> None: ...
+    def write(self, step: int, metrics: dict[str, Any], prefix: str) -> None: ...
+    def progress(self, step: int, metrics: dict[str, Any] | None) -> None: ...
+
+
+def open_log(workdir: epath.Path, **run: int) -> RunLog | Silent:
+    """The log of this process: one process of a job writes."""
+    return RunLog(workdir, **run) if processes.is_first() else Silent()
+
+
+def _drop_after(path: epath.Path, step: int) -> None:
+    """Keep the whole lines of steps up to `step`."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if len(kept) < len(lines):
+        draft = path.with_name(f"{path.name}.partial")
+        draft.write_text("".join(kept))
+        draft.replace(path)
 
 
 def _flatten(metrics: dict[str, Any], prefix: str) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """The training step and the training loop."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -106,44 +105,57 @@ def fit(
     steps: int,
     validate: Callable[[TrainState], Metrics],
     validate_every: int,
-    checkpoint: Callable[[TrainState], None],
+    checkpoint: Callable[[TrainState, Metrics], None],
     checkpoint_every: int,
+    preempted: Callable[[int], bool],
+    skipped: Callable[[TrainState, Batch, Metrics], None],
     log: Log,
     log_every: int,
 ) -> TrainState:
-    """Train until `state.step == steps`.
+    """Train until `state.step == steps` or the notice to stop.
 
-    Order, each step: validate the old state -> checkpoint it -> next batch -> step -> log. The
-    last state is checkpointed at the end; `batches` must stand at the position of `state`.
+    Order, each step: validate the old state -> checkpoint it -> stop if told to -> step -> next
+    batch, while the devices work -> look at the step -> log. The last state is checkpointed at
+    the end.
 
-    Raises:
-      FloatingPointError: the loss or its gradient is not finite; no such state is checkpointed.
+    Args:
+      state: where to start.
+      step: from `parallel.map_step`.
+      batches: standing at the position of `state`.
+      steps: where to end.
+      validate: state -> metrics, {} for none.
+      validate_every: steps; a validated state is checkpointed too, so that the best one stays.
+      checkpoint: gets a state and what was measured of it.
+      checkpoint_every: steps.
+      preempted: whether to stop at this step.
+      skipped: gets state, batch and metrics of a step that was not finite; raises to end the run.
+      log: where numbers go.
+      log_every: steps.
     """
     first = int(state.step)
-    metrics: Metrics = {}
+    if first >= steps:
+        return state
+    batch = step.place(next(batches))
     for number in range(first, steps):
+        measured: Metrics = {}
         if number > first and number % validate_every == 0:
-            log.write(number, validate(state), prefix="validation")
-        if number > first and number % checkpoint_every == 0:
-            _check_finite(metrics, number)
-            checkpoint(state)
-        state, metrics = step.run(state, step.place(next(batches)))
+            measured = validate(state)
+            log.write(number, measured, prefix="validation")
+        stop = preempted(number)
+        if stop or measured or (number > first and number % checkpoint_every == 0):
+            checkpoint(state, measured)
+        if stop:
+            return state
+        shown = batch
+        state, metrics = step.run(state, shown)
+        if number + 1 < steps:
+            batch = step.place(next(batches))
+        if int(metrics["skipped"]):
+            skipped(state, shown, metrics)
         logged = (number + 1) % log_every == 0 or number + 1 == steps
-        read = {k: float(v) for k, v in metrics.items()} if logged else None
+        read = {name: float(value) for name, value in metrics.items()} if logged else None
         if read is not None:
-            _check_finite(read, number + 1)
             log.write(number + 1, read, prefix="train")
         log.progress(number + 1, read)
-    if metrics:
-        _check_finite(metrics, steps)
-        checkpoint(state)
+    checkpoint(state, {})
     return state
-
-
-def _check_finite(metrics: Metrics, step: int) -> None:
-    loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise FloatingPointError(
-            f"at step {step} the loss is {loss} and the gradient norm {norm}: lower "
-            "optim.learning_rate or look at the input; the last checkpoint is kept"
-        )

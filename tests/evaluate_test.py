@@ -116,12 +116,20 @@ def test_equal_captions_are_embedded_once():
     assert rows[:, 0].tolist() == [1, 0, 1, 2, 0]
 
 
-def test_embed_cuts_padding_and_refuses_missing_rows():
-    batches = [(np.ones((4, 2)),), (np.zeros((4, 2)),)]
-    assert evaluate.embed(lambda x: x, batches, 6).shape == (6, 2)
-    for count in (9, 4):
-        with pytest.raises(ValueError, match=f"expected {count} rows to embed, the input has 8"):
-            evaluate.embed(lambda x: x, batches, count)
+def test_embed_orders_by_id_and_refuses_missing_and_repeated_rows():
+    def batch(*ids):
+        return np.asarray(ids), np.asarray(ids, np.float32)[:, None] * [1.0, 10.0]
+
+    batches = [batch(3, 1, -1), batch(-1, 2, 0)]
+    found = evaluate.embed(lambda ids, rows: (ids, rows), batches, 4)
+    np.testing.assert_array_equal(found, [[0, 0], [1, 10], [2, 20], [3, 30]])
+    for wrong, told in (
+        ([*batches, batch(1)], "0 missing and 1 repeated"),
+        (batches[:1], "2 missing and 0 repeated"),
+        ([], "4 missing"),
+    ):
+        with pytest.raises(ValueError, match=f"each of 4 rows to be embedded once, got .*{told}"):
+            evaluate.embed(lambda ids, rows: (ids, rows), wrong, 4)
 
 
 def test_order_accuracy_counts_wins_and_half_ties():

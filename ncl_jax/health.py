@@ -1,0 +1,89 @@
+"""What can end a run in good order: a notice to stop, a stalled input, a batch gone wrong."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from ncl_jax import processes
+from ncl_jax.data.ahead import Ahead
+from ncl_jax.types import Batch
+
+Item = TypeVar("Item")
+
+
+class Notice:
+    """Whether a SIGTERM, the usual notice of preemption, has come; use as a context manager.
+
+    A process alone listens itself. In a job of several JAX does, and lets all processes agree on
+    the step at which they stop.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        self._before: Any = None
+
+    def __enter__(self) -> "Notice":
+        if processes.alone() and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def __call__(self, step: int) -> bool:
+        """To be asked once per step, by all processes alike."""
+        return self._came or multihost_utils.reached_preemption_sync_point(step)
+
+    def _note(self, *_: Any) -> None:
+        self._came = True
+
+
+def watched(batches: Ahead[Item], seconds: float, what: str) -> Iterator[Item]:
+    """The same batches.
+
+    Raises:
+      TimeoutError: one took longer than `seconds`.
+    """
+    while True:
+        try:
+            batch = batches.take(seconds)
+        except StopIteration:
+            return
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"{what}: {error}; look at the disk or network the records are on, then start the "
+                "same command again: it goes on from the last checkpoint"
+            ) from error
+        yield batch
+
+
+def keep_batch(batch: Batch, folder: epath.Path, step: int) -> list[int]:
+    """Write this process's rows of a batch for inspection; the video ids of all rows.
+
+    Args:
+      batch: as the step took it.
+      folder: gets `batch-step-<step>-process-<index>.npz` with the fields of `Batch`.
+      step: the number of the step.
+    """
+    rows = {name: _local(field) for name, field in batch._asdict().items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"batch-step-{step}-process-{jax.process_index()}.npz").open("wb") as file:
+        np.savez(file, **rows)  # type: ignore[arg-type]
+    ids = rows["video_id"]
+    return np.ravel(ids if processes.alone() else multihost_utils.process_allgather(ids)).tolist()
+
+
+def _local(field: Any) -> np.ndarray:
+    """A process's rows of a global (or pmap-shaped) array."""
+    if not isinstance(field, jax.Array):
+        return np.asarray(field)
+    shards = sorted(field.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+

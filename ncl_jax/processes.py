@@ -1,0 +1,191 @@
+"""Several processes as one job: joining it, things done once per job, and ending together.
+
+JAX's own distributed runtime does the work. A process alone needs none of it: every function here
+is then the plain thing it stands for.
+"""
+
+import contextlib
+import fcntl
+import glob
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, NoReturn, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+
+Result = TypeVar("Result")
+RETRY = 75
+"""Exit code (`EX_TEMPFAIL`) of a run that is worth starting again as it is."""
+DAY_MS = 24 * 3600 * 1000
+
+
+class Job(NamedTuple):
+    """What is known of a job before joining it; None is found out by JAX."""
+
+    coordinator: str | None = None  # host:port of process 0
+    num_processes: int | None = None
+    process_id: int | None = None
+
+
+def find_job(flags: Job, environ: Mapping[str, str]) -> Job | None:
+    """The job this process belongs to, or None where it is alone.
+
+    Explicit flags first, then what JAX knows by itself: JAX_COORDINATOR_ADDRESS with
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID, SLURM, Open MPI, and Cloud TPU hosts.
+
+    Raises:
+      ValueError: some of the flags are given and others are not.
+    """
+    given = [name for name, value in flags._asdict().items() if value is not None]
+    if given and len(given) < len(flags):
+        missing = ", --".join(name for name in Job._fields if name not in given)
+        raise ValueError(f"--{given[0]} is given without --{missing}: give all three or none")
+    if given:
+        return None if flags.num_processes == 1 else flags
+    if "JAX_COORDINATOR_ADDRESS" in environ:
+        count, index = (environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
+        if count is None or index is None:
+            raise ValueError(
+                "JAX_COORDINATOR_ADDRESS is set without JAX_NUM_PROCESSES and JAX_PROCESS_ID: "
+                "set all three or none"
+            )
+        return Job(environ["JAX_COORDINATOR_ADDRESS"], int(count), int(index))
+    slurm = "SLURM_STEP_NODELIST" in environ and int(environ.get("SLURM_NTASKS", "1")) > 1
+    mpi = int(environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
+    return Job() if slurm or mpi or _on_tpu_host(environ) else None
+
+
+def join(job: Job | None, peer_timeout: int) -> None:
+    """Start JAX's distributed runtime; to be called before any other use of JAX.
+
+    Args:
+      job: from `find_job`.
+      peer_timeout: seconds without a sign of life after which a process counts as dead.
+
+    Raises:
+      ConnectionError: the processes did not find each other.
+    """
+    if job is None:
+        return
+    try:
+        jax.distributed.initialize(
+            job.coordinator,
+            job.num_processes,
+            job.process_id,
+            initialization_timeout=5 * peer_timeout,
+            heartbeat_timeout_seconds=peer_timeout,
+            shutdown_timeout_seconds=peer_timeout,
+        )
+    except RuntimeError as error:
+        cause = str(error).strip().splitlines()[0][:200]
+        raise ConnectionError(
+            f"the processes of this job did not find each other ({cause}); start all of them with "
+            "the same coordinator, which must be process 0 on a free port that all can reach"
+        ) from error
+
+
+def alone() -> bool:
+    """Whether this process is the whole job."""
+    return jax.process_count() == 1
+
+
+def is_first() -> bool:
+    """Whether this process does what is done once per job: logs, results, preparation."""
+    return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Print a line of the job's story, once per job."""
+    if is_first():
+        print(text, flush=True)
+
+
+def once(name: str, work: Callable[[], Result]) -> Result | None:
+    """Do something on process 0 while the others wait; they get None.
+
+    The wait has no limit but a dead peer, so the work may take hours. Where it fails, every
+    process raises: process 0 the error itself, the others a `ValueError` with its message.
+    """
+    if alone():
+        return work()
+    result, failure = None, None
+    if is_first():
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+    ocp.multihost.get_barrier_sync_fn()(key=f"ncl_jax_{name}", timeout_ms=DAY_MS)
+    told = broadcast_text("" if failure is None else str(failure) or repr(failure))
+    if failure is not None:
+        raise failure
+    if told:
+        raise ValueError(told)
+    return result
+
+
+def broadcast_text(text: str) -> str:
+    """The text of process 0, on every process."""
+    raw = np.frombuffer(text.encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(raw))))
+    raw = np.resize(raw, size) if len(raw) else np.zeros(size, np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(raw), np.uint8)).decode()
+
+
+@contextlib.contextmanager
+def owned(workdir: epath.Path) -> Iterator[None]:
+    """Keep other jobs out of a workdir. The lock dies with the process, however that dies.
+
+    Raises:
+      ValueError: another job is at work there.
+    """
+    handle = once("lock", lambda: _lock(workdir))
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(workdir: epath.Path) -> int | None:
+    if "://" in str(workdir):
+        return None  # object stores have no locks
+    handle = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(handle, 200).decode()
+        os.close(handle)
+        raise ValueError(
+            f"{workdir}: another run (process {owner}) is at work there; wait for it, stop it, or "
+            "give another --workdir"
+        ) from None
+    os.truncate(handle, 0)
+    os.write(handle, f"{os.getpid()} on {os.uname().nodename}".encode())
+    return handle
+
+
+def leave() -> None:
+    """Wait for the others at the end of the job and close the connection."""
+    if not alone():
+        jax.distributed.shutdown()
+
+
+def abandon(code: int) -> NoReturn:
+    """End at once, without the meeting at the end that a lost or waiting peer would hold up."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _on_tpu_host(environ: Mapping[str, str]) -> bool:
+    """Whether this is a host of a Cloud TPU slice; JAX finds out whether there are others."""
+    if environ.get("JAX_PLATFORMS", "tpu") not in ("", "tpu") or "TPU_SKIP_MDS_QUERY" in environ:
+        return False
+    chips = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None

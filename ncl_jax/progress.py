@@ -1,0 +1,163 @@
+"""Where a run stands: its checkpoints, its place in the data, and the steps that went wrong."""
+
+import shutil
+from typing import Any, Literal, get_args
+
+import jax
+import numpy as np
+from etils import epath
+
+from ncl_jax import checkpoint, health, processes
+from ncl_jax.types import Batch, TrainState
+
+CHECKPOINTS, NONFINITE = "checkpoints", "nonfinite"
+IN_A_ROW = 10
+"""Skipped steps after which going on makes no sense."""
+SCORE = ("text_to_video_R@1", "video_to_text_R@1")
+"""The best checkpoint has the highest mean of these validation metrics."""
+OnNonfinite = Literal["stop", "skip"]
+
+
+class Progress:
+    """Restores and saves a run.
+
+    Args:
+      workdir: of the run.
+      metadata: of every checkpoint, see `checkpoint`.
+      batch_size: pairs per step over all processes.
+      seed: of the data order.
+      keep: latest checkpoints kept.
+      on_nonfinite: "stop" the run at a loss or gradient that is not finite, or "skip" the step.
+      clips: their names, to tell which were in a batch.
+    """
+
+    def __init__(
+        self,
+        workdir: epath.Path,
+        metadata: dict[str, Any],
+        *,
+        batch_size: int,
+        seed: int,
+        keep: int,
+        on_nonfinite: OnNonfinite,
+        clips: list[str],
+    ):
+        if on_nonfinite not in get_args(OnNonfinite):
+            raise ValueError(
+                f"train.on_nonfinite: expected one of {get_args(OnNonfinite)}, got {on_nonfinite!r}"
+            )
+        self.samples = 0  # seen by all processes together at the restored state
+        self._first = 0
+        self._skipped, self._in_a_row, self._last_skipped = 0, 0, -1
+        self._workdir, self._metadata, self._clips = workdir, metadata, clips
+        self._batch_size, self._seed, self._keep = batch_size, seed, keep
+        self._stop = on_nonfinite == "stop"
+        self._checkpointer = checkpoint.Checkpointer(workdir / CHECKPOINTS, keep)
+
+    def restore(self, state: TrainState, may_change: tuple[str, ...]) -> TrainState:
+        """The state of the last sound checkpoint, or the given one where there is none.
+
+        Raises:
+          ValueError: the checkpoints are of another run.
+        """
+        if self._checkpointer.latest_step() is None:
+            processes.once("space", lambda: self._check_space(state))
+            return state
+        check_same_run(self._metadata, self._checkpointer.metadata(), self._workdir, may_change)
+        restored = self._checkpointer.restore(state)
+        self.samples, self._first = restored.data["samples"], int(restored.state.step)
+        self._skipped = restored.data["skipped"]
+        return restored.state
+
+    def save(self, state: TrainState, measured: dict[str, Any]) -> None:
+        """Checkpoint a state, with what was measured of it."""
+        step = int(state.step)
+        position = {
+            "samples": self.samples + (step - self._first) * self._batch_size,
+            "seed": self._seed,
+            "skipped": self._skipped,
+        }
+        found = [float(measured[name]) for name in SCORE if name in measured]
+        score = float(np.mean(found)) if found else None
+        self._checkpointer.save(state, position, self._metadata, score)
+
+    def skipped(self, state: TrainState, batch: Batch, metrics: dict[str, Any]) -> None:
+        """Account for a step whose loss or gradient was not finite.
+
+        `state` comes after the step, which left its weights alone. The batch, and on a stop the
+        state before the step, are written to `nonfinite/` for inspection.
+
+        Raises:
+          FloatingPointError: the run is to stop there, or too many steps failed in a row.
+        """
+        step = int(state.step)
+        self._in_a_row = self._in_a_row + 1 if step == self._last_skipped + 1 else 1
+        self._skipped, self._last_skipped = self._skipped + 1, step
+        folder = self._workdir / NONFINITE
+        names = [self._clips[number] for number in health.keep_batch(batch, folder, step)]
+        told = (
+            f"at step {step} the loss is {float(metrics['loss'])} and the gradient norm "
+            f"{float(metrics['grad_norm'])} (clips {', '.join(dict.fromkeys(names))})"
+        )
+        if not self._stop and self._in_a_row < IN_A_ROW:
+            processes.say(f"{told}; the step is skipped, {self._skipped} so far")
+            return
+        snapshot = checkpoint.Checkpointer(folder / "checkpoints")
+        snapshot.save(
+            state._replace(step=state.step - 1),
+            {"samples": 0, "seed": self._seed, "skipped": self._skipped},
+            self._metadata,
+        )
+        snapshot.close()
+        raise FloatingPointError(
+            f"{told}; batch and state are in {folder}, and the last checkpoint is kept. Lower "
+            "optim.learning_rate, look at these clips, or go on past such steps with "
+            "--config.train.on_nonfinite=skip"
+        )
+
+    def close(self) -> None:
+        """Wait for the last checkpoint."""
+        self._checkpointer.close()
+
+    def _check_space(self, state: TrainState) -> None:
+        if "://" in str(self._workdir):
+            return
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
+        # The latest, the best, and the one being written before an old one goes.
+        needed, free = size * (self._keep + 2), shutil.disk_usage(self._workdir).free
+        if free < needed:
+            raise OSError(
+                f"{self._workdir}: expected {needed / 1e9:.2g} GB free for checkpoints of "
+                f"{size / 1e9:.2g} GB, got {free / 1e9:.2g} GB; free space or give another "
+                "--workdir"
+            )
+
+
+def check_same_run(
+    now: dict[str, Any],
+    saved: dict[str, Any],
+    workdir: epath.Path,
+    may_change: tuple[str, ...],
+) -> None:
+    """Refuse to go on with a run whose numbers the present config would not explain.
+
+    Raises:
+      ValueError: naming the first difference that is not below one of `may_change`.
+    """
+    old, new = _flat(saved), _flat(now)
+    for name in sorted({**old, **new}):
+        if not name.startswith(may_change) and old.get(name) != new.get(name):
+            was, now_is = (str(flat.get(name))[:60] for flat in (old, new))
+            raise ValueError(
+                f"{workdir} holds another run: {name} was {was}, now it is {now_is}; go on with "
+                "the same settings and data, or give another --workdir"
+            )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        inner = isinstance(value, dict)
+        leaves |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return leaves
