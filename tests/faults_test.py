@@ -1,0 +1,151 @@
+"""What goes wrong, in real processes: each fault has its stated end, and nothing is lost."""
+
+import json
+import os
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from ncl_jax import processes
+from tests import jobs
+
+FLAGS = ["--config.train.steps=24", "--config.train.checkpoint_every=5",
+         "--config.train.validate_every=100"]
+needs_ports = pytest.mark.skipif(
+    jobs.free_port() is None, reason="no local port can be opened, so no second process can join"
+)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    flags = {"manual_dir": "manual", "data_dir": "tfds"}
+    return [*FLAGS, *(f"--config.data.{key}={root}/{name}" for key, name in flags.items())]
+
+
+@pytest.fixture(scope="module")
+def reference(data, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("reference") / "run"
+    jobs.run(workdir, data)
+    return workdir
+
+
+@needs_ports
+def test_killed_in_a_step_and_in_a_save_a_job_ends_with_the_same_bits(data, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    jobs.run(whole, data, processes=2)
+    for fault in ("kill:13", "save:20"):
+        with jobs.Job(broken, data, processes=2, faults={1: fault}) as job:
+            codes = job.wait(120)
+            assert codes[1] == -9, job.said()
+            assert codes[0] in (processes.RETRY, -6), job.said()
+        assert "Traceback" not in job.said(0)
+    said = jobs.run(broken, data, processes=2)
+    assert "at step 1" in said[0] or "at step 2" in said[0]
+    assert jobs.arrays(broken, 24) == jobs.arrays(whole, 24)
+    assert jobs.losses(broken) == jobs.losses(whole)
+
+
+@needs_ports
+def test_a_frozen_peer_ends_the_job(data, tmp_path):
+    flags = [*data, "--config.train.peer_timeout=10"]
+    with jobs.Job(tmp_path / "run", flags, processes=2, faults={1: "freeze:7"}) as job:
+        while not (tmp_path / "run" / "checkpoints" / "5").exists():
+            assert job.processes[0].poll() is None, job.said()
+            time.sleep(0.2)
+        assert job.processes[0].wait(90) != 0
+    assert "another task died" in job.said(0) or "connection to another process" in job.said(0)
+
+
+def test_sigterm_leaves_a_complete_checkpoint_and_code_0(data, reference, tmp_path):
+    workdir = tmp_path / "run"
+    said = jobs.run(workdir, data, faults={0: "term:7"})[0]
+    assert "told to stop" in said
+    assert jobs.steps(workdir)[-1] == 8
+    assert not (workdir / "results.json").exists()
+    jobs.run(workdir, data)
+    assert jobs.arrays(workdir, 24) == jobs.arrays(reference, 24)
+    assert jobs.losses(workdir) == jobs.losses(reference)
+
+
+@needs_ports
+def test_sigterm_to_one_of_two_stops_both_at_one_step(data, tmp_path):
+    workdir = tmp_path / "run"
+    said = jobs.run(workdir, data, processes=2, faults={1: "term:7"})
+    assert "told to stop" in said[0]
+    assert 7 < jobs.steps(workdir)[-1] < 24
+
+
+def test_a_second_job_on_a_workdir_is_refused_and_a_stall_ends_the_first(data, tmp_path):
+    workdir = tmp_path / "run"
+    flags = [*data, "--config.train.input_timeout=60"]
+    with jobs.Job(workdir, flags, faults={0: "stall:6"}) as first:
+        while not (workdir / "checkpoints" / "5").exists():
+            assert first.processes[0].poll() is None, first.said()
+            time.sleep(0.2)
+        shutil.copy(workdir / "metrics.jsonl", tmp_path / "before.jsonl")
+        second = tmp_path / "logs" / "second"
+        second.parent.mkdir()
+        with jobs.Job(second, [*data, f"--workdir={workdir}"]) as other:
+            assert other.wait(60) == [2]
+        assert f"another run (process {first.processes[0].pid} on" in other.said()
+        assert first.wait(120) == [processes.RETRY]
+    assert "training input: no input for 60 seconds" in first.said()
+    assert jobs.steps(workdir) == [5]
+
+
+def test_nan_in_a_clip_stops_with_its_name_or_is_skipped(data, tmp_path):
+    workdir = tmp_path / "run"
+    said = jobs.run(workdir, data, codes=2, faults={0: "nan:6"})[0]
+    assert "at step 7 the loss is nan" in said
+    assert "Traceback" not in said
+    kept = np.load(workdir / "nonfinite" / "batch-step-7-process-0.npz")
+    assert np.isnan(kept["video"][0]).all()
+    assert np.isfinite(kept["video"][1:]).all()
+    assert jobs.steps(workdir / "nonfinite") == [6]
+    assert jobs.steps(workdir) == [5]
+    said = jobs.run(workdir, [*data, "--config.train.on_nonfinite=skip"], faults={0: "nan:6"})[0]
+    assert "the step is skipped, 1 so far" in said
+    position = json.loads((workdir / "checkpoints" / "24" / "data" / "metadata").read_text())
+    assert position["skipped"] == 1
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(data, reference, tmp_path):
+    workdir = tmp_path / "run"
+    said = jobs.run(workdir, data, codes=2, faults={0: "full:7"})[0]
+    assert "could not be written" in said
+    assert "it goes on from step 5" in said
+    assert jobs.steps(workdir) == [5]
+    jobs.run(workdir, data)
+    assert jobs.arrays(workdir, 24) == jobs.arrays(reference, 24)
+
+
+def test_a_corrupted_record_is_told(data, reference, tmp_path):
+    source = json.loads((reference / "results.json").read_text())["data"]["directory"]
+    root = next(f for f in data if "data_dir" in f).split("=")[1]
+    shutil.copytree(root, tmp_path / "tfds")
+    folder = tmp_path / "tfds" / os.path.relpath(source, root)
+    victim = next(path for path in folder.iterdir() if "-train.array_record" in path.name)
+    content = bytearray(victim.read_bytes())
+    for place in range(len(content) // 4, len(content) // 2, 97):
+        content[place] ^= 0xFF
+    victim.write_bytes(content)
+    flags = [*data, f"--config.data.data_dir={tmp_path}/tfds"]
+    said = jobs.run(tmp_path / "run", flags, codes=2)[0]
+    assert "Traceback" not in said
+    assert str(folder) in said or "clip" in said
+
+
+@needs_ports
+def test_a_process_without_its_data_says_so_and_ends_the_job(data, reference, tmp_path):
+    (tmp_path / "file").write_text("")
+    own = {1: [f"--config.data.data_dir={tmp_path}/file/tfds"]}
+    with jobs.Job(tmp_path / "run", data, processes=2, own_flags=own) as job:
+        codes = job.wait(120)
+    assert codes[1] == 2, job.said()
+    assert codes[0] in (processes.RETRY, -6), job.said()
+    assert "file" in job.said(1)
+    assert "Traceback" not in job.said()

@@ -1,0 +1,92 @@
+"""`ncl_jax.main` with a fault planted: `NCL_FAULT=name:step python -m tests.faulty FLAGS`.
+
+kill    the process kills itself just before the step
+save    ... while the checkpoint of that step is being written
+term    it gets a SIGTERM
+freeze  it stops without ending
+nan     the step's first clip has a NaN pixel
+stall   the input gives nothing more after that many batches
+full    files can no longer grow
+pairs   no fault: the pairs of every step go to `<workdir>.pairs-<process>.jsonl`
+"""
+
+import json
+import os
+import resource
+import signal
+import time
+import zlib
+
+import numpy as np
+from absl import app
+
+from ncl_jax import checkpoint, health, main, parallel
+from ncl_jax.data import ahead
+
+FAULT, _, AT = os.environ.get("NCL_FAULT", "").partition(":")
+
+
+def plant():
+    """Replace the functions the fault passes through."""
+    map_step, save, take = parallel.map_step, checkpoint.Checkpointer.save, ahead.Ahead.take
+
+    def faulty_map_step(*args):
+        mapped = map_step(*args)
+
+        def run(state, batch):
+            step = int(state.step)
+            if FAULT == "pairs":
+                record(step, batch)
+            if AT and step == int(AT):
+                if FAULT == "nan":
+                    video = np.asarray(batch.video, np.float32)
+                    video[0] = np.nan
+                    batch = mapped.place(batch._replace(video=video, **local(batch)))
+                elif FAULT == "full":
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+                elif FAULT in SIGNALS:
+                    os.kill(os.getpid(), SIGNALS[FAULT])
+            return mapped.run(state, batch)
+
+        return mapped._replace(run=run)
+
+    def faulty_save(self, state, *args):
+        save(self, state, *args)
+        if FAULT == "save" and int(state.step) == int(AT):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def faulty_take(self, timeout=None):
+        if FAULT == "stall":
+            taken = getattr(self, "taken", 0)
+            if taken == int(AT):
+                time.sleep(timeout or 1e6)
+                raise TimeoutError(f"no input for {timeout:g} seconds")
+            self.taken = taken + 1
+        return take(self, timeout)
+
+    parallel.map_step = faulty_map_step
+    checkpoint.Checkpointer.save = faulty_save
+    ahead.Ahead.take = faulty_take
+
+
+SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "freeze": signal.SIGSTOP}
+
+
+def local(batch):
+    return {name: np.asarray(x) for name, x in batch._asdict().items() if name != "video"}
+
+
+def record(step, batch):
+    import jax
+
+    clips, tokens = (health._local(x) for x in (batch.video_id, batch.tokens))
+    digests = [zlib.crc32(text.tobytes()) for text in tokens]
+    rows = list(zip(clips.tolist(), digests, strict=True))
+    workdir = main._WORKDIR.value
+    with open(f"{workdir}.pairs-{jax.process_index()}.jsonl", "a") as file:
+        file.write(json.dumps([step, rows]) + "\n")
+
+
+if __name__ == "__main__":
+    plant()
+    app.run(main.main, flags_parser=main.parse_flags)

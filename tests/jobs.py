@@ -1,0 +1,142 @@
+"""Jobs of real processes on this machine, which end with the test whatever happens."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = (
+    "--config=configs/demo.py",
+    "--config.data.settings.train=24",
+    "--config.data.settings.val=8",
+    "--config.data.settings.test=8",
+    "--config.data.settings.short_side=32",
+    "--config.data.image_size=32",
+    "--config.model.vision.width=16",
+    "--config.model.text.width=16",
+    "--config.model.embed_dim=16",
+    "--config.train.batch_size=8",
+    "--config.train.log_every=1",
+)
+
+
+def free_port():
+    """A port nobody listens on, or None where ports cannot be opened."""
+    try:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            return listener.getsockname()[1]
+    except OSError:
+        return None
+
+
+class Job:
+    """Processes of `tests.faulty`, which is `ncl_jax.main` with planted faults.
+
+    Args:
+      workdir: of the run; output goes to `<workdir>.process-<index>.log`.
+      flags: of all processes.
+      processes: how many; each has `devices` devices.
+      devices: per process.
+      faults: {process: fault}, see `tests.faulty`.
+      own_flags: {process: flags of its own}.
+    """
+
+    def __init__(self, workdir, flags, processes=1, devices=1, faults=None, own_flags=None):
+        self.workdir = pathlib.Path(workdir)
+        port = free_port()
+        self.processes, self._logs = [], []
+        for index in range(processes):
+            line = [sys.executable, "-m", "tests.faulty", *SMALL, f"--workdir={workdir}", *flags]
+            if processes > 1:
+                line += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}",
+                         f"--process_id={index}"]
+            environment = os.environ | {
+                "JAX_PLATFORMS": "cpu",
+                "JAX_NUM_CPU_DEVICES": str(devices),
+                "NCL_FAULT": (faults or {}).get(index, ""),
+            }
+            log = self.workdir.with_name(f"{self.workdir.name}.process-{index}.log")
+            self._logs.append(log)
+            with log.open("w") as out:
+                self.processes.append(subprocess.Popen(
+                    [*line, *(own_flags or {}).get(index, ())], cwd=ROOT, env=environment,
+                    stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                ))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def wait(self, timeout=240):
+        """Exit codes of all processes."""
+        deadline = time.monotonic() + timeout
+        try:
+            return [p.wait(max(0.1, deadline - time.monotonic())) for p in self.processes]
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"still running after {timeout} s:\n{self.said()}") from error
+
+    def said(self, index=None):
+        """What a process, or all, wrote."""
+        logs = self._logs if index is None else [self._logs[index]]
+        return "\n".join(log.read_text().replace("\r", "\n") for log in logs)
+
+
+def run(workdir, flags, codes=0, timeout=240, **job):
+    """A job that ends by itself with the given exit codes; what its processes said."""
+    with Job(workdir, flags, **job) as running:
+        found = running.wait(timeout)
+        count = len(running.processes)
+        expected = [codes] * count if isinstance(codes, int) else list(codes)
+        assert found == expected, running.said()
+        return [running.said(index) for index in range(count)]
+
+
+def losses(workdir):
+    """{step: loss} of metrics.jsonl; every step once."""
+    lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+    found = [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
+    assert len(dict(found)) == len(found), "a step was logged twice"
+    return dict(found)
+
+
+def shown(workdir):
+    """{step: sorted (clip, tokens) of all processes}, as `tests.faulty` recorded them."""
+    pairs = {}
+    for path in sorted(workdir.parent.glob(f"{workdir.name}.pairs-*.jsonl")):
+        mine = {}  # the last time a step was done counts: earlier ones were lost
+        for line in path.read_text().splitlines():
+            step, rows = json.loads(line)
+            mine[step] = rows
+        for step, rows in mine.items():
+            pairs.setdefault(step, []).extend(map(tuple, rows))
+    return {step: sorted(rows) for step, rows in pairs.items()}
+
+
+def steps(workdir):
+    """Steps of the checkpoints there are."""
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def arrays(workdir, step):
+    """Digest of the contents of a checkpoint: equal exactly where every bit is."""
+    path = workdir / "checkpoints" / str(step) / "contents" / "metadata"
+    return json.loads(path.read_text())["leaves"]
+
+
+def embeddings(workdir):
+    """The embeddings a run leaves."""
+    with np.load(workdir / "embeddings.npz") as kept:
+        return {name: kept[name] for name in kept.files if kept[name].dtype.kind == "f"}

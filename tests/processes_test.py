@@ -1,0 +1,151 @@
+"""One job on 1 x 4, 2 x 2 and 4 x 1 processes x devices: the same run."""
+
+import collections
+import json
+import shutil
+import zlib
+
+import numpy as np
+import pytest
+
+from ncl_jax import processes
+from ncl_jax.data.records import load_split
+from ncl_jax.data.tokenizer import Tokenizer
+from ncl_jax.processes import Job
+from tests import jobs
+
+STEPS, EPOCH = 24, 22  # 176 captions in batches of 8
+FLAGS = ["--config.train.steps=24", "--config.train.checkpoint_every=10",
+         "--config.train.validate_every=24", "--config.train.keep_checkpoints=5"]
+needs_ports = pytest.mark.skipif(
+    jobs.free_port() is None, reason="no local port can be opened, so no second process can join"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    flags = {"manual_dir": "manual", "data_dir": "tfds"}
+    return [*FLAGS, *(f"--config.data.{key}={root}/{name}" for key, name in flags.items())]
+
+
+@pytest.fixture(scope="module")
+def reference(data, tmp_path_factory):
+    """One process with four devices, uninterrupted."""
+    workdir = tmp_path_factory.mktemp("reference") / "run"
+    jobs.run(workdir, data, devices=4, faults={0: "pairs"})
+    return workdir
+
+
+def check_same_curve(workdir, reference):
+    found, expected = jobs.losses(workdir), jobs.losses(reference)
+    assert sorted(found) == sorted(expected) == list(range(1, STEPS + 1))
+    np.testing.assert_allclose(
+        [found[s] for s in sorted(found)], [expected[s] for s in sorted(found)], rtol=1e-5
+    )
+
+
+def check_whole_epoch(workdir, reference):
+    """Every pair of the split exactly once in the first epoch, counted from the records."""
+    results = json.loads((reference / "results.json").read_text())
+    split = load_split(results["data"]["directory"], "train")
+    tokenizer = Tokenizer.load(workdir / "tokenizer.json")
+    tokens, _ = tokenizer(split.captions, results["config"]["data"]["max_tokens"])
+    expected = collections.Counter(
+        (int(video), zlib.crc32(text.tobytes()))
+        for video, text in zip(split.video_of_text, tokens, strict=True)
+    )
+    seen = jobs.shown(workdir)
+    assert collections.Counter(pair for s in range(EPOCH) for pair in seen[s]) == expected
+
+
+@pytest.mark.slow
+@needs_ports
+@pytest.mark.parametrize(
+    ("count", "devices", "placement"), [(2, 2, "fsdp"), (4, 1, "replicated")]
+)
+def test_the_curve_is_that_of_one_process(
+    count, devices, placement, data, reference, tmp_path
+):
+    workdir = tmp_path / "run"
+    said = jobs.run(workdir, [*data, f"--config.placement={placement}"], processes=count,
+                    devices=devices, faults=dict.fromkeys(range(count), "pairs"))
+    check_same_curve(workdir, reference)
+    check_whole_epoch(workdir, reference)
+    assert jobs.shown(workdir) == jobs.shown(reference)
+    assert "text -> video" in said[0]
+    assert not any("text -> video" in other or "training:" in other for other in said[1:])
+
+
+@pytest.mark.slow
+@needs_ports
+def test_evaluation_by_two_processes_gives_the_numbers_of_one(data, reference, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(reference, workdir)
+    (workdir / "results.json").unlink()
+    (workdir / "embeddings.npz").unlink()
+    jobs.run(workdir, data, processes=2, devices=2)
+    found, expected = jobs.embeddings(workdir), jobs.embeddings(reference)
+    assert sorted(found) == sorted(expected)
+    for name, rows in expected.items():
+        np.testing.assert_allclose(found[name], rows, atol=1e-6)
+    metrics, one = (json.loads((w / "results.json").read_text())["metrics"]
+                    for w in (workdir, reference))
+    for side in ("text_to_video", "video_to_text"):
+        for row in ("plain", "inductive", "transductive"):
+            for name in ("R@1", "R@5", "MdR", "MnR"):
+                assert metrics[side][row][name] == pytest.approx(one[side][row][name], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 1])
+def test_a_run_goes_on_with_other_devices_and_past_damage(devices, data, reference, tmp_path):
+    """From step 10, because the checkpoint of step 20 is damaged."""
+    workdir = tmp_path / "run"
+    shutil.copytree(reference, workdir)
+    (tmp_path / "run.pairs-0.jsonl").write_text(
+        (reference.parent / "run.pairs-0.jsonl").read_text()
+    )
+    (workdir / "results.json").unlink()
+    shutil.rmtree(workdir / "checkpoints" / str(STEPS))
+    files = [p for p in (workdir / "checkpoints" / "20" / "state").rglob("*") if p.is_file()]
+    victim = max(files, key=lambda path: path.stat().st_size)
+    if devices == 2:
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+    else:
+        victim.unlink()
+    said = jobs.run(workdir, data, devices=devices, faults={0: "pairs"})[0]
+    assert "20 is damaged" in said
+    assert "at step 10 of 24" in said
+    check_same_curve(workdir, reference)
+    check_whole_epoch(workdir, reference)
+
+
+def test_a_process_is_alone_unless_told_otherwise():
+    assert processes.find_job(Job(), {}) is None
+    assert processes.find_job(Job(), {"SLURM_NTASKS": "8"}) is None  # in salloc, outside srun
+    assert processes.find_job(Job("a:1", 1, 0), {}) is None
+
+
+def test_jobs_are_found_by_flags_and_environment():
+    assert processes.find_job(Job("a:1", 2, 1), {}) == Job("a:1", 2, 1)
+    jax_own = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
+    assert processes.find_job(Job(), jax_own) == Job("a:1", 4, 3)
+    slurm = {"SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_PROCID": "0"}
+    assert processes.find_job(Job(), slurm) == Job()
+    assert processes.find_job(Job(), {"OMPI_COMM_WORLD_SIZE": "2"}) == Job()
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "told"),
+    [
+        (Job("a:1"), {}, "--coordinator is given without --num_processes, --process_id"),
+        (Job(None, 2, 0), {}, "--num_processes is given without --coordinator"),
+        (Job(), {"JAX_COORDINATOR_ADDRESS": "a:1"}, "without JAX_NUM_PROCESSES"),
+    ],
+)
+def test_half_a_description_is_refused(flags, environ, told):
+    with pytest.raises(ValueError, match=told):
+        processes.find_job(flags, environ)
