@@ -11,7 +11,6 @@ import zipfile
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from ncl_jax.cli import convert as command
@@ -400,15 +399,3 @@ def test_the_command_renames_published_weights(tmp_path, capsys):
     assert "arrays of" in capsys.readouterr().out
     assert command.main([str(tmp_path / "theirs.safetensors"), str(tmp_path / "ours")]) == 2
     assert "expected a new or empty folder" in capsys.readouterr().err
-
-
-def test_a_converted_model_gives_the_same_embeddings(tmp_path):
-    """Weights go out by `save` and come back by `read`; the model does not notice."""
-    b = tiny.batch(0, 4)
-    towers, params = clip.functional(clip.VideoClip(tiny.SIZES, rngs=nnx.Rngs(5)))
-    convert.save(tmp_path / "x", convert.from_params(params), tiny.SIZES)
-    back = convert.to_params(weights.read(str(tmp_path / "x")), tiny.SIZES)
-    np.testing.assert_array_equal(
-        towers.encode_text(back, b.tokens, b.token_mask),
-        towers.encode_text(params, b.tokens, b.token_mask),
-    )

@@ -62,7 +62,8 @@ def to_params(
                 f"init.{name}: expected one of {', '.join(get_args(kind))}, got {value!r}"
             )
     _check_kind(published, config)
-    wanted = {hf_name(path): (path, leaf) for path, leaf in _leaves(abstract(config)[1])}
+    _, like = abstract(config)
+    wanted = {hf_name(path): (path, leaf) for path, leaf in _leaves(like)}
     arrays = dict(published.arrays)
     if not any(name.startswith(_HEAD) for name in arrays):
         arrays |= start_head(arrays, config, head, seed)
@@ -82,7 +83,7 @@ def to_params(
         for part in path[:-1]:
             inner = inner.setdefault(part, {})
         inner[path[-1]] = jax.numpy.asarray(ours[name].reshape(leaf.shape))
-    return _with_keys_of(abstract(config)[1], tree)
+    return _with_keys_of(like, tree)
 
 
 def start_head(arrays: Arrays, config: ClipConfig, head: Head, seed: int) -> Arrays:
