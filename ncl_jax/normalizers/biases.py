@@ -15,10 +15,11 @@ from ncl_jax import metrics, sinkhorn
 from ncl_jax.normalizers import host
 from ncl_jax.normalizers.base import Bank, BiasFitted, Kind, checked, first_of_each
 from ncl_jax.scores import logits
+from ncl_jax.sinkhorn import spread
 from ncl_jax.types import MAX_SCALE, Biases, SinkhornReport
 
 LARGE = 1 << 26
-"""Scores from which a fit goes through `large`, in panels on the host (256 MB)."""
+"""Scores from which a fit is shared by all devices, or, with one, done on the host (256 MB)."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Ncl:
         is computed anew in every iteration, at the price of a matrix product.
       host: solve in NumPy panels on the host (module `host`) instead of by `sinkhorn.solve` on
         the device. None: where there is no accelerator, which saves compiling every shape.
-        Problems too large to copy about always go there.
+        Problems too large to copy about always go there, unless there are several devices: these
+        share the fit (`sinkhorn.spread`), in which all processes of a job take part.
 
     Relations: 0 iterations rank as `InvertedSoftmax(beta=scale)`; strength 0 ranks as `Plain`.
     Source: Park et al., EMNLP 2022; the iteration from public code that credits its authors.
@@ -84,7 +86,12 @@ class Ncl:
             )
         queries, items = len(query), len(gallery)
         on_host = jax.default_backend() == "cpu" if self.host is None else self.host
-        if on_host or queries * items > LARGE:
+        large = queries * items > LARGE
+        if large and not on_host and jax.device_count() > 1:
+            return spread.balance(
+                query, gallery, self.scale, iterations=self.iterations, strength=self.strength
+            )
+        if on_host or large:
             return host.balance(
                 query, gallery, self.scale, self.iterations, self.strength, self.memory
             )
