@@ -71,7 +71,7 @@ def test_step_of_every_config_traces(name, arg):
     assert metrics["loss"].shape == ()
 
 
-@pytest.mark.parametrize("loss", ["ncl", "infonce"])
+@pytest.mark.parametrize("loss", ["ncl", pytest.param("infonce", marks=pytest.mark.slow)])
 def test_step_lowers_for_gpu_and_tpu(loss):
     """What cannot be run on this machine at least becomes StableHLO for the others."""
     run, state, batch = abstract_step(load("demo", f"loss={loss}"), devices=4)
