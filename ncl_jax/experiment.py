@@ -212,7 +212,10 @@ def measure(
         return measured  # an index searches vectors; this head has none
     ids = parts.splits[config.data.test_split].video_ids
     biases, _ = Ncl(scale, config.eval.iterations).balance(bank.text, test.video)  # of any size
-    index = RetrievalIndex.build(ids, test.video, bank.text, scale=scale, biases=biases)
+    index = RetrievalIndex.build(
+        ids, test.video, bank.text, scale=scale, biases=biases,
+        meta={"bank_captions": bank.captions},
+    )  # fmt: skip
     if processes.is_first():
         index.save(workdir / INDEX)
     return measured
@@ -253,21 +256,6 @@ def restore(workdir: epath.Path) -> Run:
         )
         state = checkpointer.restore(like).state
     return Run(config, sizes, tokenizer, towers, state)
-
-
-def text_encoder(workdir: epath.Path) -> Callable[[list[str]], np.ndarray]:
-    """Captions -> unit-norm embeddings [text, dim], by the last checkpoint of a finished run.
-
-    Raises:
-      FileNotFoundError: there is no checkpoint in `workdir`.
-    """
-    run = restore(workdir)
-
-    def encode(captions: list[str]) -> np.ndarray:
-        tokens = run.tokenizer(captions, run.config.data.max_tokens)
-        return np.asarray(run.towers.encode_text(run.state.params, *tokens))
-
-    return encode
 
 
 def _order_accuracy(

@@ -1,6 +1,9 @@
 """Every test runs on eight CPU devices, wherever it runs."""
 
 import os
+import shutil
+
+import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -16,3 +19,22 @@ def pytest_configure(config):
     """
     quick = config.option.markexpr == "not slow"
     jax.config.update("jax_disable_most_optimizations", quick)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium, driven over loopback."""
+    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
+    if not (driver and chromium):
+        pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=Service(driver))
+    yield opened
+    opened.quit()

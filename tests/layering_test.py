@@ -33,8 +33,11 @@ ALLOWED = {
     "train": {"types", "scores", "sinkhorn", "losses", "parallel", "grad_cache"},
     "evaluate_pairs": {"types", "sinkhorn", "metrics", "evaluate"},
     "evaluate": {"types", "scores", "sinkhorn", "normalizers", "metrics", "parallel"},
+    "gallery": {"types", "data", "index"},
+    "serve": {"data", "index", "gallery"},
     "assembly": None,
     "finished": None,
+    "trained": None,
     "experiment": None,  # None: everything
     "seeds": None,
     "main": None,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-_SUFFIXES = "3gp avi flv gif m4v mkv mov mp4 mpeg mpg ts webm wmv"
-VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
+from ncl_jax.data import video
+
 # Names written out in messages and metadata; the counts are always complete.
 NAMES_KEPT = 20
 
@@ -67,9 +67,9 @@ def numbered(clip: str, captions: list[str]) -> Texts:
 def find_videos(folder: epath.Path) -> dict[str, epath.Path]:
     """Maps file stem -> video file; of two containers of one stem the first by name counts."""
     files = sorted(folder.iterdir(), key=lambda file: file.name, reverse=True)
-    videos = (file for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
+    found = (file for file in files if file.suffix.lower() in video.SUFFIXES)
     # A name that is not UTF-8 can belong to no list, but it can be printed.
-    return {file.stem.encode(errors="backslashreplace").decode(): file for file in videos}
+    return {file.stem.encode(errors="backslashreplace").decode(): file for file in found}
 
 
 def listed_videos(found: Layout) -> dict[str, epath.Path]:

@@ -4,12 +4,14 @@
     python -m ncl_jax.cli.index add INDEX --video MORE.npy [--ids more.txt]
     python -m ncl_jax.cli.index search INDEX --query Q.npy [-k 10]
     python -m ncl_jax.cli.index search WORKDIR/index "a red ball moves left" [-k 10]
+    python -m ncl_jax.cli.index build INDEX --videos FOLDER --checkpoint WORKDIR [--window 10]
 
 `INDEX` is a folder (it gets `index.npz`) or a `.npz`. Embeddings come as `.npy`, or as `.npz`
 with an array `video`, `text` or `embedding` and, if there is one, `ids`. Without ids, items are
-numbered. Words are embedded by the last checkpoint of the training run that left the index. A
-bank of training captions gives every item its normalising bias; without one the search is by
-plain cosine.
+numbered. Words are embedded by the last checkpoint of the training run that left the index, or
+that embedded the videos of `FOLDER`, one item per window of each file; building again embeds only
+what is new or changed. A bank of training captions gives every item its normalising bias; without
+one the search is by plain cosine.
 """
 
 import argparse
@@ -17,9 +19,9 @@ import pathlib
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from etils import epath
 
 from ncl_jax.index import RetrievalIndex, SearchResult
 from ncl_jax.normalizers import Ncl
@@ -32,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; 0, or 2 after one sentence about bad input."""
     args = _parser().parse_args(argv)
     try:
-        print("\n".join(args.run(args)))
+        for line in args.run(args):
+            print(line, flush=True)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -40,7 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build(args: argparse.Namespace) -> Iterator[str]:
-    """Embeddings (and a bank) -> an index file."""
+    """Embeddings (and a bank), or a folder of videos and a trained run -> an index file."""
+    if args.videos is not None:
+        from ncl_jax.cli import index_videos  # loads models, which embeddings never need
+
+        yield from index_videos.build(args)
+        return
     video, ids = read_embeddings(args.video, args.ids)
     bank = None if args.bank_text is None else read_embeddings(args.bank_text)[0]
     if args.scale is None:
@@ -58,9 +66,10 @@ def build_index(
     scale: float = MAX_SCALE,
     iterations: int = 4,
     strength: float = 1.0,
+    meta: dict[str, Any] | None = None,
 ) -> RetrievalIndex:
     """`RetrievalIndex.build` with the biases of `normalizers.Ncl`, which fits banks of any size."""
-    plain = RetrievalIndex.build(ids, video, scale=scale)  # checks, and brings to unit norm
+    plain = RetrievalIndex.build(ids, video, scale=scale, meta=meta)  # checked, unit norm
     if bank is None or not len(bank) or not len(plain):
         return plain
     bank = RetrievalIndex.build(range(len(bank)), bank, scale=scale).video  # type: ignore[arg-type]
@@ -70,9 +79,10 @@ def build_index(
             "with one model"
         )
     biases, report = Ncl(scale, iterations, strength).balance(bank, plain.video)
-    meta = {"fit": {"error": float(report.error), "iterations": int(report.iterations)}}
+    fit = {"fit": {"error": float(report.error), "iterations": int(report.iterations)}}
     return RetrievalIndex.build(
-        ids, plain.video, bank, scale=scale, strength=strength, biases=biases, meta=meta
+        ids, plain.video, bank, scale=scale, strength=strength, biases=biases,
+        meta=(meta or {}) | fit,
     )
 
 
@@ -93,27 +103,44 @@ def search(args: argparse.Namespace) -> Iterator[str]:
     """Query embeddings or words -> one line per hit: query, rank, id, score in logits."""
     if bool(args.words) == (args.query is not None):
         raise ValueError("search: expected either words or --query EMBEDDINGS")
+    index = RetrievalIndex.load(args.index)
     if args.words:
-        query, names = embed_words(args.words, args.index), args.words
+        query, names = embed_words(args.words, index, args.index), args.words
     else:
         query, names = read_embeddings(args.query, args.ids)
-    yield from hits(RetrievalIndex.load(args.index).search(query, args.k), names)
+    yield from hits(index.search(query, args.k), names)
 
 
-def embed_words(words: list[str], index: str) -> np.ndarray:
-    """Embeddings of the words by the run whose workdir holds the index."""
-    from ncl_jax import experiment  # loads models and data libraries, which embeddings never need
+def embed_words(words: list[str], index: RetrievalIndex, path: str) -> np.ndarray:
+    """Embeddings of the words by the run that embedded the index's items.
 
-    folder = pathlib.Path(index)
+    Raises:
+      ValueError: the run was trained on since.
+    """
+    from ncl_jax import trained  # loads models and data libraries, which embeddings never need
+
+    gallery = index.meta.get("gallery", {})
+    folder = pathlib.Path(path)
     folder = folder.parent if folder.suffix == ".npz" else folder
-    return experiment.text_encoder(epath.Path(folder.parent))(words)
+    model = trained.load(gallery.get("run", folder.parent))
+    if gallery.get("model", model.fingerprint) != model.fingerprint:
+        raise ValueError(
+            f"{gallery['run']} was trained on after {path} was built; build the index again"
+        )
+    return model.encode_text(words)
 
 
 def hits(result: SearchResult, names: Sequence[str]) -> Iterator[str]:
     """Printable lines of a search; also for queries that were embedded from words."""
     for name, ids, scores in zip(names, result.ids, result.scores, strict=True):
         for rank, (item, score) in enumerate(zip(ids, scores.tolist(), strict=True), start=1):
-            yield f"{name}\t{rank}\t{item}\t{score:.4f}"
+            yield f"{name}\t{rank}\t{_printable(item)}\t{score:.4f}"
+
+
+def _printable(item: str) -> str:
+    """File names may hold anything but / and NUL; a line of output must stay one line."""
+    text = item.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read_embeddings(path: str, ids: str | None = None) -> tuple[np.ndarray, list[str]]:
@@ -157,9 +184,16 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("words", nargs="*", help="queries in words, for a run's index")
             command.add_argument("--query", help="embeddings of the queries")
             command.add_argument("-k", type=int, default=10, help="hits per query (default 10)")
-        else:
+        elif name == "add":
             command.add_argument("--video", required=True, help="embeddings of the items")
-        if name == "build":
+        else:
+            items = command.add_mutually_exclusive_group(required=True)
+            items.add_argument("--video", help="embeddings of the items")
+            items.add_argument("--videos", metavar="FOLDER", help="video files, any depth")
+            command.add_argument("--checkpoint", metavar="WORKDIR",
+                                 help="the run that embeds --videos, and whose bank is used")
+            command.add_argument("--window", type=float, default=10.0,
+                                 help="seconds of a video per item (default 10)")
             command.add_argument("--bank-text", help="embeddings of training captions")
             command.add_argument("--scale", type=float, help="logits per cosine (default 100)")
             command.add_argument("--iterations", type=int, default=4)

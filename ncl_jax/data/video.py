@@ -19,6 +19,10 @@ from PIL import Image
 from ncl_jax.data import video_packets
 
 Frame = np.ndarray  # uint8 [height, width, 3], RGB
+_KINDS = "3gp avi flv gif m4v mkv mov mp4 mpeg mpg ts webm wmv"
+SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
+"""File names that are taken for videos, in lower case."""
+
 _Item = TypeVar("_Item")
 
 # A time stamp a rounding error short of a tick still belongs to that tick (seconds).
@@ -135,6 +139,29 @@ def probe(path: str | os.PathLike[str], deep: bool = False) -> Probe:
             frames,
             len(damaged) if deep else 0,
         )
+
+
+def jpeg_at(
+    path: str | os.PathLike[str], seconds: float, short_side: int, jpeg_quality: int
+) -> bytes:
+    """The first frame at or after `seconds` from the file's first one, or the last there is.
+
+    Reads from the key frame before it: quick in a long file.
+
+    Raises:
+      VideoError: as `decode_frames`.
+    """
+    with _opened(path) as stream:
+        start, tick = stream.start_time or 0, float(stream.time_base or 1)
+        with contextlib.suppress(av.FFmpegError):  # no index: read from the beginning
+            stream.container.seek(start + math.floor(seconds / tick), stream=stream)
+        picture = None
+        for picture in video_packets.decode_all(stream):
+            if picture.pts is None or (picture.pts - start) * tick >= seconds - _TICK_SLACK:
+                break
+        if picture is None:
+            raise _BadVideoError("at least one decodable frame, got none")
+        return _to_jpeg(_resize(Image.fromarray(_upright(picture)), short_side), jpeg_quality)
 
 
 class _BadVideoError(Exception):

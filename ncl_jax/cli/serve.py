@@ -1,0 +1,71 @@
+"""A local page to search an index of videos.
+
+    python -m ncl_jax.cli.serve --index INDEX [--port 8000] [--host 127.0.0.1]
+
+`INDEX` is what `python -m ncl_jax.cli.index build INDEX --videos FOLDER --checkpoint WORKDIR` made.
+The page answers on this machine only, unless --host says otherwise; then anyone who reaches it
+sees the videos.
+"""
+
+import argparse
+import socket
+import sys
+from collections.abc import Sequence
+
+import waitress
+
+from ncl_jax import serve, trained
+from ncl_jax.gallery import windows_of
+from ncl_jax.index import RetrievalIndex
+
+LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until interrupted; 2 after one sentence about bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ncl_jax.cli.serve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--index", required=True, help="folder or .npz")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    args = parser.parse_args(argv)
+    try:
+        run(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Loads, listens, and serves."""
+    index = RetrievalIndex.load(args.index)
+    windows_of(index)
+    model = trained.load(index.meta["gallery"]["run"])
+    if model.fingerprint != index.meta["gallery"]["model"]:
+        raise ValueError(f"{args.index} was built with another checkpoint; build it again")
+    library = serve.Library(args.index, model.encode_text, model.fingerprint)
+    library.embed("warm up: the first query compiles the model")
+    hosts = serve.LOOPBACK if args.host in LOCAL else None
+    try:
+        server = waitress.create_server(
+            serve.create_app(library, hosts), host=args.host, port=args.port, threads=8
+        )
+    except (OSError, socket.gaierror, OverflowError) as error:
+        raise ValueError(
+            f"cannot listen on {args.host} port {args.port}: {error}; choose another --port"
+        ) from error
+    print(f"http://{args.host}:{server.effective_port}/  (stop with Ctrl-C)", flush=True)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+"""A folder of videos as a gallery: every file cut into windows, embedded once, kept up to date.
+
+What is known of the folder lives in the index itself (`RetrievalIndex.meta["gallery"]`), so that
+embeddings and the account of files can never disagree:
+
+    {"folder", "run", "model", "window",
+     "files": {name: {"size", "changed", "windows": [[start, end], ...]} or
+                     {"size", "changed", "error": one line}}}
+
+`name` is relative to `folder`, with `/`. Rows of the index are in the order of the files' names,
+windows in the order of time; the id of a row is "name 0:10.0-0:20.0".
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import itertools
+import os
+import pathlib
+import queue
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ncl_jax.data import video
+from ncl_jax.data.video_worker import VideoWorker, unpack
+from ncl_jax.index import RetrievalIndex
+
+SECONDS_PER_FILE = 900.0
+"""A file that takes longer to decode counts as unreadable."""
+
+
+class Stamp(NamedTuple):
+    """Tells whether a file is the one that was embedded: bytes, and nanoseconds of its change."""
+
+    size: int
+    changed: int
+
+
+class Entry(NamedTuple):
+    """What is known of one file: rows of its windows, or why there are none.
+
+    Attributes:
+      stamp: of the file that was read.
+      windows: (start, end) in seconds from the first frame.
+      rows: embeddings, one per window.
+      error: one line, or "" for a file that was read.
+    """
+
+    stamp: Stamp
+    windows: list[tuple[float, float]]
+    rows: Float[np.ndarray, "window dim"]
+    error: str = ""
+
+
+class Window(NamedTuple):
+    """The part of a file that a row of the index shows; seconds from its first frame."""
+
+    file: str
+    start: float
+    end: float
+
+    @property
+    def id(self) -> str:
+        return f"{self.file} {clock(self.start)}-{clock(self.end)}"
+
+
+class Reading(NamedTuple):
+    """How files are turned into what the model was trained on.
+
+    Attributes:
+      window: seconds per window, >= 1.
+      fps: frames read per second.
+      short_side: pixels of the frames' shorter side.
+      jpeg_quality: 1 to 95; training saw frames through JPEG, so these do too.
+    """
+
+    window: float
+    fps: float
+    short_side: int
+    jpeg_quality: int
+
+
+def find_files(folder: str | os.PathLike[str]) -> dict[str, Stamp]:
+    """Video files below `folder`, by name; hidden ones and those that vanish are left out.
+
+    Raises:
+      ValueError: not a folder.
+    """
+    root = pathlib.Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{folder}: expected a folder of videos")
+    found = {}
+    for path in root.rglob("*"):
+        name = path.relative_to(root).as_posix()
+        hidden = any(part.startswith(".") for part in pathlib.PurePosixPath(name).parts)
+        if path.suffix.lower() in video.SUFFIXES and not hidden and path.is_file():
+            status = path.stat()
+            found[name] = Stamp(status.st_size, status.st_mtime_ns)
+    return dict(sorted(found.items()))
+
+
+def cut(times: Float[np.ndarray, " frame"], length: float) -> list[slice]:
+    """Frames of each window of `length` seconds; a short rest joins the window before it.
+
+    Example:
+      >>> cut(np.arange(24.0), 10.0)  # 4 seconds are left over
+      [slice(0, 10, None), slice(10, 24, None)]
+    """
+    number = np.floor(times / length + 1e-9).astype(int)
+    starts = [0, *(np.flatnonzero(np.diff(number)) + 1)]
+    rest = times[-1] - number[-1] * length
+    if len(starts) > 1 and rest < length / 2:
+        starts.pop()
+    return [slice(int(a), int(b)) for a, b in itertools.pairwise([*starts, len(times)])]
+
+
+def embed_files(
+    folder: str | os.PathLike[str],
+    files: Mapping[str, Stamp],
+    encode: Callable[[list[list[bytes]]], np.ndarray],
+    reading: Reading,
+    batch: int,
+) -> Iterator[tuple[str, Entry]]:
+    """Decodes files in processes, embeds windows in batches across files, yields each file once.
+
+    Args:
+      folder: where the files are.
+      files: names and stamps.
+      encode: JPEG frames of each clip -> unit-norm rows.
+      reading: how the files are read.
+      batch: windows per call of `encode`; a file of more windows makes a larger call.
+
+    Yields:
+      (name, entry) in the order of `files`; a file that cannot be read carries its reason.
+    """
+    waiting: list[_Read] = []
+    with contextlib.closing(_read_ahead(pathlib.Path(folder), list(files), reading)) as reads:
+        for read in reads:
+            waiting.append(read)
+            if sum(len(parts) for _, _, parts in waiting) >= batch:
+                yield from _embed(waiting, files, encode)
+                waiting = []
+    yield from _embed(waiting, files, encode)
+
+
+class _Read(NamedTuple):
+    """A decoded file and its windows, or the reason why there are none."""
+
+    name: str
+    clip: video.Clip | str
+    parts: list[slice]
+
+
+def _read_ahead(folder: pathlib.Path, names: Sequence[str], reading: Reading) -> Iterator[_Read]:
+    """Files in order, a few of them ahead, each decoded in a process that it may not outstay."""
+    jobs = min(os.cpu_count() or 1, max(1, len(names)))
+    workers = [VideoWorker(SECONDS_PER_FILE) for _ in range(jobs)]
+    free = queue.SimpleQueue[VideoWorker]()
+    for worker in workers:
+        free.put(worker)
+
+    def read(name: str) -> _Read:
+        worker = free.get()
+        try:
+            clip = unpack(worker.decode(
+                folder / name, fps=reading.fps, short_side=reading.short_side,
+                jpeg_quality=reading.jpeg_quality,
+            ))  # fmt: skip
+        except video.VideoError as error:
+            return _Read(name, str(error), [])
+        finally:
+            free.put(worker)
+        return _Read(name, clip, cut(clip.times, reading.window))
+
+    todo = iter(names)
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        pending = collections.deque(
+            pool.submit(read, name) for name in itertools.islice(todo, 2 * jobs)
+        )
+        try:
+            while pending:
+                yield pending.popleft().result()
+                pending.extend(pool.submit(read, name) for name in itertools.islice(todo, 1))
+        finally:  # after an interrupt nobody waits for what is being decoded
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.close()
+
+
+def _embed(
+    waiting: Sequence[_Read],
+    files: Mapping[str, Stamp],
+    encode: Callable[[list[list[bytes]]], np.ndarray],
+) -> Iterator[tuple[str, Entry]]:
+    clips = [r.clip.frames[p] for r in waiting if isinstance(r.clip, video.Clip) for p in r.parts]
+    rows = encode(clips) if clips else np.zeros((0, 1), np.float32)
+    first = 0
+    for name, clip, parts in waiting:
+        if isinstance(clip, str):
+            yield name, Entry(files[name], [], rows[:0], clip)
+        else:
+            windows = [(float(clip.times[part.start]), _end(clip, part)) for part in parts]
+            yield name, Entry(files[name], windows, rows[first : first + len(parts)])
+            first += len(parts)
+
+
+def _end(clip: video.Clip, part: slice) -> float:
+    """A window lasts to the next one, the last window to one frame's time after its last frame."""
+    if part.stop < len(clip.times):
+        return float(clip.times[part.stop])
+    step = float(clip.times[-1] - clip.times[-2]) if len(clip.times) > 1 else 1.0
+    return float(clip.times[-1]) + step
+
+
+# -- to and from an index ------------------------------------------------------------------------
+
+
+def rows_of(entries: Mapping[str, Entry]) -> tuple[list[str], Float[np.ndarray, "row dim"]]:
+    """Ids and embeddings of all windows, in the order of the index."""
+    ids = [Window(n, *w).id for n in sorted(entries) for w in entries[n].windows]
+    parts = [entries[n].rows for n in sorted(entries) if len(entries[n].rows)]
+    return ids, np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+
+def account(entries: Mapping[str, Entry]) -> dict[str, Any]:
+    """The part "files" of the account kept in the index."""
+    return {
+        name: {**entry.stamp._asdict()}
+        | ({"error": entry.error} if entry.error else {"windows": entry.windows})
+        for name, entry in sorted(entries.items())
+    }
+
+
+def entries_of(index: RetrievalIndex) -> dict[str, Entry]:
+    """The inverse of `rows_of` and `account`: what an index knows of its files."""
+    entries, first = {}, 0
+    for name, known in index.meta["gallery"]["files"].items():
+        windows = [(a, b) for a, b in known.get("windows", [])]
+        rows = index.video[first : first + len(windows)]
+        first += len(windows)
+        stamp = Stamp(known["size"], known["changed"])
+        entries[name] = Entry(stamp, windows, rows, known.get("error", ""))
+    return entries
+
+
+def windows_of(index: RetrievalIndex) -> list[Window]:
+    """What each row of the index shows.
+
+    Raises:
+      ValueError: the index was not made from a folder of videos.
+    """
+    if "gallery" not in index.meta:
+        raise ValueError(
+            "this index was not made from videos; make one with "
+            "`python -m ncl_jax.cli.index build INDEX --videos FOLDER --checkpoint WORKDIR`"
+        )
+    return [
+        Window(name, start, end)
+        for name, known in index.meta["gallery"]["files"].items()
+        for start, end in known.get("windows", [])
+    ]
+
+
+def clock(seconds: float) -> str:
+    """
+    Example:
+      >>> clock(75.04), clock(3675.0)
+      ('1:15.0', '1:01:15.0')
+    """
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}:{minutes:02d}" if hours else str(minutes)
+    return f"{head}:{rest // 10:02d}.{rest % 10}"

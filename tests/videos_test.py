@@ -1,0 +1,211 @@
+"""Own videos, from a folder to the page: a real run, real files, a real browser."""
+
+import http.client
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ncl_jax import gallery, trained
+from ncl_jax.cli import index as cli
+from ncl_jax.cli import serve as serve_cli
+from ncl_jax.index import RetrievalIndex
+from tests.gallery_test import write_video
+from tests.main_test import TINY, run
+
+ROOT = pathlib.Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    root = tmp_path_factory.mktemp("run")
+    done = run(
+        "--config=configs/demo.py", f"--workdir={root}/run", *TINY, "--config.train.steps=4",
+        f"--config.data.manual_dir={root}/manual", f"--config.data.data_dir={root}/tfds",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return root / "run"
+
+
+@pytest.fixture
+def videos(tmp_path):
+    folder = tmp_path / "videos"
+    write_video(folder / "long.mp4", [40] * 40 + [200] * 60, fps=4)  # two windows
+    write_video(folder / "b <i>.webm", [10, 90, 250], fps=1)
+    (folder / "bad.mp4").write_bytes(b"not a video")
+    return folder
+
+
+def build(tmp_path, workdir, *more):
+    return ["build", str(tmp_path / "index"), "--videos", str(tmp_path / "videos"),
+            "--checkpoint", str(workdir), *more]  # fmt: skip
+
+
+def test_a_folder_is_embedded_once_and_followed(tmp_path, workdir, videos, capsys):
+    assert cli.main(build(tmp_path, workdir)) == 0
+    said = capsys.readouterr().out
+    assert "3 files: 3 to embed, 0 known, 0 gone" in said
+    assert "skipped: bad.mp4: expected a readable video" in said
+    assert "3 windows of 2 files, bank of" in said
+    first = RetrievalIndex.load(tmp_path / "index")
+    assert [w.file for w in gallery.windows_of(first)] == ["b <i>.webm", "long.mp4", "long.mp4"]
+    assert first.bias.std() > 0
+
+    assert cli.main(build(tmp_path, workdir)) == 0
+    assert "0 to embed, 3 known" in capsys.readouterr().out
+    (videos / "b <i>.webm").unlink()
+    write_video(videos / "c.mp4", [120] * 4)
+    assert cli.main(build(tmp_path, workdir)) == 0
+    assert "3 files: 1 to embed, 2 known, 1 gone" in capsys.readouterr().out
+    followed = RetrievalIndex.load(tmp_path / "index")
+    (tmp_path / "index" / "index.npz").unlink()
+    assert cli.main(build(tmp_path, workdir)) == 0
+    fresh = RetrievalIndex.load(tmp_path / "index")
+    assert followed.ids == fresh.ids
+    assert abs(followed.video - fresh.video).max() < 1e-6
+    assert abs(followed.bias - fresh.bias).max() < 1e-4
+
+    capsys.readouterr()
+    assert cli.main(["search", str(tmp_path / "index"), "a red ball", "-k", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert re.fullmatch(r"a red ball\t1\t\S+ \d:\d\d\.\d-\d:\d\d\.\d\t-?\d+\.\d{4}", lines[0])
+
+
+def test_an_interrupted_build_goes_on(tmp_path, workdir, videos, capsys, monkeypatch):
+    whole = gallery.embed_files
+
+    def interrupted(*arguments):
+        yield next(whole(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gallery, "embed_files", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(build(tmp_path, workdir))
+    assert ended.value.code == 130
+    assert "1 files are kept" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert cli.main(build(tmp_path, workdir)) == 0
+    assert "3 files: 2 to embed, 1 known, 0 gone" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_went_on_is_noticed(tmp_path, workdir, videos, capsys, monkeypatch):
+    assert cli.main(build(tmp_path, workdir)) == 0
+    load = trained.load
+    monkeypatch.setattr(trained, "load", lambda path: load(path)._replace(fingerprint="later"))
+    for command in (
+        lambda: cli.main(["search", str(tmp_path / "index"), "a ball"]),
+        lambda: serve_cli.main(["--index", str(tmp_path / "index"), "--port", "0"]),
+    ):
+        capsys.readouterr()
+        assert command() == 2
+        assert "build" in capsys.readouterr().err
+    assert cli.main(build(tmp_path, workdir)) == 0  # everything is embedded again
+    assert "3 to embed, 0 known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--window", "0.5"], "--window: expected at least 1 second"),
+        (["--checkpoint", "nowhere"], "expected the checkpoints of a training run"),
+        (["--videos", "nowhere"], "nowhere: expected a folder of videos"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(tmp_path, workdir, videos, capsys, change, said):
+    assert cli.main([*build(tmp_path, workdir), *change]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def page(tmp_path, workdir, videos):
+    """The address of a running server."""
+    assert cli.main(build(tmp_path, workdir)) == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ncl_jax.cli.serve", "--index", str(tmp_path / "index"),
+         "--port", "0"],
+        cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        line = process.stdout.readline()
+        yield re.match(r"http://127\.0\.0\.1:\d+/", line)[0]
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        process.stdout.close()
+
+
+def until(seconds, condition):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.1)
+    return value
+
+
+def test_the_page_in_a_browser(browser, page):
+    browser.get(page)
+    assert "3 clips in 2 videos" in until(
+        20, lambda: browser.find_element("id", "about").text.strip()
+    )
+    box = browser.switch_to.active_element
+    assert box.get_attribute("id") == "query"  # ready to type in
+    box.send_keys("a red ball\n")
+    cards = until(20, lambda: browser.find_elements("css selector", ".hit"))
+    assert len(cards) == 3
+    names = [card.find_element("css selector", ".name").text for card in cards]
+    assert sorted(names) == ["b <i>.webm", "long.mp4", "long.mp4"]
+    pictures = "return [...document.images].every(i => i.complete && i.naturalWidth > 0)"
+    browser.execute_script("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
+    until(20, lambda: browser.execute_script(pictures))
+
+    def scores():
+        return {
+            (c.find_element("css selector", ".name").text,
+             c.find_element("css selector", ".clock").text):
+            c.find_element("css selector", ".score").text
+            for c in browser.find_elements("css selector", ".hit")
+        }  # fmt: skip
+
+    normalised = scores()
+    browser.find_element("css selector", "input[value=plain]").send_keys(" ")
+    until(20, lambda: "plain" in browser.find_element("id", "said").text)
+    assert scores() != normalised
+    assert scores().keys() == normalised.keys()
+
+    describe = browser.find_element("css selector", ".describe")
+    describe.send_keys("\n")
+    assert until(20, lambda: browser.find_elements("css selector", ".captions li"))
+    assert describe.get_attribute("aria-expanded") == "true"
+    assert browser.get_log("browser") == []
+
+
+def test_a_clip_plays_from_its_second(browser, page):
+    browser.get(page + "?q=grey")
+    until(20, lambda: len(browser.find_elements("css selector", ".hit")) == 3)
+    card = next(
+        c for c in browser.find_elements("css selector", ".hit")
+        if c.find_element("css selector", ".clock").text.startswith("0:10.0")
+    )  # fmt: skip
+    card.find_element("css selector", ".play").click()
+    player = card.find_element("css selector", ".screen > *")
+    assert player.tag_name == "video"
+    until(20, lambda: browser.execute_script("return arguments[0].currentTime", player) >= 10)
+
+
+def test_the_server_says_when_it_cannot_listen(tmp_path, workdir, videos, page, capsys):
+    port = page.rstrip("/").rsplit(":", 1)[1]
+    assert serve_cli.main(["--index", str(tmp_path / "index"), "--port", port]) == 2
+    assert f"cannot listen on 127.0.0.1 port {port}" in capsys.readouterr().err
+    link = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
+    link.request("GET", "/api/gallery")  # the first one goes on
+    assert json.loads(link.getresponse().read())["windows"] == 3
+    link.close()
