@@ -294,6 +294,7 @@ def build_embed(
             ),
             video_of_text=split.video_of_text,
             video_ids=split.video_ids,
+            captions=split.captions,
         )
 
     return embed

@@ -33,6 +33,7 @@ class Embedded(NamedTuple):
     video: Float[np.ndarray, "video dim"]
     video_of_text: Int[np.ndarray, " text"]
     video_ids: Sequence[str]
+    captions: Sequence[str] = ()  # the words of `text`, where they are known
 
 
 def embed(
@@ -99,6 +100,7 @@ def sample(split: Embedded, clips: int, captions: int, seed: int) -> Embedded:
         split.video[drawn],
         place[split.video_of_text[texts]],
         [split.video_ids[i] for i in drawn],
+        [split.captions[i] for i in texts] if split.captions else (),
     )
 
 

@@ -150,8 +150,9 @@ def test_in_batch_error_falls_with_the_batchs_own_biases():
 def test_a_bank_is_a_sample_of_clips_and_captions():
     of = np.asarray([0, 0, 1, 1, 1, 2, 3, 3, 3, 3])
     split = evaluate.Embedded(
-        np.arange(10.0)[:, None], np.arange(4.0)[:, None], of, ["a", "b", "c", "d"]
-    )
+        np.arange(10.0)[:, None], np.arange(4.0)[:, None], of, ["a", "b", "c", "d"],
+        [f"caption {i}" for i in range(10)],
+    )  # fmt: skip
     whole = evaluate.sample(split, 0, 0, seed=1)
     np.testing.assert_array_equal(whole.text, split.text)
     np.testing.assert_array_equal(whole.video_of_text, of)
@@ -161,6 +162,7 @@ def test_a_bank_is_a_sample_of_clips_and_captions():
         assert len(bank.video) == len(bank.video_ids) == 2
         for text, clip in zip(bank.text[:, 0], bank.video_of_text, strict=True):
             assert bank.video[clip, 0] == of[int(text)]  # still its own clip
+        assert list(bank.captions) == [f"caption {int(text)}" for text in bank.text[:, 0]]
         assert [bank.video_ids[i] for i in range(2)] == ["abcd"[int(v)] for v in bank.video[:, 0]]
         counts = np.bincount(bank.video_of_text, minlength=2)
         expected = [min(2, np.sum(of == v)) for v in bank.video[:, 0]]
