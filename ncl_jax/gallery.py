@@ -13,7 +13,6 @@ windows in the order of time; the id of a row is "name 0:10.0-0:20.0".
 
 import collections
 import concurrent.futures
-import contextlib
 import itertools
 import os
 import pathlib
@@ -137,12 +136,11 @@ def embed_files(
       (name, entry) in the order of `files`; a file that cannot be read carries its reason.
     """
     waiting: list[_Read] = []
-    with contextlib.closing(_read_ahead(pathlib.Path(folder), list(files), reading)) as reads:
-        for read in reads:
-            waiting.append(read)
-            if sum(len(parts) for _, _, parts in waiting) >= batch:
-                yield from _embed(waiting, files, encode)
-                waiting = []
+    for read in _read_ahead(pathlib.Path(folder), list(files), reading):
+        waiting.append(read)
+        if sum(len(parts) for _, _, parts in waiting) >= batch:
+            yield from _embed(waiting, files, encode)
+            waiting = []
     yield from _embed(waiting, files, encode)
 
 

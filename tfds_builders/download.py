@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import tqdm
 from etils import epath
 
-from tfds_builders import layout
+from ncl_jax.data import video
 
 # Of the folder that the files go to; columns as in TFDS: url, bytes, SHA-256, file name.
 CHECKSUMS = "checksums.tsv"
@@ -144,7 +144,7 @@ def extract_videos(archive: epath.Path, folder: epath.Path) -> int:
     with _readable(archive) as tar:
         for member in tqdm.tqdm(tar, desc=f"unpacking {archive.name}", unit="file"):
             name = member.name.replace("\\", "/").rpartition("/")[2]
-            if not member.isfile() or epath.Path(name).suffix.lower() not in layout.VIDEO_SUFFIXES:
+            if not member.isfile() or epath.Path(name).suffix.lower() not in video.SUFFIXES:
                 continue
             count += 1
             place = folder / name

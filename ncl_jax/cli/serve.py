@@ -11,6 +11,7 @@ import argparse
 import socket
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import waitress
 
@@ -50,15 +51,26 @@ def run(args: argparse.Namespace) -> None:
     library = serve.Library(args.index, model.encode_text, model.fingerprint)
     library.embed("warm up: the first query compiles the model")
     hosts = serve.LOOPBACK if args.host in LOCAL else None
-    try:
+    with _listening(args.host, args.port) as listener:
         server = waitress.create_server(
-            serve.create_app(library, hosts), host=args.host, port=args.port, threads=8
+            serve.create_app(library, hosts), sockets=[listener], threads=8
         )
-    except (OSError, socket.gaierror, OverflowError) as error:
+        _serve(server, args.host, listener.getsockname()[1])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
         raise ValueError(
-            f"cannot listen on {args.host} port {args.port}: {error}; choose another --port"
+            f"cannot listen on {host} port {port}: {error}; choose another --host or --port"
         ) from error
-    print(f"http://{args.host}:{server.effective_port}/  (stop with Ctrl-C)", flush=True)
+
+
+def _serve(server: Any, host: str, port: int) -> None:
+    address = f"[{host}]" if ":" in host else host
+    print(f"http://{address}:{port}/  (stop with Ctrl-C)", flush=True)
     try:
         server.run()
     except KeyboardInterrupt:
