@@ -249,12 +249,10 @@ def restore(workdir: epath.Path) -> Run:
         sizes = assembly.build_sizes(config, tokenizer.vocab_size)
         towers, params = clip.abstract(sizes)
         optimizer = assembly.build_optimizer(config)
-        like = jax.eval_shape(lambda p: train.init_state(p, optimizer, config.seed), params)
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
+        like = train.init_state(zeros, optimizer, config.seed)
         sharding = parallel.state_sharding(like, parallel.data_mesh(), "replicated")
-        like = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, sharding
-        )
-        state = checkpointer.restore(like).state
+        state = checkpointer.restore(parallel.place_state(like, sharding)).state
     return Run(config, sizes, tokenizer, towers, state)
 
 

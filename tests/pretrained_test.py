@@ -72,8 +72,6 @@ def test_weights_are_evaluated_as_they_are(trained, tmp_path):
         assert one.keys() == other.keys()
         for key in one:
             np.testing.assert_array_equal(one[key], other[key], err_msg=key)
-    query = experiment.text_encoder(epath.Path(tmp_path / "zero"))(["a red ball"])
-    assert np.linalg.norm(query) == pytest.approx(1, abs=1e-5)
 
 
 def test_fine_tuning_beats_the_same_steps_from_scratch(trained, tmp_path):
