@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -25,6 +26,9 @@ SMALL = (
     "--config.train.batch_size=8",
     "--config.train.log_every=1",
 )
+
+COMPILED = tempfile.TemporaryDirectory(prefix="ncl-jax-compiled-")
+"""Most of a small run is compilation, and all runs of a session compile the same."""
 
 
 def free_port():
@@ -62,6 +66,8 @@ class Job:
                 "JAX_PLATFORMS": "cpu",
                 "JAX_NUM_CPU_DEVICES": str(devices),
                 "NCL_FAULT": (faults or {}).get(index, ""),
+                "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             }
             log = self.workdir.with_name(f"{self.workdir.name}.process-{index}.log")
             self._logs.append(log)
