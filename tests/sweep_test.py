@@ -14,7 +14,7 @@ from scipy import stats
 
 from configs import demo, sweeps
 from ncl_jax import finished
-from ncl_jax.cli import processes, report, sweep
+from ncl_jax.cli import report, sweep, sweep_runs
 from ncl_jax.report import sweeps as tables
 from tests.main_test import ROOT, TINY
 
@@ -42,7 +42,7 @@ def runs(tmp_path):
             config, folder = demo.get_config(f"seed={len(made)}"), tmp_path / name
             line = [sys.executable, "-c", WORK, str(folder), str(seconds),
                     json.dumps(config.to_dict()), end]
-            made.append(processes.Run(name, config.seed, folder, config, line))
+            made.append(sweep_runs.Run(name, config.seed, folder, config, line))
         return made
 
     return make
@@ -82,41 +82,41 @@ def test_an_override_that_does_not_fit_is_named(tmp_path, monkeypatch):
 
 def test_shares_of_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 5}, raising=False)
-    assert processes.shares(1) == [{0, 1, 2, 5}]
-    assert processes.shares(3) == [{0, 5}, {1}, {2}]
-    assert processes.shares(5) == [{0}, {1}, {2}, {5}, {0}]
+    assert sweep_runs.shares(1) == [{0, 1, 2, 5}]
+    assert sweep_runs.shares(3) == [{0, 5}, {1}, {2}]
+    assert sweep_runs.shares(5) == [{0}, {1}, {2}, {5}, {0}]
 
 
 def test_one_failing_run_does_not_stop_the_others_and_finished_ones_are_skipped(runs, capsys):
     made = runs(one=(0, "ok"), two=(0, "fail"), three=(0, "ok"))
-    faults = {run.name: fault for run, fault in processes.execute(made, processes.shares(2))}
+    faults = {run.name: fault for run, fault in sweep_runs.execute(made, sweep_runs.shares(2))}
     assert faults.pop("two, seed 1").startswith(
         "failed with exit code 1 (ncl_jax: the loss is nan; see "
     )
     assert faults == {"one, seed 0": "", "three, seed 2": ""}
     assert "[3/3]" in capsys.readouterr().out
-    list(processes.execute(made, processes.shares(1)))
+    list(sweep_runs.execute(made, sweep_runs.shares(1)))
     starts = {run.label: (run.workdir / "starts").read_text() for run in made}
     assert starts == {"one": "x", "two": "xx", "three": "x"}
 
 
 def test_results_of_another_config_do_not_count_as_finished(runs):
     (run,) = runs(one=(0, "ok"))
-    list(processes.execute([run], processes.shares(1)))
-    assert processes.finished(run)
+    list(sweep_runs.execute([run], sweep_runs.shares(1)))
+    assert sweep_runs.finished(run)
     other = run.config.copy_and_resolve_references()
     other.optim.learning_rate = 0.5
-    assert not processes.finished(run._replace(config=other))
+    assert not sweep_runs.finished(run._replace(config=other))
     (run.workdir / "results.json").write_text("{")
-    assert not processes.finished(run)
+    assert not sweep_runs.finished(run)
 
 
 def test_a_run_that_outlived_its_sweep_is_waited_for(runs):
     (run,) = runs(one=(1.0, "ok"))
-    orphan = processes.start(run, {0})
+    orphan = sweep_runs.start(run, {0})
     assert orphan is not None
-    assert processes.start(run, {0}) is None  # the lock is the orphan's
-    faults = [fault for _, fault in processes.execute([run], processes.shares(1))]
+    assert sweep_runs.start(run, {0}) is None  # the lock is the orphan's
+    faults = [fault for _, fault in sweep_runs.execute([run], sweep_runs.shares(1))]
     assert faults == [""]
     assert (run.workdir / "starts").read_text() == "x"
     assert orphan.wait() == 0
@@ -124,12 +124,12 @@ def test_a_run_that_outlived_its_sweep_is_waited_for(runs):
 
 def test_leaving_early_ends_the_runs_under_way(runs):
     made = runs(one=(0, "ok"), two=(60, "ok"))
-    left = processes.execute(made, processes.shares(2))
+    left = sweep_runs.execute(made, sweep_runs.shares(2))
     assert next(left)[0].label == "one"
     begin = time.monotonic()
     left.close()
     assert time.monotonic() - begin < 30
-    with (made[1].workdir / processes.LOCK).open("w") as lock:
+    with (made[1].workdir / sweep_runs.LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it
 
 
@@ -238,7 +238,7 @@ def test_a_killed_sweep_goes_on(tmp_path):
                                stderr=subprocess.DEVNULL)
     first, second = (tmp_path / "sweep" / f"gradient={g},seed=3" for g in ("stop", "through"))
     deadline = time.monotonic() + 400
-    while not (second / processes.LOG).exists():  # the first has finished, the second has begun
+    while not (second / sweep_runs.LOG).exists():  # the first has finished, the second has begun
         assert process.poll() is None, "the sweep ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -269,4 +269,4 @@ def test_a_killed_sweep_goes_on(tmp_path):
     assert page.count('<img src="data:image/jpeg;base64,') > 50
     assert "No balance" not in page
     # the second outlived the kill and was waited for, or was begun again: never twice at a time
-    assert (second / processes.LOG).read_text().count("curves:") == 1
+    assert (second / sweep_runs.LOG).read_text().count("curves:") == 1

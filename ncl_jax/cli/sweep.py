@@ -23,7 +23,7 @@ from ml_collections import config_flags
 
 from configs.sweeps import SWEEPS, Overrides
 from ncl_jax import main as job
-from ncl_jax.cli.processes import Run, execute, finished, read_results, shares
+from ncl_jax.cli.sweep_runs import Run, execute, finished, read_results, shares
 from ncl_jax.report import sweeps
 
 _SWEEP = flags.DEFINE_string("sweep", None, f"Which one: {', '.join(SWEEPS)}")
