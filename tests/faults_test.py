@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ncl_jax import processes
-from tests import jobs
+from tests import jobs, soak
 
 FLAGS = ["--config.train.steps=24", "--config.train.checkpoint_every=5",
          "--config.train.validate_every=100"]
@@ -81,22 +81,27 @@ def test_sigterm_to_one_of_two_stops_both_at_one_step(data, tmp_path):
     assert 7 < jobs.steps(workdir)[-1] < 24
 
 
-def test_a_second_job_on_a_workdir_is_refused_and_a_stall_ends_the_first(data, tmp_path):
+def test_a_second_job_on_a_workdir_is_refused(data, tmp_path):
+    """Also while the first one hangs; its lock dies with it."""
     workdir = tmp_path / "run"
-    flags = [*data, "--config.train.input_timeout=60"]
-    with jobs.Job(workdir, flags, faults={0: "stall:6"}) as first:
+    with jobs.Job(workdir, data, faults={0: "freeze:6"}) as first:
         while not (workdir / "checkpoints" / "5").exists():
             assert first.processes[0].poll() is None, first.said()
             time.sleep(0.2)
-        shutil.copy(workdir / "metrics.jsonl", tmp_path / "before.jsonl")
-        second = tmp_path / "logs" / "second"
-        second.parent.mkdir()
-        with jobs.Job(second, [*data, f"--workdir={workdir}"]) as other:
-            assert other.wait(60) == [2]
-        assert f"another run (process {first.processes[0].pid} on" in other.said()
-        assert first.wait(120) == [processes.RETRY]
-    assert "training input: no input for 60 seconds" in first.said()
+        with jobs.Job(tmp_path / "second", [*data, f"--workdir={workdir}"]) as second:
+            assert second.wait(120) == [2]
+        assert f"another run (process {first.processes[0].pid} on" in second.said()
+    with processes.owned(workdir):
+        pass
     assert jobs.steps(workdir) == [5]
+
+
+def test_a_stalled_input_ends_the_run(data, tmp_path):
+    flags = [*data, "--config.train.input_timeout=5"]
+    said = jobs.run(tmp_path / "run", flags, codes=processes.RETRY, faults={0: "stall:6"})[0]
+    assert "training input: no input for 5 seconds" in said
+    assert "Traceback" not in said
+    assert jobs.steps(tmp_path / "run") == [5]
 
 
 def test_nan_in_a_clip_stops_with_its_name_or_is_skipped(data, tmp_path):
@@ -151,3 +156,12 @@ def test_a_process_without_its_data_says_so_and_ends_the_job(data, reference, tm
     assert codes[0] in (processes.RETRY, -6), job.said()
     assert "file" in job.said(1)
     assert "Traceback" not in job.said()
+
+
+def test_a_short_soak_ends_with_the_same_bits_and_leaves_nothing(tmp_path):
+    found = soak.soak(tmp_path, steps=200, kills=3)
+    assert found.same_weights
+    assert found.kills == 3
+    assert found.leaked_processes == 0
+    assert not found.leaked_files
+    assert soak.growth(found.megabytes) < 1.1

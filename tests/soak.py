@@ -5,6 +5,7 @@ no process and no unfinished file may be left, and memory must not grow with the
 """
 
 import argparse
+import contextlib
 import pathlib
 import random
 import sys
@@ -39,8 +40,9 @@ def soak(root: pathlib.Path, steps: int, kills: int, seed: int = 0) -> Soaked:
     with jobs.Job(root / "whole", flags) as job:
         process = psutil.Process(job.processes[0].pid)
         while job.processes[0].poll() is None:
-            if len(jobs_losses(root / "whole")) > every:  # compiled, input running
-                memory.append(process.memory_info().rss / 1e6)
+            if last_step(root / "whole") > every:  # compiled, input running
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    memory.append(process.memory_info().rss / 1e6)
             time.sleep(1)
         assert job.processes[0].returncode == 0, job.said()
     done = 0
@@ -56,20 +58,18 @@ def soak(root: pathlib.Path, steps: int, kills: int, seed: int = 0) -> Soaked:
     jobs.run(root / "killed", flags, timeout=3600)
     same = jobs.arrays(root / "killed", steps) == jobs.arrays(root / "whole", steps)
     same = same and jobs.losses(root / "killed") == jobs.losses(root / "whole")
-    mine = [p for p in psutil.process_iter(["cmdline"]) if str(root) in " ".join(p.cmdline())]
+    running = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+    mine = [line for line in running if str(root) in line]
     left = [str(p) for p in root.rglob("*") if "tmp" in p.name or p.name.endswith(".partial")]
     extra = {p.name for p in (root / "killed").iterdir()}
     extra -= {p.name for p in (root / "whole").iterdir()}
     return Soaked(same, done, len(mine), left + sorted(extra), memory, time.monotonic() - start)
 
 
-def jobs_losses(workdir: pathlib.Path) -> list[str]:
-    path = workdir / "metrics.jsonl"
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def last_step(workdir: pathlib.Path) -> int:
-    return len(jobs_losses(workdir))
+    """How far a run has got, by its log: one line per step."""
+    path = workdir / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def growth(megabytes: list[float]) -> float:
