@@ -103,7 +103,8 @@ def tell(config: Any, workdir: epath.Path, summary: dict[str, Any] | None) -> No
         print("\n".join(t.markdown() for t in tables.results(runs.group(runs.load([workdir])))))
     else:
         results.show(summary)
-    print(_whats_next(config_flags.get_config_filename(flags.FLAGS["config"]), workdir))
+    file, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    print(_whats_next(file, workdir))
 
 
 def stop(message: str, code: int = 2) -> None:
