@@ -114,7 +114,8 @@ def test_nan_in_a_clip_stops_with_its_name_or_is_skipped(data, tmp_path):
     assert np.isfinite(kept["video"][1:]).all()
     assert jobs.steps(workdir / "nonfinite") == [6]
     assert jobs.steps(workdir) == [5]
-    said = jobs.run(workdir, [*data, "--config.train.on_nonfinite=skip"], faults={0: "nan:6"})[0]
+    said = jobs.run(workdir, [*data, "--config.train.on_nonfinite=skip"], faults={0: "nan:1"})[0]
+    assert "at step 7 the loss is nan" in said
     assert "the step is skipped, 1 so far" in said
     position = json.loads((workdir / "checkpoints" / "24" / "data" / "metadata").read_text())
     assert position["skipped"] == 1

@@ -10,6 +10,7 @@ full    files can no longer grow
 pairs   no fault: the pairs of every step go to `<workdir>.pairs-<process>.jsonl`
 """
 
+import itertools
 import json
 import os
 import resource
@@ -23,6 +24,7 @@ from absl import app
 from ncl_jax import checkpoint, health, main, parallel
 from ncl_jax.data import ahead
 
+LIMIT = 100_000
 FAULT, _, AT = os.environ.get("NCL_FAULT", "").partition(":")
 
 
@@ -38,17 +40,21 @@ def plant():
             if FAULT == "pairs":
                 record(step, batch)
             if AT and step == int(AT):
-                if FAULT == "nan":
-                    video = np.asarray(batch.video, np.float32)
-                    video[0] = np.nan
-                    batch = mapped.place(batch._replace(video=video, **local(batch)))
-                elif FAULT == "full":
-                    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+                if FAULT == "full":
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
                 elif FAULT in SIGNALS:
                     os.kill(os.getpid(), SIGNALS[FAULT])
             return mapped.run(state, batch)
 
-        return mapped._replace(run=run)
+        def place(batch):
+            if FAULT == "nan" and next(placed) == int(AT):
+                video = batch.video.astype(np.float32)
+                video[0] = np.nan
+                batch = batch._replace(video=video)
+            return mapped.place(batch)
+
+        placed = itertools.count()
+        return mapped._replace(run=run, place=place)
 
     def faulty_save(self, state, *args):
         save(self, state, *args)
@@ -70,10 +76,6 @@ def plant():
 
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "freeze": signal.SIGSTOP}
-
-
-def local(batch):
-    return {name: np.asarray(x) for name, x in batch._asdict().items() if name != "video"}
 
 
 def record(step, batch):
