@@ -145,7 +145,7 @@ def parse_arg(arg: str, **defaults: Value | tuple[str, ...]) -> ml_collections.C
     Example:
       >>> from configs.common import parse_arg
       >>> parse_arg("seed=3,paper", seed=0, loss=("ncl", "infonce"), paper=False).to_dict()
-      {'seed': 3, 'loss': 'ncl', 'paper': True}
+      {'loss': 'ncl', 'paper': True, 'seed': 3}
     """
     values = {k: v[0] if isinstance(v, tuple) else v for k, v in defaults.items()}
     given: dict[str, Value] = {}

@@ -21,8 +21,10 @@ class Ahead(Iterator[T], Generic[T]):
       waited: seconds spent waiting in `next` and `take` so far.
 
     Example:
-      >>> with contextlib.closing(Ahead(batches)) as batches:
-      ...     first = batches.take(timeout=60)
+      >>> import contextlib
+      >>> with contextlib.closing(Ahead(["first batch", "second batch"])) as batches:
+      ...     batches.take(timeout=60)
+      'first batch'
     """
 
     def __init__(self, items: Iterable[T], count: int = 1):
