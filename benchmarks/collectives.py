@@ -6,7 +6,6 @@ JSON; it wants eight devices.
 
 import functools
 import json
-import re
 import sys
 from collections.abc import Iterator
 
@@ -17,12 +16,12 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from benchmarks.common import Row, at_most, fresh, note
+from benchmarks.hlo import traffic
 from ncl_jax import losses
 
 DEVICES, DIM, PAIRS = 8, 512, 10
 ENVIRONMENT = {"JAX_NUM_CPU_DEVICES": str(DEVICES), "JAX_PLATFORMS": "cpu"}
 NARROW = 16  # a width at which B^2/P stands out from B d
-_WIDTH = {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "bf16": 2, "pred": 1, "s8": 1, "u8": 1}
 
 
 def two_sided(text, video, scale, ids, valid):
@@ -60,50 +59,6 @@ def mapped(loss, devices=DEVICES):
             out_specs=(rows, rows, P()), check_vma=False,
         )
     )  # fmt: skip
-
-
-def traffic(hlo: str) -> list[tuple[str, int, int]]:
-    """(operation, ring bytes per device, executions) of every collective in compiled HLO.
-
-    A collective in a counted loop's body runs `known_trip_count` times; the exact fallback's
-    loop, which has no count, does not run in a healthy step and is left out.
-    """
-    bodies, current = {}, None
-    for line in hlo.splitlines():
-        head = re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{$", line)
-        if head and not line.startswith(" "):
-            current = head.group(1)
-            bodies[current] = []
-        elif current:
-            bodies[current].append(line)
-    times = dict.fromkeys(bodies, 0)
-    entry = re.search(r"^ENTRY %?([\w.\-]+)", hlo, re.M).group(1)
-
-    def visit(name: str, count: int) -> None:
-        times[name] += count
-        for line in bodies[name]:
-            trip = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
-            inner = int(trip.group(1)) if trip else 0 if " while(" in line else 1
-            for callee in re.findall(r"(?:body|to_apply|calls)=%?([\w.\-]+)", line):
-                visit(callee, count * inner)
-            branches = re.search(r"branch_computations=\{([^}]*)\}", line)
-            for callee in re.findall(r"%([\w.\-]+)", branches.group(1)) if branches else ():
-                visit(callee, count)
-
-    visit(entry, 1)
-    found = []
-    pattern = re.compile(r" = (.*?) (all-reduce|all-gather|reduce-scatter|collective-permute)\(")
-    for name, lines in bodies.items():
-        for line in lines:
-            match = pattern.search(line)
-            if match and times[name]:
-                shapes = re.findall(r"(\w+)\[([\d,]*)\]", match.group(1))
-                size = sum(
-                    _WIDTH[t] * int(np.prod([int(x) for x in s.split(",") if x])) for t, s in shapes
-                )
-                size *= {"all-reduce": 2, "reduce-scatter": DEVICES}.get(match.group(2), 1)
-                found.append((match.group(2), size, times[name]))
-    return found
 
 
 def _temporary(size: int, devices: int, execution: str) -> int:
@@ -164,7 +119,7 @@ def _traffic(size: int) -> dict:
     for name, form in forms.items():
         compiled = mapped(form).lower(*args).compile()
         out[name] = {
-            "traffic": traffic(compiled.as_text()),
+            "traffic": traffic(compiled.as_text(), DEVICES),
             "temp": compiled.memory_analysis().temp_size_in_bytes,
         }
         if name.endswith("InfoNCE") and size <= 1024:

@@ -1,0 +1,200 @@
+"""Compiles the training step for a TPU topology that is not there, and says what it needs.
+
+    python -m benchmarks.aot --config=configs/msvd.py --topology=v5e:4x8 --clips=16,32,64
+    python -m benchmarks.aot --topology=v5e:4x8 --pairs=8192,32768,131072
+
+Needs requirements-tpu.txt, in an environment of its own. Weights and data are shapes only. Peak
+memory, collectives and what fits are the compiler's word; nothing is run, so nothing here is about
+speed.
+"""
+
+import os
+import time
+from typing import Any, NamedTuple
+
+# No chip is looked for: JAX itself runs on the CPU.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from absl import app, flags
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import config_flags
+
+from benchmarks.batch_memory import VOCABULARY, abstract_batch
+from benchmarks.hlo import traffic
+from ncl_jax import assembly, losses, parallel, train
+from ncl_jax.models import clip
+
+FORMS = ("plain", "remat", "cached", "cached+remat")
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/msvd.py", "Config file")
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x8", "Chips, as v5e:4x8, v4:2x2x4, v5p:4x4x4")
+_CLIPS = flags.DEFINE_list("clips", [], "Clips per chip, ascending, for the whole step")
+_LOSSES = flags.DEFINE_list("losses", ["ncl", "infonce"], "Losses of the whole step")
+_FORMS = flags.DEFINE_multi_enum("form", None, FORMS, "Of the whole step; several may be given")
+_MICRO = flags.DEFINE_integer("micro", 16, "Clips of a micro-batch of the cached forms")
+_PAIRS = flags.DEFINE_list("pairs", [], "Global batches at which the losses alone are compared")
+
+
+class Compiled(NamedTuple):
+    """What one chip holds and does in a step, by the compiler. Bytes and FLOPs."""
+
+    arguments: int  # state and batch
+    peak: int
+    flops: float
+    collectives: list[tuple[str, int, int]]  # (operation, ring bytes, executions)
+    seconds: float  # of compilation
+
+    @property
+    def sent(self) -> int:
+        return sum(size * times for _, size, times in self.collectives)
+
+
+def topology_mesh(name: str) -> Mesh:
+    """The mesh of `parallel.data_mesh` over the chips of, say, "v5e:4x8".
+
+    Raises:
+      ValueError: no such topology, or libtpu is not installed.
+    """
+    try:
+        return parallel.data_mesh(topologies.get_topology_desc(name, "tpu").devices)
+    except Exception as error:  # of the plugin: whatever it raises
+        raise ValueError(
+            f"--topology: expected one libtpu knows, as v5e:4x8, and requirements-tpu.txt "
+            f"installed; got {name!r} ({str(error).splitlines()[0][:200]})"
+        ) from error
+
+
+def compile_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Compiled | None:
+    """The step that `ncl_jax.main` trains with, for these devices; None where it does not fit."""
+    towers, params = clip.abstract(assembly.build_sizes(config, VOCABULARY))
+    step = assembly.build_step(config, towers)
+    optimizer = assembly.build_optimizer(config)
+    state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
+    sharding = parallel.state_sharding(state, mesh, config.placement)
+    run = parallel.map_step(step, mesh, config.mapper, sharding).run
+    rows = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
+    batch = abstract_batch(config)
+    args = _lying(state, sharding), _lying(batch, jax.tree.map(lambda _: rows, batch))
+    return _compile(run, args, mesh.size)
+
+
+def compile_loss(
+    mesh: Mesh, name: str, size: int, execution: str, dim: int = 512
+) -> Compiled | None:
+    """The loss alone with its gradient, at a global batch of `size` pairs."""
+    # Finding the pairs of a clip costs both losses the same, and most of the compilation.
+    options: dict[str, Any] = {
+        "axis_name": parallel.AXIS, "execution": execution, "positives": "diagonal"
+    }  # fmt: skip
+
+    def total(*args: Any) -> jax.Array:
+        values = losses.infonce(*args, **options)
+        return values.sum() if name == "infonce" else losses.ncl(*args, **options)[0].sum()
+
+    rows, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
+    gradient = jax.shard_map(
+        lambda *args: jax.grad(total, (0, 1))(*args), mesh=mesh,
+        in_specs=(rows, rows, whole, rows, rows), out_specs=(rows, rows), check_vma=False,
+    )  # fmt: skip
+    shapes = [((size, dim), jnp.float32)] * 2
+    shapes += [((), jnp.float32), ((size,), jnp.int32), ((size,), jnp.bool_)]
+    args = tuple(
+        jax.ShapeDtypeStruct(shape, kind, sharding=NamedSharding(mesh, rows if shape else whole))
+        for shape, kind in shapes
+    )
+    return _compile(jax.jit(gradient), args, mesh.size)
+
+
+def _lying(tree: Any, sharding: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        tree, sharding,
+    )  # fmt: skip
+
+
+def _compile(function: Any, args: tuple[Any, ...], chips: int) -> Compiled | None:
+    start = time.perf_counter()
+    try:
+        compiled = function.lower(*args).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "hbm" in str(error).lower() or "RESOURCE_EXHAUSTED" in str(error):
+            return None
+        raise
+    memory = compiled.memory_analysis()
+    return Compiled(
+        memory.argument_size_in_bytes,
+        memory.peak_memory_in_bytes,
+        compiled.cost_analysis()["flops"],
+        traffic(compiled.as_text(), chips),
+        time.perf_counter() - start,
+    )
+
+
+def set_form(config: ml_collections.ConfigDict, form: str, micro: int) -> None:
+    """With or without recomputed blocks and gradient caching."""
+    config.model.remat = "remat" in form
+    config.batch.micro = micro if "cached" in form else 0
+
+
+def step_table(config: ml_collections.ConfigDict, mesh: Mesh, clips: list[int]) -> None:
+    """One line per loss, form and clips per chip, up to the first that does not fit."""
+    print("| loss | form | clips per chip | peak GB | state and batch GB | TFLOP | collectives |"
+          " MB sent | compiled in s |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+    for form in _FORMS.value or FORMS[:1]:
+        for loss in _LOSSES.value:
+            config.loss.name = loss
+            set_form(config, form, _MICRO.value)
+            for each in clips:
+                config.train.batch_size = each * mesh.size
+                done = compile_step(config, mesh)
+                print(f"| {loss} | {form} | {each} | {_cells(done)} |", flush=True)
+                if done is None:
+                    break
+
+
+def loss_table(mesh: Mesh, sizes: list[int]) -> None:
+    """Peak bytes per chip of both losses alone, and what NCL adds, over batch sizes."""
+    print("| scores | pairs | InfoNCE MB | NCL MB | NCL adds, bytes per pair | B^2/P, MB |"
+          "\n|---|---|---|---|---|---|")  # fmt: skip
+    for execution in ("stored", "tiled"):
+        for size in sizes:
+            one, other = (compile_loss(mesh, n, size, execution) for n in ("infonce", "ncl"))
+            if one is None or other is None:
+                print(f"| {execution} | {size} | does not fit | | | |", flush=True)
+                break
+            added = (other.peak - one.peak) / size
+            print(f"| {execution} | {size} | {one.peak / 1e6:.1f} | {other.peak / 1e6:.1f}"
+                  f" | {added:.0f} | {4e-6 * size**2 / mesh.size:.1f} |", flush=True)  # fmt: skip
+
+
+def _cells(done: Compiled | None) -> str:
+    if done is None:
+        return "does not fit | | | | | "
+    counts: dict[str, int] = {}
+    for name, _, times in done.collectives:
+        counts[name] = counts.get(name, 0) + times
+    kinds = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    return (
+        f"{done.peak / 1e9:.2f} | {done.arguments / 1e9:.2f} | {done.flops / 1e12:.2f} | {kinds} | "
+        f"{done.sent / 1e6:.1f} | {done.seconds:.0f}"
+    )
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    mesh = topology_mesh(_TOPOLOGY.value)
+    hosts = {device.process_index for device in mesh.devices.flat}
+    print(f"{_TOPOLOGY.value}: {mesh.size} chips, {len(hosts)} hosts; jax {jax.__version__}")
+    if _CLIPS.value:
+        step_table(_CONFIG.value, mesh, [int(x) for x in _CLIPS.value])
+    if _PAIRS.value:
+        loss_table(mesh, [int(x) for x in _PAIRS.value])
+
+
+if __name__ == "__main__":
+    app.run(main)
