@@ -123,10 +123,11 @@ def test_nan_in_a_clip_stops_with_its_name_or_is_skipped(data, tmp_path):
 
 def test_a_full_disk_leaves_the_last_checkpoint(data, reference, tmp_path):
     workdir = tmp_path / "run"
-    said = jobs.run(workdir, data, codes=2, faults={0: "full:7"})[0]
+    said = jobs.run(workdir, data, codes=2, faults={0: "full:12"})[0]
     assert "could not be written" in said
-    assert "it goes on from step 5" in said
-    assert jobs.steps(workdir) == [5]
+    last = jobs.steps(workdir)[-1]  # the save of step 10 may still have been under way
+    assert last in (5, 10)
+    assert f"it goes on from step {last}" in said
     jobs.run(workdir, data)
     assert jobs.arrays(workdir, 24) == jobs.arrays(reference, 24)
 
