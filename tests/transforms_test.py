@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -54,7 +55,7 @@ def clip_preprocessing(image, size):
 def test_resize_and_crop_is_clips_preprocessing(shape):
     image = RNG(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
     image[5:20, 5:20] = 255  # a hard edge, where a wrong kernel rings differently
-    ours = transforms.resize_and_crop(Image.fromarray(image), 32)
+    ours = transforms.resize_and_crop(image, 32)
     assert np.abs(ours.astype(float) - clip_preprocessing(image, 32)).max() <= 1
 
 
@@ -129,18 +130,30 @@ def test_frames_are_chosen_ordered_and_padded():
 
 def test_only_the_chosen_jpegs_are_decoded(monkeypatch):
     decoded = []
-    original = Image.open
+    original = simplejpeg.decode_jpeg
 
-    def counting(file, **options):
-        decoded.append(file.getvalue())
-        return original(file, **options)
+    def counting(jpeg):
+        decoded.append(jpeg)
+        return original(jpeg)
 
-    monkeypatch.setattr(Image, "open", counting)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", counting)
     jpegs = [jpeg(grey(i)) for i in range(100)]
     clips.clip_frames(jpegs, SHAPES, View(), RNG(0))
     assert decoded == [jpegs[0], jpegs[49], jpegs[99]]
     jpegs[1:49] = [b"never looked at"] * 48
     clips.clip_frames(jpegs, SHAPES, View(), RNG(0))
+
+
+@pytest.mark.parametrize(
+    ("mode", "subsampling"), [("RGB", 0), ("RGB", 1), ("RGB", 2), ("L", -1)]
+)
+def test_pictures_are_decoded_as_pillow_decodes_them(mode, subsampling):
+    image = RNG(0).integers(0, 256, (5, 8, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    picture = Image.fromarray(image).resize((32, 32)).convert(mode)
+    picture.save(buffer, "JPEG", quality=90, subsampling=subsampling)
+    frames, _ = clips.clip_frames([buffer.getvalue()], SHAPES, View(), RNG(0))
+    np.testing.assert_array_equal(frames[0], np.asarray(Image.open(buffer).convert("RGB")))
 
 
 def test_one_crop_and_one_flip_for_all_frames_of_a_clip():
@@ -164,7 +177,7 @@ def test_one_crop_and_one_flip_for_all_frames_of_a_clip():
 def test_the_box_is_what_is_shown():
     image = RNG(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
     box = transforms.Box(10, 4, 42, 36)
-    shown = transforms.cut_and_resize(Image.fromarray(image), box, 32)
+    shown = transforms.cut_and_resize(image, box, 32)
     np.testing.assert_array_equal(shown, image[4:36, 10:42])
 
 
