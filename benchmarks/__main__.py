@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Threads are chosen before NumPy and JAX load.
 from benchmarks import (  # noqa: E402
+    checkpoint_save,
     collectives,
     common,
     convergence,
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "B7": retrieval_search.run,
     "B8 build": input_build.run,
     "B8 input": input_train.run,
+    "B9": checkpoint_save.run,
     "B10": whole_step.run,
     "model": model_speed.run,
     "evaluator": retrieval_evaluator.run,

@@ -31,13 +31,6 @@ from ncl_jax import assembly, losses, parallel, train
 from ncl_jax.models import clip
 
 FORMS = ("plain", "remat", "cached", "cached+remat")
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/msvd.py", "Config file")
-_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x8", "Chips, as v5e:4x8, v4:2x2x4, v5p:4x4x4")
-_CLIPS = flags.DEFINE_list("clips", [], "Clips per chip, ascending, for the whole step")
-_LOSSES = flags.DEFINE_list("losses", ["ncl", "infonce"], "Losses of the whole step")
-_FORMS = flags.DEFINE_multi_enum("form", None, FORMS, "Of the whole step; several may be given")
-_MICRO = flags.DEFINE_integer("micro", 16, "Clips of a micro-batch of the cached forms")
-_PAIRS = flags.DEFINE_list("pairs", [], "Global batches at which the losses alone are compared")
 
 
 class Compiled(NamedTuple):
@@ -145,10 +138,10 @@ def step_table(config: ml_collections.ConfigDict, mesh: Mesh, clips: list[int]) 
     """One line per loss, form and clips per chip, up to the first that does not fit."""
     print("| loss | form | clips per chip | peak GB | state and batch GB | TFLOP | collectives |"
           " MB sent | compiled in s |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
-    for form in _FORMS.value or FORMS[:1]:
-        for loss in _LOSSES.value:
+    for form in flags.FLAGS.form:
+        for loss in flags.FLAGS.losses:
             config.loss.name = loss
-            set_form(config, form, _MICRO.value)
+            set_form(config, form, flags.FLAGS.micro)
             for each in clips:
                 config.train.batch_size = each * mesh.size
                 done = compile_step(config, mesh)
@@ -185,16 +178,28 @@ def _cells(done: Compiled | None) -> str:
     )
 
 
+def define_flags() -> None:
+    """Not at import: others define --config too."""
+    config_flags.DEFINE_config_file("config", "configs/msvd.py", "Config file")
+    flags.DEFINE_string("topology", "v5e:4x8", "Chips, as v5e:4x8, v4:2x2x4, v5p:4x4x4")
+    flags.DEFINE_list("clips", [], "Clips per chip, ascending, for the whole step")
+    flags.DEFINE_list("losses", ["ncl", "infonce"], "Losses of the whole step")
+    flags.DEFINE_multi_enum("form", ["plain"], FORMS, "Of the whole step; several may be given")
+    flags.DEFINE_integer("micro", 16, "Clips of a micro-batch of the cached forms")
+    flags.DEFINE_list("pairs", [], "Global batches at which the losses alone are compared")
+
+
 def main(argv: list[str]) -> None:
     del argv
-    mesh = topology_mesh(_TOPOLOGY.value)
+    mesh = topology_mesh(flags.FLAGS.topology)
     hosts = {device.process_index for device in mesh.devices.flat}
-    print(f"{_TOPOLOGY.value}: {mesh.size} chips, {len(hosts)} hosts; jax {jax.__version__}")
-    if _CLIPS.value:
-        step_table(_CONFIG.value, mesh, [int(x) for x in _CLIPS.value])
-    if _PAIRS.value:
-        loss_table(mesh, [int(x) for x in _PAIRS.value])
+    print(f"{flags.FLAGS.topology}: {mesh.size} chips, {len(hosts)} hosts; jax {jax.__version__}")
+    if flags.FLAGS.clips:
+        step_table(flags.FLAGS.config, mesh, [int(x) for x in flags.FLAGS.clips])
+    if flags.FLAGS.pairs:
+        loss_table(mesh, [int(x) for x in flags.FLAGS.pairs])
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

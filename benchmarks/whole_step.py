@@ -1,7 +1,7 @@
 """B10: the demo's training step, NCL over InfoNCE, on random batches of its shapes."""
 
-import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.common import Row, at_most, interleave, note, ratio
 from configs import demo
 from ncl_jax import assembly, parallel, train
-from ncl_jax.types import Batch
+from ncl_jax.parallel import MappedStep
+from ncl_jax.types import Batch, TrainState
 
 
 def run(quick: bool) -> Iterator[Row]:
@@ -19,24 +20,28 @@ def run(quick: bool) -> Iterator[Row]:
     yield at_most("B10", "demo step, NCL over InfoNCE", ratio(seconds, "ncl", "infonce"), 1.02)
 
 
-def _step(loss: str) -> Callable[[], None]:
-    """One training step per call, the state carried along."""
-    config = demo.get_config(f"loss={loss}")
+def prepared(config: Any, devices: int = 1) -> tuple[MappedStep, TrainState, Batch]:
+    """The training step of a config, random weights and a random batch, placed on devices."""
     towers, params = assembly.build_towers(config, config.tokenizer.vocab_size)
     optimizer = assembly.build_optimizer(config)
-    step = assembly.build_step(config, towers)
-    mesh = parallel.data_mesh()
+    mesh = parallel.data_mesh(jax.devices()[:devices])
     state = train.init_state(params, optimizer, 0)
     sharding = parallel.state_sharding(state, mesh, "replicated")
+    step = assembly.build_step(config, towers)
     mapped = parallel.map_step(step, mesh, "shard_map", sharding)
-    batch = mapped.place(_batch(config))
-    holder = [parallel.place_state(state, sharding)]
+    return mapped, parallel.place_state(state, sharding), mapped.place(_batch(config))
+
+
+def _step(loss: str) -> Callable[[], None]:
+    """One training step per call, the state carried along."""
+    mapped, state, batch = prepared(demo.get_config(f"loss={loss}"))
+    holder = [state]
 
     def call() -> None:
         holder[0], metrics = mapped.run(holder[0], batch)
         jax.block_until_ready(metrics)
 
-    return functools.partial(call)
+    return call
 
 
 def _batch(config) -> Batch:

@@ -1,0 +1,139 @@
+"""B9: what a checkpoint costs a run, how soon it goes on, and what more devices send.
+
+Alone, `python -m benchmarks.checkpoint_save restart FOLDER` or `... devices 4` prints its part.
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.common import Row, at_most, fresh, interleave, note, ratio
+from benchmarks.hlo import traffic
+from benchmarks.whole_step import prepared
+from configs import demo
+from ncl_jax.checkpoint import Checkpointer
+
+POSITION, METADATA = {"samples": 0, "seed": 0, "skipped": 0}, {"version": "benchmark"}
+EACH = 16  # pairs per device
+PLACES = (2, 4, 8)
+
+
+def config(width: int = 64) -> Any:
+    """The demo's, with towers that may be wider: a larger state."""
+    c = demo.get_config()
+    c.model.vision.width = c.model.text.width = width
+    return c
+
+
+def copied(state: Any) -> list[np.ndarray]:
+    """A plain copy of every array, the least a save must do before the next step."""
+    return [np.array(leaf, copy=True) for leaf in jax.tree.leaves(state._replace(rng=()))]
+
+
+def _blocked(folder: pathlib.Path, blocks: int) -> Iterator[Row]:
+    _, state, _ = prepared(config(width=512))
+    size = sum(leaf.nbytes for leaf in copied(state))
+    saver, number = Checkpointer(folder), [0]
+
+    def save() -> float:
+        number[0] += 1
+        numbered = state._replace(step=state.step + number[0])
+        jax.block_until_ready(numbered.step)
+        start = time.perf_counter()
+        saver.save(numbered, POSITION, METADATA)
+        blocked = time.perf_counter() - start
+        saver.wait()
+        return blocked
+
+    seconds = interleave({"save": save, "copy": lambda: (copied(state), None)[1]}, blocks)
+    saver.close()
+    yield note("B9", "state, MB", size / 1e6)
+    yield note("B9", "copy of the state, ms", 1e3 * np.median(seconds["copy"]))
+    yield note("B9", "training blocked by a save, ms", 1e3 * np.median(seconds["save"]))
+    yield at_most("B9", "blocked over a copy of the state", ratio(seconds, "save", "copy"), 2)
+
+
+def _inflation(folder: pathlib.Path, blocks: int) -> Iterator[Row]:
+    """Mean time of the ten steps after a save over that of ten steps without one."""
+    mapped, state, batch = prepared(config())
+    holder, saver = [state], Checkpointer(folder)
+
+    def ten() -> float:
+        start = time.perf_counter()
+        for _ in range(10):
+            holder[0], metrics = mapped.run(holder[0], batch)
+        jax.block_until_ready(metrics)
+        return time.perf_counter() - start
+
+    def saving() -> float:
+        saver.save(holder[0], POSITION, METADATA)
+        spent = ten()
+        saver.wait()
+        return spent
+
+    seconds = interleave({"saving": saving, "plain": ten}, blocks)
+    saver.save(holder[0], POSITION, METADATA)
+    saver.close()
+    yield note("B9", "ten demo steps, s", float(np.median(seconds["plain"])))
+    yield at_most("B9", "ten steps while saving over without", ratio(seconds, "saving", "plain"),
+                  1.1)  # fmt: skip
+
+
+def _restart(folder: str) -> None:
+    start = time.perf_counter()
+    mapped, state, batch = prepared(config())
+    built = time.perf_counter()
+    restored = Checkpointer(folder).restore(state).state
+    read = time.perf_counter()
+    jax.block_until_ready(mapped.run(restored, batch))
+    ready = time.perf_counter()
+    print(json.dumps({"build": built - start, "restore": read - built, "first step": ready - read}))
+
+
+def _devices(count: int) -> None:
+    c = config()
+    c.train.batch_size = EACH * count
+    mapped, state, batch = prepared(c, count)
+    print(json.dumps(traffic(mapped.run.lower(state, batch).compile().as_text(), count)))
+
+
+def _scaling() -> Iterator[Row]:
+    """Weak scaling by counts: as many pairs per device, more devices."""
+    found = {}
+    for count in PLACES:
+        environment = {"JAX_NUM_CPU_DEVICES": str(count), "JAX_PLATFORMS": "cpu"}
+        sent = json.loads(fresh("benchmarks.checkpoint_save", "devices", count, env=environment))
+        found[count] = sum(k for *_, k in sent), sum(b * k for _, b, k in sent)
+        what = f"{count} devices, {EACH} pairs each"
+        yield note("B9", f"{what}: collectives in a step", found[count][0])
+        yield note("B9", f"{what}: MB sent by a device", found[count][1] / 1e6)
+    fewest, most = PLACES[0], PLACES[-1]
+    yield at_most("B9", f"collectives at {most} devices over {fewest}",
+                  found[most][0] / found[fewest][0], 1)  # fmt: skip
+    pairs = EACH * (most - fewest)
+    yield note("B9", "bytes more per pair more", (found[most][1] - found[fewest][1]) / pairs)
+
+
+def run(quick: bool) -> Iterator[Row]:
+    blocks = 3 if quick else 11
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        yield from _blocked(folder / "large", blocks)
+        yield from _inflation(folder / "small", blocks)
+        start = time.perf_counter()
+        parts = json.loads(fresh("benchmarks.checkpoint_save", "restart", folder / "small"))
+        for part, seconds in parts.items():
+            yield note("B9", f"restart: {part}, s", seconds)
+        yield note("B9", "restart to the end of the first step, s", time.perf_counter() - start)
+    yield from _scaling()
+
+
+if __name__ == "__main__":
+    _restart(sys.argv[2]) if sys.argv[1] == "restart" else _devices(int(sys.argv[2]))
