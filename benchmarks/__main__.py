@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=names, default=list(BENCHMARKS))
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
     flags = parser.parse_args()
-    machine, rows = common.machine(), []
+    machine, rows, total = common.machine() | common.floors(), [], 0.0
     for name in (b for b in BENCHMARKS if b in flags.only or b.split()[0] in flags.only):
         start = time.perf_counter()
         for row in BENCHMARKS[name](flags.quick):
@@ -68,12 +68,17 @@ def main() -> None:
             print(
                 f"{row.benchmark}: {row.what}: {row.value:.4g} {row.target} {row.met}", flush=True
             )
-        print(f"{name} took {time.perf_counter() - start:.0f} s", flush=True)
+        seconds = time.perf_counter() - start
+        total += seconds
+        print(f"{name} took {seconds:.0f} s", flush=True)
+        rows.append(common.note(name, "all of it, s", seconds))
         machine[f"load after {name}"] = [round(x, 2) for x in os.getloadavg()]
+        machine["seconds so far"] = round(total)
         flags.out.mkdir(parents=True, exist_ok=True)
         table = {"machine": machine, "rows": [row._asdict() for row in rows]}
         (flags.out / "table.json").write_text(json.dumps(table, indent=1))
         (flags.out / "table.md").write_text(markdown(machine, rows))
+    print(f"all took {total:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Interleaved timing, inputs and the description of the machine."""
 
+import importlib.metadata
 import os
 import platform
 import subprocess
@@ -83,6 +84,28 @@ def read_floor(matrix: Any) -> dict[str, Callable[[], None]]:
     }
 
 
+def floors() -> dict[str, str]:
+    """t_g and t_r of B1's size, by which a table of one machine is read beside another's."""
+    rows, columns = embeddings(4096, 512)
+    product = jax.jit(lambda x, y: x @ y.T)
+    calls = {"t_g": blocking(product, rows, columns)} | read_floor(product(rows, columns))
+    seconds = {name: 1e3 * np.median(s) for name, s in interleave(calls, 5).items()}
+    return {
+        "t_g, 4096 x 512 by 512 x 4096": f"{seconds['t_g']:.1f} ms",
+        "t_r, 4096 x 4096": f"{min(seconds['t_r XLA'], seconds['t_r NumPy']):.2f} ms",
+    }
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
 def fresh(module: str, *args: Any, env: dict[str, str] | None = None) -> str:
     """Standard output of `python -m module args` in a process of its own."""
     command = [sys.executable, "-m", module, *map(str, args)]
@@ -103,9 +126,7 @@ def machine() -> dict[str, Any]:
         "cpu": model,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "jax": jax.__version__,
-        "jaxlib": __import__("jaxlib").__version__,
-        "numpy": np.__version__,
+        **_versions("jax", "jaxlib", "flax", "numpy", "ott-jax", "pot", "faiss-cpu", "usearch"),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "load": [round(x, 2) for x in os.getloadavg()],
     }

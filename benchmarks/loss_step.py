@@ -71,7 +71,7 @@ FUNCTIONS = {
 
 
 def run(quick: bool) -> Iterator[Row]:
-    size, blocks = (4096, 3) if quick else (4096, 9)
+    size, blocks = (4096, 2) if quick else (4096, 9)
     args = (*embeddings(size, DIM), jnp.float32(SCALE))
     compiled = {
         name: jax.jit(jax.value_and_grad(f, (0, 1, 2))).lower(*args).compile()

@@ -24,7 +24,7 @@ from ncl_jax import sinkhorn
 
 def run(quick: bool) -> Iterator[Row]:
     yield from _per_iteration(3 if quick else 9)
-    for tau in (0.05,) if quick else (0.1, 0.05, 0.02):
+    for tau in (0.1,) if quick else (0.1, 0.05, 0.02):
         yield from _peers(tau, size=1024 if quick else 2048)
     text, video = embeddings(1024, 64, noise=2.0)
     one = jnp.ones(1024)

@@ -14,7 +14,7 @@ from ncl_jax.types import Batch, TrainState
 
 
 def run(quick: bool) -> Iterator[Row]:
-    seconds = interleave({name: _step(name) for name in ("infonce", "ncl")}, 7 if quick else 25)
+    seconds = interleave({name: _step(name) for name in ("infonce", "ncl")}, 5 if quick else 25)
     for name, values in seconds.items():
         yield note("B10", f"demo step with {name}, ms", 1e3 * np.median(values))
     yield at_most("B10", "demo step, NCL over InfoNCE", ratio(seconds, "ncl", "infonce"), 1.02)

@@ -144,6 +144,8 @@ def test_huge_problems_take_the_panels(monkeypatch):
 @pytest.mark.parametrize("strength", [1.0, 0.6])
 def test_panels_equal_the_solver(memory, strength, monkeypatch):
     monkeypatch.setattr(host, "PANEL", 11 * 3)
+    monkeypatch.setattr(host, "BLOCK", 11 * 2)
+    monkeypatch.setattr(host, "FOLDED", 4)
     _, bank, gallery = problem(7, bank=10)
     ncl = NORMALIZERS["ncl"](scale=90.0, strength=strength, host=False)
     whole, report = ncl.balance(bank.query, gallery)

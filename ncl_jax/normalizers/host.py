@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
 import numpy as np
+from scipy.linalg.blas import sgemv
 
 from ncl_jax.types import Biases, SinkhornReport
 
@@ -22,7 +23,11 @@ CONVERGED = 1e-3
 MEMORY = 1e9
 """Bytes that a stored kernel may take, unless the caller has more to give."""
 PANEL = 1 << 22
-"""Entries of a panel (16 MB): it is still in the last cache when read a second time."""
+"""Entries of a panel (16 MB) that is computed or exponentiated at once."""
+BLOCK = 1 << 19
+"""Entries of a block of the kernel (2 MB): read for rows, it is still in cache for columns."""
+FOLDED = 64
+"""Rows that are summed in float32 before they join the float64 sums."""
 SHARED = 1 << 19
 """Entries from which the exponentials of a panel are shared among the cores."""
 TRUSTED = 60.0
@@ -139,15 +144,15 @@ class Stored(Tiled):
         return lse
 
     def update(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `Tiled.update`, with two products of the kernel with a vector, panel by panel."""
+        """As `Tiled.update`, with two products of the kernel with a vector, block by block."""
         if np.ptp(b - self.origin) > TRUSTED:
             return super().update(b)
         a, columns = np.empty(len(self.top)), ColumnSums(len(b))
         v, shift = _scaled_exp(b - self.origin)
-        for rows in panels(*self.kernel.shape):
-            panel = self.kernel[rows]
-            a[rows] = -self.strength * (self.top[rows] + shift + np.log(panel @ v))
-            columns.add(a[rows] + self.top[rows], panel)
+        for rows in panels(*self.kernel.shape, BLOCK):
+            block = self.kernel[rows]
+            a[rows] = -self.strength * (self.top[rows] + shift + np.log(block @ v))
+            columns.add(a[rows] + self.top[rows], block)
         if np.ptp(a + self.top) > TRUSTED:
             return super().update(b)
         return a, self.strength * (self.log_c - columns.log() + self.origin)
@@ -163,17 +168,34 @@ class ColumnSums:
     """Running `exp(weight) @ panel`, kept relative to the largest weight so far."""
 
     def __init__(self, columns: int):
-        self.total, self.most = np.zeros(columns), -np.inf
+        self._folded, self._recent = np.zeros(columns), np.zeros(columns, np.float32)
+        self._rows, self.most = 0, -np.inf
 
     def add(self, log_weight: np.ndarray, panel: np.ndarray) -> None:
         most = float(log_weight.max())
         if most > self.most:  # seldom after the first panels: a pass over all columns
-            self.total *= np.exp(self.most - most)
+            self._fold()
+            self._folded *= np.exp(self.most - most)
             self.most = most
-        self.total += np.exp(log_weight - self.most).astype(np.float32) @ panel
+        weight = np.exp(log_weight - self.most).astype(np.float32)
+        # Adds in place, where `weight @ panel` would write its result and read it again.
+        self._recent = sgemv(1.0, panel.T, weight, beta=1.0, y=self._recent, overwrite_y=1)
+        self._rows += len(panel)
+        if self._rows >= FOLDED:
+            self._fold()
+
+    @property
+    def total(self) -> np.ndarray:
+        self._fold()
+        return self._folded
 
     def log(self) -> np.ndarray:
         return self.most + np.log(np.maximum(self.total, 1e-30))
+
+    def _fold(self) -> None:
+        self._folded += self._recent
+        self._recent[:] = 0
+        self._rows = 0
 
 
 def _scaled_exp(x: np.ndarray) -> tuple[np.ndarray, float]:
@@ -195,9 +217,9 @@ def _exp_in_place(panel: np.ndarray, threads: ThreadPoolExecutor) -> np.ndarray:
     return np.concatenate(list(map(one, parts) if len(parts) == 1 else threads.map(one, parts)))
 
 
-def panels(rows: int, columns: int) -> list[slice]:
-    """Row slices of at most `PANEL` entries."""
-    size = max(1, PANEL // columns)
+def panels(rows: int, columns: int, entries: int = PANEL) -> list[slice]:
+    """Row slices of at most `entries` entries, or of one row."""
+    size = max(1, entries // columns)
     return [slice(s, min(s + size, rows)) for s in range(0, rows, size)]
 
 
