@@ -8,6 +8,7 @@ What the model needs per pair is counted from its traced functions; the rest are
 sent while something is computed.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from benchmarks.batch_memory import VOCABULARY, abstract_batch
 from ncl_jax import assembly, train
 from ncl_jax.losses.inputs import stores
 from ncl_jax.models import clip
+from ncl_jax.types import Batch, Towers
 
 
 class Chip(NamedTuple):
@@ -52,7 +54,7 @@ class Model(NamedTuple):
     weights: int
     moments: int
     forward: float  # FLOPs of both towers for a pair
-    kept: int  # activations of a pair, for the backward pass
+    kept: int  # activations of a pair for the backward pass, as traced: an upper bound
     example: int  # frames, tokens and masks of a pair
     dim: int
     embedding: int  # bytes of an entry of an embedding
@@ -75,31 +77,36 @@ def count(config: ml_collections.ConfigDict) -> Model:
     optimizer = assembly.build_optimizer(config)
     state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
 
-    def embed(params: Any, batch: Any) -> Any:
+    def embed(params: Any, batch: Batch, towers: Towers) -> Any:
         return (
             towers.encode_text(params, batch.tokens, batch.token_mask),
             towers.encode_video(params, batch.video, batch.frame_mask),
         )
 
-    def kept(pairs: int) -> int:
+    def kept(pairs: int, towers: Towers = towers) -> int:
         """Bytes of what differentiation by the weights keeps of the forward pass."""
         config.train.batch_size = pairs
         return _bytes(
             jax.eval_shape(
-                lambda params, batch: jax.vjp(lambda p: embed(p, batch), params)[1],
+                lambda params, batch: jax.vjp(lambda p: embed(p, batch, towers), params)[1],
                 params, abstract_batch(config),
             )
         )  # fmt: skip
 
-    one, two = kept(1), kept(2)
+    activations = kept(2) - kept(1)
+    if config.model.remat:  # the block that is being recomputed is there as a whole
+        config.model.remat = False
+        whole, _ = clip.abstract(assembly.build_sizes(config, VOCABULARY))
+        activations += (kept(2, whole) - kept(1, whole)) // config.model.vision.layers
     config.train.batch_size = 1
     batch = abstract_batch(config)
-    _, video = jax.eval_shape(embed, params, batch)
+    run = functools.partial(embed, towers=towers)
+    _, video = jax.eval_shape(run, params, batch)
     return Model(
         weights=_bytes(params),
         moments=_bytes(state.opt_state),
-        forward=jax.jit(embed).lower(params, batch).cost_analysis()["flops"],
-        kept=two - one,
+        forward=jax.jit(run).lower(params, batch).cost_analysis()["flops"],
+        kept=activations,
         example=_bytes(batch),
         dim=video.shape[-1],
         embedding=video.dtype.itemsize,

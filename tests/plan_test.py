@@ -83,6 +83,13 @@ def test_one_percent_and_largest_are_where_they_say(model):
 
 
 @pytest.mark.slow
+def test_recomputed_blocks_keep_less(model):
+    c = demo.get_config()
+    c.model.remat = True
+    assert model.kept / 4 < plan.count(c).kept < model.kept
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ncl", "infonce"])
 def test_sends_what_the_compiled_step_sends(model, loss):
     """All but the ids and counts of a batch and the metrics, which are a few bytes per pair."""
