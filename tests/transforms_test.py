@@ -1,5 +1,6 @@
 """Frames of a clip against independent versions of CLIP's preprocessing."""
 
+import dataclasses
 import io
 import types
 
@@ -128,13 +129,24 @@ def test_frames_are_chosen_ordered_and_padded():
     assert not frames[1:].any()
 
 
+def test_pictures_of_different_sizes_do_not_touch_each_other():
+    rng = RNG(0)
+    sizes = [(40, 60), (90, 70), (40, 40)]
+    jpegs = [jpeg(rng.integers(0, 255, (*size, 3)).astype(np.uint8)) for size in sizes]
+    shapes = dataclasses.replace(SHAPES, max_frames=3)
+    together, _ = clips.clip_frames(jpegs, shapes, View(), RNG(0))
+    for picture, alone in zip(together, jpegs, strict=True):
+        expected, _ = clips.clip_frames([alone], shapes, View(), RNG(0))
+        np.testing.assert_array_equal(picture, expected[0])
+
+
 def test_only_the_chosen_jpegs_are_decoded(monkeypatch):
     decoded = []
     original = simplejpeg.decode_jpeg
 
-    def counting(jpeg):
+    def counting(jpeg, **options):
         decoded.append(jpeg)
-        return original(jpeg)
+        return original(jpeg, **options)
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", counting)
     jpegs = [jpeg(grey(i)) for i in range(100)]

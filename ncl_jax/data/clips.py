@@ -1,6 +1,7 @@
 """One clip's JPEGs -> the frames the model sees."""
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -89,9 +90,24 @@ def clip_frames(
     return out, np.arange(shapes.max_frames) < len(chosen)
 
 
+class _Scratch(threading.local):
+    """One picture's memory per thread: a fresh one would be mapped and cleared for every frame."""
+
+    pixels = np.empty(0, np.uint8)
+
+
+_scratch = _Scratch()
+
+
 def _decode(jpeg: bytes, index: int) -> UInt8[np.ndarray, "height width 3"]:
-    """Straight to an array: Pillow's own pictures have four bytes per pixel to be packed again."""
+    """Straight to an array: Pillow's own pictures have four bytes per pixel to be packed again.
+
+    The array is overwritten by the thread's next call.
+    """
     try:
-        return simplejpeg.decode_jpeg(jpeg)
+        height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
+        if _scratch.pixels.size < 3 * height * width:
+            _scratch.pixels = np.empty(3 * height * width, np.uint8)
+        return simplejpeg.decode_jpeg(jpeg, buffer=_scratch.pixels)
     except ValueError as error:
         raise ValueError(f"frame {index}: expected a JPEG image, got {error}") from error
