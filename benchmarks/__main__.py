@@ -55,7 +55,7 @@ def markdown(machine: dict, rows: list[common.Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="everything in under 10 minutes")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer blocks")
     names = sorted({*BENCHMARKS, "B8"}, key=[*BENCHMARKS, "B8"].index)
     parser.add_argument("--only", nargs="*", choices=names, default=list(BENCHMARKS))
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
