@@ -70,10 +70,10 @@ class Plan(NamedTuple):
     ncl_share: float  # of the step, what NCL costs more than InfoNCE
 
 
-def count(config: ml_collections.ConfigDict) -> Model:
+def count(config: ml_collections.ConfigDict, vocabulary: int = VOCABULARY) -> Model:
     """Traces the towers of a config for one and two pairs; no weight is drawn."""
     config = config.copy_and_resolve_references()
-    towers, params = clip.abstract(assembly.build_sizes(config, VOCABULARY))
+    towers, params = clip.abstract(assembly.build_sizes(config, vocabulary))
     optimizer = assembly.build_optimizer(config)
     state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
 
@@ -96,7 +96,7 @@ def count(config: ml_collections.ConfigDict) -> Model:
     activations = kept(2) - kept(1)
     if config.model.remat:  # the block that is being recomputed is there as a whole
         config.model.remat = False
-        whole, _ = clip.abstract(assembly.build_sizes(config, VOCABULARY))
+        whole, _ = clip.abstract(assembly.build_sizes(config, vocabulary))
         activations += (kept(2, whole) - kept(1, whole)) // config.model.vision.layers
     config.train.batch_size = 1
     batch = abstract_batch(config)
