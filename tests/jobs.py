@@ -11,6 +11,7 @@ import tempfile
 import time
 
 import numpy as np
+import psutil
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
@@ -93,6 +94,15 @@ class Job:
             return [p.wait(max(0.1, deadline - time.monotonic())) for p in self.processes]
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"still running after {timeout} s:\n{self.said()}") from error
+
+    def wait_until_frozen(self, index, timeout=240):
+        """Until the planted fault has stopped a process."""
+        process = psutil.Process(self.processes[index].pid)
+        deadline = time.monotonic() + timeout
+        while process.status() != psutil.STATUS_STOPPED:
+            assert self.processes[index].poll() is None, self.said(index)
+            assert time.monotonic() < deadline, self.said(index)
+            time.sleep(0.1)
 
     def said(self, index=None):
         """What a process, or all, wrote."""
