@@ -152,7 +152,8 @@ def survives(mutation: Mutation) -> bool:
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         apply(mutation, copy)
-        command = [sys.executable, "-m", "pytest", "-qxn0", "-m", "not slow", mutation.tests]
+        options = ["-q", "-x", "-n", "0", "-m", "not slow"]
+        command = [sys.executable, "-m", "pytest", *options, mutation.tests]
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 1):
             raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
