@@ -9,6 +9,7 @@ speed.
 """
 
 import os
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -191,7 +192,11 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     del argv
-    mesh = topology_mesh(flags.FLAGS.topology)
+    try:
+        mesh = topology_mesh(flags.FLAGS.topology)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     hosts = {device.process_index for device in mesh.devices.flat}
     print(f"{flags.FLAGS.topology}: {mesh.size} chips, {len(hosts)} hosts; jax {jax.__version__}")
     if flags.FLAGS.clips:

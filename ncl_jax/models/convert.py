@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 from flax import nnx
-from safetensors.numpy import save_file
+from safetensors import numpy as safetensors
 
 from ncl_jax.models import weights
 from ncl_jax.models.clip import ClipConfig, TowerConfig, abstract, hf_name
@@ -186,10 +186,11 @@ def save(
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     own = {name: array for name, array in arrays.items() if name.startswith(_HEAD)}
     rest = {name: array for name, array in arrays.items() if name not in own}
-    save_file(rest, folder / "model.safetensors", metadata={"format": "pt"})
+    # Not `save_file`: what it writes only its owner can read.
+    (folder / "model.safetensors").write_bytes(safetensors.save(rest, metadata={"format": "pt"}))
     (folder / weights.HEAD).unlink(missing_ok=True)
     if own:
-        save_file(own, folder / weights.HEAD, metadata={"format": "pt"})
+        (folder / weights.HEAD).write_bytes(safetensors.save(own, metadata={"format": "pt"}))
     (folder / "config.json").write_text(json.dumps(hf_config(config, tokenizer), indent=2) + "\n")
     if tokenizer:
         (folder / weights.TOKENIZER).write_text(tokenizer)
