@@ -23,13 +23,12 @@ from typing import Any
 import av
 import grain
 import numpy as np
-import simplejpeg
 from PIL import Image
 
 import tfds_builders
 from benchmarks.common import Row, at_least, interleave, note, ratio
 from benchmarks.input_build import GOPS, real_clips, write_clip
-from ncl_jax.data import frames, pipeline, records, transforms
+from ncl_jax.data import clips, frames, pipeline, records, transforms
 from ncl_jax.data.ahead import Ahead
 from ncl_jax.data.clips import Shapes, View
 from ncl_jax.data.tokenizer import Tokenizer
@@ -115,7 +114,7 @@ def _chosen(jpegs: Sequence[bytes]) -> list[bytes]:
 def _bare(jpegs: list[bytes]) -> np.ndarray:
     out = np.empty((len(jpegs), SHAPES.image_size, SHAPES.image_size, 3), np.uint8)
     for place, jpeg in enumerate(jpegs):
-        out[place] = transforms.resize_and_crop(simplejpeg.decode_jpeg(jpeg), SHAPES.image_size)
+        out[place] = transforms.resize_and_crop(clips._decode(jpeg, place), SHAPES.image_size)
     return out
 
 
@@ -163,7 +162,7 @@ def _write(paths: list[pathlib.Path], folder: pathlib.Path) -> records.Split:
     every = [*names, "val", "test"]
     captions = {name: [f"caption {n} of {name}" for n in range(3)] for name in every}
     (files / "captions.json").write_text(json.dumps(captions))
-    for split, clips in (("train", names), ("val", ["val"]), ("test", ["test"])):
-        (files / f"{split}_list.txt").write_text("\n".join(clips))
+    for split, ids in (("train", names), ("val", ["val"]), ("test", ["test"])):
+        (files / f"{split}_list.txt").write_text("\n".join(ids))
     directory = tfds_builders.prepare("msvd", folder / "manual", folder / "tfds", fps=FPS)
     return records.load_split(directory, "train")
