@@ -146,13 +146,19 @@ def evaluate(test: Embedded, bank: Embedded, scale: float, iterations: int) -> d
         rows = score(video_side.lazy(test.text), text_side.lazy(test.video), test.video_of_text)
         for direction, row in rows.items():
             found[direction][name] = row
-    return found | {
+    normaliser = f"ncl, {iterations} iterations, scale {scale:.4g}"
+    return found | rules_and_counts(test, bank, normaliser)
+
+
+def rules_and_counts(test: Embedded, bank: Embedded, normaliser: str) -> dict[str, Any]:
+    """`rules` and `counts`: by which rules, and of how many items, the metrics are."""
+    return {
         "rules": {
             "ties": TIE_RULE,
             "video_to_text": VIDEO_RULE,
             "video_to_text_best_caption": "best_caption",
             "column_mass": "texts / videos for every video",
-            "normaliser": f"ncl, {iterations} iterations, scale {scale:.4g}",
+            "normaliser": normaliser,
         },
         "counts": {
             "test": {"texts": len(test.text), "videos": len(test.video)},

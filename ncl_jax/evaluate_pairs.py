@@ -12,7 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ncl_jax import metrics, sinkhorn
-from ncl_jax.evaluate import IN_BATCH_BATCHES, TIE_RULE, VIDEO_RULE, Embedded, both_sides
+from ncl_jax.evaluate import (
+    IN_BATCH_BATCHES,
+    TIE_RULE,
+    VIDEO_RULE,
+    Embedded,
+    both_sides,
+    rules_and_counts,
+)
 from ncl_jax.evaluate import score as one_row
 
 Score = Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "text video"]]
@@ -64,19 +71,8 @@ def evaluate(test: Embedded, bank: Embedded, score: Score, iterations: int) -> d
             found["fit"][name] = {"video": video_fit[1], "text": text_fit[1]}
         for direction, row in one_row(by_text, by_video, test.video_of_text).items():
             found[direction][name] = row
-    return found | {
-        "rules": {
-            "ties": TIE_RULE,
-            "video_to_text": VIDEO_RULE,
-            "video_to_text_best_caption": "best_caption",
-            "column_mass": "texts / videos for every video",
-            "normaliser": f"ncl, {iterations} iterations, on the head's logits",
-        },
-        "counts": {
-            "test": {"texts": len(test.text), "videos": len(test.video)},
-            "bank": {"texts": len(bank.text), "videos": len(bank.video)},
-        },
-    }
+    normaliser = f"ncl, {iterations} iterations, on the head's logits"
+    return found | rules_and_counts(test, bank, normaliser)
 
 
 def plain_recall(split: Embedded, score: Score) -> dict[str, float]:
