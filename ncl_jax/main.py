@@ -1,5 +1,6 @@
 """Train and evaluate: `python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo`."""
 
+import contextlib
 import os
 import re
 import sys
@@ -48,7 +49,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str]) -> None:
     """One call into `experiment.run`, with user errors told in plain words."""
     del argv
-    logging.set_verbosity(logging.ERROR)  # libraries tell every step of theirs otherwise
+    quiet_libraries()
     # Imported late: a mistyped flag should not have to wait for JAX.
     import jax
 
@@ -76,6 +77,18 @@ def main(argv: Sequence[str]) -> None:
     if processes.is_first():
         tell(config, workdir, summary)
     processes.leave()
+
+
+def quiet_libraries() -> None:
+    """What goes wrong in a library is raised to us, and told once, by `stop`."""
+    logging.set_verbosity(logging.FATAL)
+
+    def hook(unraisable: Any) -> None:
+        # When a save fails, TensorStore complains so for each of its other writes.
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def prepare_workdir(workdir: epath.Path) -> None:
@@ -109,7 +122,8 @@ def tell(config: Any, workdir: epath.Path, summary: dict[str, Any] | None) -> No
 
 def stop(message: str, code: int = 2) -> None:
     """Print the message and leave: with 2 something must change, with 75 it is worth a retry."""
-    print(f"ncl_jax: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the disk may be full that this goes to
+        print(f"ncl_jax: {message}", file=sys.stderr)
     if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
         # At a normal exit JAX would wait for processes that are waiting for this one.
         sys.modules["ncl_jax.processes"].abandon(code)

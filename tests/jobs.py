@@ -116,7 +116,7 @@ def run(workdir, flags, codes=0, timeout=240, **job):
         found = running.wait(timeout)
         count = len(running.processes)
         expected = [codes] * count if isinstance(codes, int) else list(codes)
-        assert found == expected, running.said()
+        assert found == expected, f"exit codes {found}, not {expected}:\n{running.said()}"
         return [running.said(index) for index in range(count)]
 
 
