@@ -69,6 +69,20 @@ def test_batch_sizes_see_the_same_number_of_pairs(tmp_path):
         assert 0 <= 900 * 64 - seen < run.config.train.batch_size
 
 
+def test_sweeps_share_their_runs(tmp_path):
+    config = demo.get_config()
+    planned = {name: sweep.plan(config, name, tmp_path, []) for name in sweeps.SWEEPS}
+    assert planned["seeds"][0].workdir == tmp_path / "loss=infonce,seed=0"
+    assert planned["seeds"][1].workdir == tmp_path / "seed=0"
+    of = {name: {run.workdir: run.config.to_dict() for run in runs}
+          for name, runs in planned.items()}
+    assert len(of["iterations"].keys() & of["seeds"].keys()) == 3
+    assert len(of["loss"].keys() & of["seeds"].keys()) == 6
+    for folder in set().union(*of.values()):
+        configs = [runs[folder] for runs in of.values() if folder in runs]
+        assert all(other == configs[0] for other in configs)
+
+
 def test_labels():
     overrides = {"loss.name": "ncl", "loss.iterations": 4, "seed": 0}
     assert sweep.label_of(overrides) == "loss=ncl iterations=4"
@@ -236,7 +250,7 @@ def test_a_killed_sweep_goes_on(tmp_path):
     line, options = command(tmp_path, "--sweep=two")
     process = subprocess.Popen(line, **options, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
-    first, second = (tmp_path / "sweep" / f"gradient={g},seed=3" for g in ("stop", "through"))
+    first, second = (tmp_path / "sweep" / name for name in ("seed=3", "gradient=through,seed=3"))
     deadline = time.monotonic() + 400
     while not (second / sweep_runs.LOG).exists():  # the first has finished, the second has begun
         assert process.poll() is None, "the sweep ended before it could be killed"
@@ -249,7 +263,7 @@ def test_a_killed_sweep_goes_on(tmp_path):
     done = subprocess.run(line, **options, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (first / "results.json").stat().st_mtime_ns == kept
-    table = json.loads((tmp_path / "sweep" / "table.json").read_text())
+    table = json.loads((tmp_path / "sweep" / "two.json").read_text())
     assert table["runs"] == {"finished": 2, "planned": 2}
     assert table["settings"] == ["gradient=stop", "gradient=through"]
     cell = table["rows"][0]["settings"]["gradient=through"]
@@ -259,7 +273,7 @@ def test_a_killed_sweep_goes_on(tmp_path):
     assert results["config"]["seed"] == 3
     assert results["config"]["loss"]["gradient"] == "through"
     assert results["metrics"]["text_to_video"]["plain"]["R@1"] == cell["values"][0]
-    assert (tmp_path / "sweep" / "table.md").read_text().strip() in done.stdout
+    assert (tmp_path / "sweep" / "two.md").read_text().strip() in done.stdout
     # what it left opens again, and makes a page with the frames of its clips
     run = finished.open_run(second)
     assert len(run.split.captions) == len(run.test.text)

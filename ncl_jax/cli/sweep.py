@@ -3,14 +3,16 @@
     python -m ncl_jax.cli.sweep --config=configs/demo.py --sweep=iterations --jobs=2
 
 Every run is an ordinary `ncl_jax.main` in a process of its own, on its share of the cores, with
-its own folder below --workdir (default runs/sweeps/<config.name>-<sweep>) and its output in
-`log.txt` there. The same command again goes on: finished runs are skipped, begun ones resume from
-their checkpoints, and runs that outlived a killed sweep are waited for. A run that fails is
-named, and the others go on. `table.md` and `table.json` are renewed after every run.
+its own folder below --workdir (default runs/sweeps/<config.name>), named by what it changes in the
+config, and its output in `log.txt` there. The same command again goes on: finished runs are
+skipped, begun ones resume from their checkpoints, and runs that outlived a killed sweep are waited
+for; a run that several sweeps want is made once. A run that fails is named, and the others go on.
+`<sweep>.md` and `<sweep>.json` are renewed after every run.
 
 Exit code: 0 all runs finished; 1 some failed; 2 bad input; 130 interrupted.
 """
 
+import functools
 import json
 import pathlib
 import signal
@@ -41,8 +43,7 @@ def main(argv: Sequence[str]) -> None:
             raise ValueError(f"--sweep: expected one of {', '.join(SWEEPS)}, got {_SWEEP.value!r}")
         if _JOBS.value < 1:
             raise ValueError(f"--jobs: expected at least 1, got {_JOBS.value}")
-        default = f"runs/sweeps/{config.name}-{_SWEEP.value}"
-        folder = pathlib.Path(flags.FLAGS.workdir or default)
+        folder = pathlib.Path(flags.FLAGS.workdir or f"runs/sweeps/{config.name}")
         runs = first_seeds(plan(config, _SWEEP.value, folder, given_flags()), _SEEDS.value)
         missing = [run for run in runs if not finished(run)]
         print(f"{_SWEEP.value}: {len(runs)} runs in {folder}, {len(runs) - len(missing)} finished")
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     print(tabulate(runs, folder, failed))
-    print(f"table: {folder}/table.md   numbers: {folder}/table.json")
+    print(f"table: {folder}/{_SWEEP.value}.md   numbers: {folder}/{_SWEEP.value}.json")
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again")
         sys.exit(1)
@@ -93,14 +94,14 @@ def plan(
             varied.update_from_flattened_dict(overrides)
         except (KeyError, TypeError) as error:
             raise ValueError(f"sweep {sweep}: {overrides} does not fit: {error}") from error
-        label = label_of(overrides)
-        workdir = folder / f"{label.replace(' ', ',')},seed={varied.seed}"
+        new = {key: v for key, v in overrides.items() if v != _at(config, key)}
+        workdir = folder / ",".join([*label_of(new).split(), f"seed={varied.seed}"])
         command = [
             sys.executable, "-m", "ncl_jax.main", *given,
             *(f"--config.{key}={value}" for key, value in overrides.items()),
             f"--workdir={workdir}",
         ]  # fmt: skip
-        runs.append(Run(label, varied.seed, workdir, varied, command))
+        runs.append(Run(label_of(overrides), varied.seed, workdir, varied, command))
     return runs
 
 
@@ -110,6 +111,10 @@ def first_seeds(runs: list[Run], count: int | None) -> list[Run]:
         raise ValueError(f"--seeds: expected at least 1, got {count}")
     wanted = list(dict.fromkeys(run.seed for run in runs))[:count]
     return [run for run in runs if run.seed in wanted]
+
+
+def _at(config: ml_collections.ConfigDict, key: str) -> object:
+    return functools.reduce(getattr, key.split("."), config)
 
 
 def label_of(overrides: Overrides) -> str:
@@ -126,7 +131,7 @@ def prepare(config: ml_collections.ConfigDict) -> None:
 
 
 def tabulate(runs: Sequence[Run], folder: pathlib.Path, failed: dict[str, str]) -> str:
-    """Write `table.json` and `table.md` over what is finished; returns the Markdown."""
+    """Write the table over what is finished, for people and as JSON; returns the Markdown."""
     found = [
         sweeps.Finished(run.label, run.seed, results["metrics"], str(run.workdir))
         for run in runs
@@ -140,10 +145,11 @@ def tabulate(runs: Sequence[Run], folder: pathlib.Path, failed: dict[str, str]) 
     }
     table = head | sweeps.table(found)
     text = sweeps.markdown(table)
-    for name, content in (("table.json", json.dumps(table, indent=1)), ("table.md", text)):
-        draft = folder / f"{name}.partial"
+    for ending, content in (("json", json.dumps(table, indent=1)), ("md", text)):
+        path = folder / f"{_SWEEP.value}.{ending}"
+        draft = path.with_name(f"{path.name}.partial")
         draft.write_text(content + "\n")
-        draft.replace(folder / name)
+        draft.replace(path)
     return text
 
 

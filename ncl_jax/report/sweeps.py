@@ -1,6 +1,7 @@
 """From the results of many runs to one table: mean, spread, and differences paired by seed."""
 
 import itertools
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -53,6 +54,12 @@ def table(runs: Sequence[Finished]) -> dict[str, Any]:
             s: {str(run.seed): run.workdir for run in runs if run.setting == s} for s in settings
         },
     }
+
+
+def workdirs(table: dict[str, Any]) -> list[pathlib.Path]:
+    """Folders of the runs of a table, setting by setting."""
+    by_seed = table["workdirs"].values()
+    return [pathlib.Path(folder) for folders in by_seed for folder in folders.values()]
 
 
 def measures(metrics: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
