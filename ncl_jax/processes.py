@@ -69,6 +69,7 @@ def join(job: Job | None, peer_timeout: int) -> None:
       peer_timeout: seconds without a sign of life after which a process counts as dead.
 
     Raises:
+      ValueError: the launcher does not say where the others are.
       ConnectionError: the processes did not find each other.
     """
     if job is None:
@@ -82,6 +83,11 @@ def join(job: Job | None, peer_timeout: int) -> None:
             heartbeat_timeout_seconds=peer_timeout,
             shutdown_timeout_seconds=peer_timeout,
         )
+    except ValueError as error:
+        raise ValueError(
+            f"this process belongs to a job, but JAX cannot tell which ({error}); give "
+            "--coordinator (host:port of process 0), --num_processes and --process_id"
+        ) from error
     except RuntimeError as error:
         cause = str(error).strip().splitlines()[0][:200]
         raise ConnectionError(

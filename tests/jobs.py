@@ -1,8 +1,10 @@
 """Jobs of real processes on this machine, which end with the test whatever happens."""
 
+import contextlib
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -32,14 +34,37 @@ COMPILED = tempfile.TemporaryDirectory(prefix="ncl-jax-compiled-")
 """Most of a small run is compilation, and all runs of a session compile the same."""
 
 
+PORTS = range(61441, 65536)
+"""Of these JAX takes one under SLURM and Open MPI."""
+
+
 def free_port():
     """A port nobody listens on, or None where ports cannot be opened."""
-    try:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            return listener.getsockname()[1]
-    except OSError:
-        return None
+    for port in random.sample(PORTS, 20):
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
+    return None
+
+
+def by_flags(port, count, index):
+    """How `Job` tells a process of the others: (flags, environment)."""
+    return [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}",
+            f"--process_id={index}"], {}
+
+
+def by_slurm(port, count, index):
+    """What srun sets, on one node; JAX makes the port from the number of the job."""
+    return [], {"SLURM_JOB_ID": str(port - 61440), "SLURM_STEP_NODELIST": "localhost",
+                "SLURM_NTASKS": str(count), "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)}
+
+
+def by_mpirun(port, count, index):
+    """What the mpirun of Open MPI 4 sets, likewise."""
+    job = (port - 61440) * 4096
+    return [], {"OMPI_MCA_orte_hnp_uri": f"{job}.0;tcp://127.0.0.1:1",
+                "OMPI_COMM_WORLD_SIZE": str(count), "OMPI_COMM_WORLD_RANK": str(index),
+                "OMPI_COMM_WORLD_LOCAL_RANK": str(index)}
 
 
 class Job:
@@ -52,18 +77,20 @@ class Job:
       devices: per process.
       faults: {process: fault}, see `tests.faulty`.
       own_flags: {process: flags of its own}.
+      joined: how they learn of each other, one of `by_flags`, `by_slurm`, `by_mpirun`.
     """
 
-    def __init__(self, workdir, flags, processes=1, devices=1, faults=None, own_flags=None):
+    def __init__(
+        self, workdir, flags, processes=1, devices=1, faults=None, own_flags=None, joined=by_flags
+    ):
         self.workdir = pathlib.Path(workdir)
         port = free_port()
         self.processes, self._logs = [], []
         for index in range(processes):
             line = [sys.executable, "-m", "tests.faulty", *SMALL, f"--workdir={workdir}", *flags]
-            if processes > 1:
-                line += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}",
-                         f"--process_id={index}"]
-            environment = os.environ | {
+            where, variables = joined(port, processes, index) if processes > 1 else ([], {})
+            line += where
+            environment = os.environ | variables | {
                 "JAX_PLATFORMS": "cpu",
                 "JAX_NUM_CPU_DEVICES": str(devices),
                 "NCL_FAULT": (faults or {}).get(index, ""),

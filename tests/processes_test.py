@@ -79,6 +79,27 @@ def test_the_curve_is_that_of_one_process(
 
 @pytest.mark.slow
 @needs_ports
+@pytest.mark.parametrize("joined", [jobs.by_slurm, jobs.by_mpirun])
+def test_processes_find_each_other_under_a_launcher(joined, data, reference, tmp_path):
+    """The launcher is played by its environment variables; the processes are real."""
+    flags = [*data, "--config.train.steps=2", "--config.optim.warmup=0"]
+    jobs.run(tmp_path / "run", flags, processes=2, devices=2, joined=joined)
+    assert jobs.steps(tmp_path / "run") == [2]
+
+
+@needs_ports
+def test_a_job_whose_coordinator_is_not_told_is_refused(tmp_path):
+    """As under Open MPI 5, whose mpirun does not say where process 0 is."""
+
+    def unsaid(port, count, index):
+        return [], {"OMPI_COMM_WORLD_SIZE": str(count), "OMPI_COMM_WORLD_RANK": str(index)}
+
+    said = jobs.run(tmp_path / "run", [], codes=2, processes=2, joined=unsaid)
+    assert all("--coordinator" in line and "Traceback" not in line for line in said)
+
+
+@pytest.mark.slow
+@needs_ports
 def test_evaluation_by_two_processes_gives_the_numbers_of_one(data, reference, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(reference, workdir)
