@@ -87,6 +87,7 @@ def test_processes_find_each_other_under_a_launcher(joined, data, reference, tmp
     assert jobs.steps(tmp_path / "run") == [2]
 
 
+@pytest.mark.slow
 @needs_ports
 def test_a_job_whose_coordinator_is_not_told_is_refused(tmp_path):
     """As under Open MPI 5, whose mpirun does not say where process 0 is."""
