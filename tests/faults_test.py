@@ -20,9 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    flags = {"manual_dir": "manual", "data_dir": "tfds"}
-    return [*FLAGS, *(f"--config.data.{key}={root}/{name}" for key, name in flags.items())]
+    return [*FLAGS, *jobs.data_in(tmp_path_factory.mktemp("data"))]
 
 
 @pytest.fixture(scope="module")

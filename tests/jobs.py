@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 
 ROOT = pathlib.Path(__file__).parents[1]
-SMALL = (
-    "--config=configs/demo.py",
+DEMO = "--config=configs/demo.py"
+SMALL = (  # of the demo
     "--config.data.settings.train=24",
     "--config.data.settings.val=8",
     "--config.data.settings.test=8",
@@ -29,6 +29,11 @@ SMALL = (
     "--config.train.batch_size=8",
     "--config.train.log_every=1",
 )
+
+def data_in(root):
+    """The flags that keep all data below a folder."""
+    return [f"--config.data.manual_dir={root}/manual", f"--config.data.data_dir={root}/tfds"]
+
 
 COMPILED = tempfile.TemporaryDirectory(prefix="ncl-jax-compiled-")
 """Most of a small run is compilation, and all runs of a session compile the same."""
@@ -87,7 +92,8 @@ class Job:
         port = free_port()
         self.processes, self._logs = [], []
         for index in range(processes):
-            line = [sys.executable, "-m", "tests.faulty", *SMALL, f"--workdir={workdir}", *flags]
+            line = [sys.executable, "-m", "tests.faulty", DEMO, *SMALL, f"--workdir={workdir}",
+                    *flags]
             where, variables = joined(port, processes, index) if processes > 1 else ([], {})
             line += where
             environment = os.environ | variables | {

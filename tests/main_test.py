@@ -15,19 +15,12 @@ from etils import epath
 
 from configs import demo
 from ncl_jax import assembly, checkpoint, experiment, parallel, train
+from tests import jobs
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
+    *jobs.SMALL,
     "--config.train.steps=120",
-    "--config.data.settings.train=24",
-    "--config.data.settings.val=8",
-    "--config.data.settings.test=8",
-    "--config.data.settings.short_side=32",
-    "--config.data.image_size=32",
-    "--config.model.vision.width=16",
-    "--config.model.text.width=16",
-    "--config.model.embed_dim=16",
-    "--config.train.batch_size=8",
     "--config.train.checkpoint_every=20",
     "--config.train.validate_every=30",
     "--config.train.log_every=5",
@@ -87,7 +80,7 @@ def test_unusable_workdir_is_named(tmp_path):
 def data(tmp_path_factory):
     """Flags of the tiny corpus; the first run renders it."""
     root = tmp_path_factory.mktemp("data")
-    return [*TINY, f"--config.data.manual_dir={root}/manual", f"--config.data.data_dir={root}/tfds"]
+    return [*TINY, *jobs.data_in(root)]
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def soak(root: pathlib.Path, steps: int, kills: int, seed: int = 0) -> Soaked:
     every = max(5, steps // 40)
     flags = [f"--config.train.steps={steps}", f"--config.train.checkpoint_every={every}",
              f"--config.train.validate_every={10 * steps}",
-             f"--config.data.manual_dir={root}/manual", f"--config.data.data_dir={root}/tfds"]
+             *jobs.data_in(root)]
     memory: list[float] = []
     with jobs.Job(root / "whole", flags) as job:
         process = psutil.Process(job.processes[0].pid)

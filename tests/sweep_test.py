@@ -16,6 +16,7 @@ from configs import demo, sweeps
 from ncl_jax import finished
 from ncl_jax.cli import report, sweep, sweep_runs
 from ncl_jax.report import sweeps as tables
+from tests import jobs
 from tests.main_test import ROOT, TINY
 
 # Stands in for `ncl_jax.main`: seconds to take, the config to say, what to do at the end.
@@ -231,7 +232,7 @@ app.run(sweep.main, flags_parser=sweep.job.parse_flags)
 def command(folder, *arguments):
     line = [sys.executable, "-c", SHORT, "--config=configs/demo.py",
             f"--workdir={folder}/sweep", *TINY, "--config.train.steps=20",
-            f"--config.data.manual_dir={folder}/manual", f"--config.data.data_dir={folder}/tfds"]
+            *jobs.data_in(folder)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     return [*line, *arguments], {"cwd": ROOT, "env": environment}
 

@@ -15,6 +15,7 @@ from ncl_jax import gallery, trained
 from ncl_jax.cli import index as cli
 from ncl_jax.cli import serve as serve_cli
 from ncl_jax.index import RetrievalIndex
+from tests import jobs
 from tests.gallery_test import write_video
 from tests.main_test import TINY, run
 
@@ -27,7 +28,7 @@ def workdir(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     done = run(
         "--config=configs/demo.py", f"--workdir={root}/run", *TINY, "--config.train.steps=4",
-        f"--config.data.manual_dir={root}/manual", f"--config.data.data_dir={root}/tfds",
+        *jobs.data_in(root),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return root / "run"
