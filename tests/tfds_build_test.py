@@ -59,15 +59,18 @@ def test_a_killed_build_goes_on_where_it_stopped(
     manual_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     data_dir = tmp_path / "data"
+    clip = _make_endless(manual_dir)
     command = _command(manual_dir, data_dir, "--short_side=320", "--fps=5", "--jobs=1")
     first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, text=True)
-    kept = _wait_for_clips(data_dir, 3)
+    _wait_for_clips(data_dir, 3)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     kept = sorted(data_dir.rglob("*.npz"))
     assert 3 <= len(kept) < CLIPS
     stamps = [path.stat().st_mtime_ns for path in kept]
     (kept[0].parent / "half.npz.0").write_bytes(b"a draft")
+    clip.unlink()
+    shutil.copy(tmp_path / "whole.mp4", clip)
     second = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     _wait_for_clips(data_dir, len(kept) + 1)
     assert [path.stat().st_mtime_ns for path in kept] == stamps
@@ -80,6 +83,14 @@ def test_a_killed_build_goes_on_where_it_stopped(
         "train": CLIPS - 2, "val": 1, "test": 1
     }  # fmt: skip
     assert not list(data_dir.rglob("*.npz*"))
+
+
+def _make_endless(manual_dir: pathlib.Path) -> pathlib.Path:
+    """A clip that is never read to its end, so that no build is done before it is stopped."""
+    clip = manual_dir / "msvd" / "videos" / f"clip{CLIPS // 2}.mp4"
+    clip.unlink()
+    os.mkfifo(clip)
+    return clip
 
 
 def _wait_for_clips(data_dir: pathlib.Path, count: int) -> None:
@@ -108,6 +119,7 @@ def test_an_interrupted_build_ends_soon_and_leaves_no_process(
     manual_dir: pathlib.Path, tmp_path: pathlib.Path, how: str
 ) -> None:
     data_dir = tmp_path / "data"
+    _make_endless(manual_dir)
     command = _command(manual_dir, data_dir, "--short_side=320", "--fps=5", "--jobs=2")
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     _wait_for_clips(data_dir, 1)
