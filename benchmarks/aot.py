@@ -55,8 +55,10 @@ def topology_mesh(name: str) -> Mesh:
     Raises:
       ValueError: no such topology, or libtpu is not installed.
     """
+    # As on real pods, the two cores of a v4 chip are one device; others know it by themselves.
+    kind = {"chip_config_name": "megacore"} if name.startswith("v4:") else {}
     try:
-        return parallel.data_mesh(topologies.get_topology_desc(name, "tpu").devices)
+        return parallel.data_mesh(topologies.get_topology_desc(name, "tpu", **kind).devices)
     except Exception as error:  # of the plugin: whatever it raises
         raise ValueError(
             f"--topology: expected one libtpu knows, as v5e:4x8, and requirements-tpu.txt "
