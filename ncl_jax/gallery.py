@@ -13,11 +13,12 @@ windows in the order of time; the id of a row is "name 0:10.0-0:20.0".
 
 import collections
 import concurrent.futures
+import contextlib
 import itertools
 import os
 import pathlib
 import queue
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,8 +123,10 @@ def embed_files(
     encode: Callable[[list[list[bytes]]], np.ndarray],
     reading: Reading,
     batch: int,
-) -> Iterator[tuple[str, Entry]]:
+) -> Generator[tuple[str, Entry], None, None]:
     """Decodes files in processes, embeds windows in batches across files, yields each file once.
+
+    Close it when leaving early: the processes live as long as it does.
 
     Args:
       folder: where the files are.
@@ -136,11 +139,12 @@ def embed_files(
       (name, entry) in the order of `files`; a file that cannot be read carries its reason.
     """
     waiting: list[_Read] = []
-    for read in _read_ahead(pathlib.Path(folder), list(files), reading):
-        waiting.append(read)
-        if sum(len(parts) for _, _, parts in waiting) >= batch:
-            yield from _embed(waiting, files, encode)
-            waiting = []
+    with contextlib.closing(_read_ahead(pathlib.Path(folder), list(files), reading)) as reads:
+        for read in reads:
+            waiting.append(read)
+            if sum(len(parts) for _, _, parts in waiting) >= batch:
+                yield from _embed(waiting, files, encode)
+                waiting = []
     yield from _embed(waiting, files, encode)
 
 
@@ -152,7 +156,9 @@ class _Read(NamedTuple):
     parts: list[slice]
 
 
-def _read_ahead(folder: pathlib.Path, names: Sequence[str], reading: Reading) -> Iterator[_Read]:
+def _read_ahead(
+    folder: pathlib.Path, names: Sequence[str], reading: Reading
+) -> Generator[_Read, None, None]:
     """Files in order, a few of them ahead, each decoded in a process that it may not outstay."""
     jobs = min(os.cpu_count() or 1, max(1, len(names)))
     workers = [VideoWorker(SECONDS_PER_FILE) for _ in range(jobs)]

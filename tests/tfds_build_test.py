@@ -1,5 +1,6 @@
 """Builds as processes: killed and gone on with, on two jobs, under Apache Beam."""
 
+import concurrent.futures
 import importlib.util
 import json
 import os
@@ -11,12 +12,15 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
 import tfds_builders
-from ncl_jax.data import video
+from ncl_jax.data import video, video_worker
 from tests.video_files_test import write
+from tfds_builders import decoding
 
 ROOT = pathlib.Path(__file__).parents[1]
 DUMMY = ROOT / "tfds_builders"
@@ -114,18 +118,24 @@ def test_two_builds_at_once_make_one_dataset(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["interrupt", "terminate"])
+@pytest.mark.parametrize(
+    ("how", "clips"), [("interrupt", 1), ("interrupt", CLIPS - 1), ("terminate", 1)]
+)
 def test_an_interrupted_build_ends_soon_and_leaves_no_process(
-    manual_dir: pathlib.Path, tmp_path: pathlib.Path, how: str
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path, how: str, clips: int
 ) -> None:
     data_dir = tmp_path / "data"
     _make_endless(manual_dir)
     command = _command(manual_dir, data_dir, "--short_side=320", "--fps=5", "--jobs=2")
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    _wait_for_clips(data_dir, 1)
+    _wait_for_clips(data_dir, clips)
     children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGTERM)
-    errors = process.communicate(timeout=20)[1]
+    try:
+        errors = process.communicate(timeout=20)[1]
+    finally:
+        process.kill()
+        process.wait()
     if how == "interrupt":
         assert process.returncode == 130
         assert "the same command goes on from here" in errors
@@ -134,6 +144,40 @@ def test_an_interrupted_build_ends_soon_and_leaves_no_process(
     while any(_runs(child) for child in children):
         assert time.monotonic() < end, "a decoding process was left"
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_reader_is_closed_while_it_reads(tmp_path: pathlib.Path) -> None:
+    endless = tmp_path / "endless.mp4"
+    os.mkfifo(endless)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        for attempt in range(12):
+            worker = video_worker.VideoWorker(seconds=60)
+            reading = pool.submit(worker.decode, endless, fps=1, short_side=32, jpeg_quality=90)
+            time.sleep(0.02 * attempt)  # before, while and after its process starts
+            worker.close()
+            with pytest.raises(video.VideoError):
+                reading.result(timeout=20)
+    with pytest.raises(video.VideoError, match="reading was stopped"):  # it does not start again
+        worker.decode(endless, fps=1, short_side=32, jpeg_quality=90)
+
+
+@pytest.mark.slow
+def test_an_interrupt_between_two_clips_ends_the_decoding(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = _make_endless(manual_dir)
+    clips = {path.stem: epath.Path(path) for path in sorted(endless.parent.iterdir())}
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decoding.tqdm.tqdm, "update", interrupt)
+    store = decoding.FrameStore(str(tmp_path / "store"), 1.0, 32, 90, "any")
+    with pytest.raises(KeyboardInterrupt) as stopped:  # which keeps the frame, as a shell would
+        decoding.decode_clips(store, clips, decoding.BuildOptions(jobs=2))
+    assert stopped
+    assert not [child for child in psutil.Process().children() if _runs(str(child.pid))]
 
 
 def _runs(pid: str) -> bool:

@@ -6,6 +6,7 @@ missing, 2 if the files could not be understood.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -71,11 +72,13 @@ def _probe_all(
     """Reasons of unreadable clips, and what damage a deep look met in the others."""
     unreadable, damaged = {}, {}
     results = decoding.on_workers(lambda worker, _, path: worker.probe(path, deep), clips, options)
-    for clip, result in tqdm.tqdm(results, total=len(clips), desc="checking", unit="clip"):
-        if isinstance(result, video.VideoError):
-            unreadable[clip] = str(result)
-        elif result.damaged:
-            damaged[clip] = f"{result.damaged:,} damaged packets beside {result.frames:,} frames"
+    with contextlib.closing(results):
+        for clip, result in tqdm.tqdm(results, total=len(clips), desc="checking", unit="clip"):
+            if isinstance(result, video.VideoError):
+                unreadable[clip] = str(result)
+            elif result.damaged:
+                seen = f"{result.damaged:,} damaged packets beside {result.frames:,} frames"
+                damaged[clip] = seen
     return unreadable, damaged
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 import tqdm
@@ -149,8 +149,9 @@ def _decode_here(
     if not todo:
         return unreadable
     bar = tqdm.tqdm(total=total, initial=total - len(todo), desc="decoding", unit="clip")
-    with bar:
-        for clip, result in on_workers(store.decode, todo, options):
+    # Closed here: an interrupt that comes between two results must end the decoding too.
+    with bar, contextlib.closing(on_workers(store.decode, todo, options)) as results:
+        for clip, result in results:
             if isinstance(result, video.VideoError):
                 unreadable[clip] = str(result)
                 bar.set_postfix_str(f"{len(unreadable):,} unreadable")
@@ -162,8 +163,11 @@ def on_workers(
     function: Callable[[video_worker.VideoWorker, str, epath.Path], _Result],
     clips: Mapping[str, epath.Path],
     options: BuildOptions,
-) -> Iterator[tuple[str, _Result | video.VideoError]]:
-    """Calls `function(worker, clip, path)` on decoding processes; yields as they finish."""
+) -> Generator[tuple[str, _Result | video.VideoError], None, None]:
+    """Calls `function(worker, clip, path)` on decoding processes; yields as they finish.
+
+    Close it when leaving early: the processes live as long as it does.
+    """
     jobs = min(options.jobs or os.cpu_count() or 1, max(1, len(clips)))
     with _pool(jobs, options.clip_seconds) as submit:
         futures = {submit(function, clip, path): clip for clip, path in clips.items()}

@@ -77,10 +77,9 @@ def _embed(
     )
     batch, saved = model.config.eval.batch_size, time.monotonic()
     progress = tqdm(total=len(todo), unit=" file", disable=not todo, dynamic_ncols=True)
+    embedded = gallery.embed_files(args.videos, todo, model.encode_video, reading, batch)
     try:
-        for name, entry in gallery.embed_files(
-            args.videos, todo, model.encode_video, reading, batch
-        ):
+        for name, entry in embedded:
             entries[name] = entry
             progress.update()
             if time.monotonic() > saved + SECONDS_BETWEEN_SAVES:
@@ -94,6 +93,7 @@ def _embed(
         )
         sys.exit(130)
     finally:
+        embedded.close()
         progress.close()
 
 

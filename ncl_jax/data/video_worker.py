@@ -40,6 +40,7 @@ class VideoWorker:
             raise ValueError(f"seconds: expected a time limit > 0, got {seconds}")
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed, self._starting = False, threading.Lock()
 
     def decode(
         self, path: str | os.PathLike[str], *, fps: float, short_side: int, jpeg_quality: int
@@ -57,18 +58,26 @@ class VideoWorker:
         return video.Probe(*json.loads(self._ask(path, {"deep": deep})))
 
     def close(self) -> None:
-        """Ends the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
+        """Ends the process for good, from any thread; a call under way raises `VideoError`."""
+        with self._starting:
+            self._closed = True
+        self._end()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     with contextlib.suppress(BrokenPipeError):
                         pipe.close()
-            self._process = None
 
     def _ask(self, path: str | os.PathLike[str], request: dict[str, Any]) -> bytes:
-        process = self._process = self._process or _start()
+        with self._starting:
+            if self._closed:
+                raise video.VideoError(f"{video.file_name(path)}: not read, reading was stopped")
+            process = self._process = self._process or _start()
         late = threading.Event()
 
         def stop() -> None:
@@ -87,7 +96,7 @@ class VideoWorker:
                 raise video.VideoError(data.decode())
             return data
         code = process.wait()
-        self.close()
+        self._end()
         reason = f"more than {self._seconds:g} s of work" if late.is_set() else _ending(code)
         raise video.VideoError(f"{video.file_name(path)}: expected a readable video, got {reason}")
 
