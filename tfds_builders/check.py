@@ -8,8 +8,11 @@ missing, 2 if the files could not be understood.
 import argparse
 import contextlib
 import json
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import rich.box
@@ -20,6 +23,8 @@ from etils import epath
 
 from ncl_jax.data import video
 from tfds_builders import decoding, layout, preparation, video_records
+
+_INTERRUPTED = "interrupted; the same command goes on from here"
 
 
 def check(
@@ -137,13 +142,45 @@ def _named(what: str, count: int, first: Sequence[str]) -> str:
 
 def run(command: Callable[[], int]) -> int:
     """Runs a command; bad input is one message and exit code 2, an interrupt 130."""
+    with _interruptible():
+        return _run(command)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """An interrupt ends the process in good order or, where that hangs, after five seconds.
+
+    Python raises it wherever the main thread is, which may be where others then wait for a lock.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave() -> None:
+        print(_INTERRUPTED, file=sys.stderr, flush=True)
+        os._exit(130)
+
+    def interrupt(*_: object) -> None:
+        timer = threading.Timer(5, leave)
+        timer.daemon = True
+        timer.start()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _run(command: Callable[[], int]) -> int:
     try:
         return command()
     except (FileNotFoundError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         return 130
 
 
