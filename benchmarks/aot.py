@@ -13,10 +13,10 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-# No chip is looked for: JAX itself runs on the CPU.
+# No chip is looked for, nor kept from others: JAX itself runs on the CPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nor shared
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
 
 import jax

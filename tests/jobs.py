@@ -30,6 +30,7 @@ SMALL = (  # of the demo
     "--config.train.log_every=1",
 )
 
+
 def data_in(root):
     """The flags that keep all data below a folder."""
     return [f"--config.data.manual_dir={root}/manual", f"--config.data.data_dir={root}/tfds"]

@@ -125,12 +125,12 @@ def _exchange(
     try:
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
-    except BrokenPipeError:
+        header = process.stdout.readline().split()
+        if len(header) != 2:
+            return None
+        data = process.stdout.read(int(header[1]))
+    except (BrokenPipeError, ValueError):  # it ended, or another thread has closed the pipes
         return None
-    header = process.stdout.readline().split()
-    if len(header) != 2:
-        return None
-    data = process.stdout.read(int(header[1]))
     return (header[0].decode(), data) if len(data) == int(header[1]) else None
 
 
