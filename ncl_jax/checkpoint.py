@@ -101,7 +101,8 @@ class Checkpointer:
         Damaged ones are told on stdout, moved to `damaged/` beside the steps, and passed over.
 
         Raises:
-          ValueError: the latest sound checkpoint is of another model, or none is sound.
+          ValueError: the latest sound checkpoint is of another model or of an older version, or none
+        is sound.
         """
         told = []
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -120,7 +121,7 @@ class Checkpointer:
         """The metadata of the latest checkpoint with sound metadata, without reading any array.
 
         Raises:
-          ValueError: there is none.
+          ValueError: there is none, or it is of an older version.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -128,7 +129,7 @@ class Checkpointer:
             except Damaged:
                 continue
         raise ValueError(
-            f"{self._manager.directory}: expected a checkpoint of this version of ncl_jax; none of "
+            f"{self._manager.directory}: expected a checkpoint; none of "
             f"{sorted(self._manager.all_steps())} has readable contents"
         )
 
@@ -150,12 +151,18 @@ class Checkpointer:
 
     def _read_plain(self, step: int) -> dict[str, Any]:
         """All but the arrays, checked against their digests."""
+        folder = self._manager.directory / str(step)
+        if not (folder / "contents").exists():
+            raise ValueError(
+                f"the checkpoint {folder} is of an older version of ncl_jax (it has no "
+                "`contents`); go on with that version, or give another --workdir"
+            )
         items = {name: ocp.args.JsonRestore() for name in ("data", "metadata", "contents")}
         try:
             read = self._manager.restore(step, args=ocp.args.Composite(**items))
             changed = contents.changed(read["contents"], read["data"], read["metadata"])
         except Exception as error:
-            raise Damaged(f"damaged or of an old version ({_first_line(error)})") from error
+            raise Damaged(f"damaged ({_first_line(error)})") from error
         if changed:
             raise Damaged(f"damaged (its {changed} differ from what was written)")
         return {
