@@ -4,9 +4,9 @@ What is known of the folder lives in the index itself (`RetrievalIndex.meta["gal
 embeddings and the account of files can never disagree:
 
     {"folder", "run", "model", "window",
-     "files": {name: {"size", "changed", "windows": [[start, end], ...]} or
-                     {"size", "changed", "error": one line}}}
+     "files": {name: {"size", "changed", "windows": [[start, end], ...]}}}
 
+A file that could not be read is not in it: the next build tries it again.
 `name` is relative to `folder`, with `/`. Rows of the index are in the order of the files' names,
 windows in the order of time; the id of a row is "name 0:10.0-0:20.0".
 """
@@ -232,9 +232,9 @@ def rows_of(entries: Mapping[str, Entry]) -> tuple[list[str], Float[np.ndarray, 
 def account(entries: Mapping[str, Entry]) -> dict[str, Any]:
     """The part "files" of the account kept in the index."""
     return {
-        name: {**entry.stamp._asdict()}
-        | ({"error": entry.error} if entry.error else {"windows": entry.windows})
+        name: entry.stamp._asdict() | {"windows": entry.windows}
         for name, entry in sorted(entries.items())
+        if not entry.error
     }
 
 
@@ -242,11 +242,10 @@ def entries_of(index: RetrievalIndex) -> dict[str, Entry]:
     """The inverse of `rows_of` and `account`: what an index knows of its files."""
     entries, first = {}, 0
     for name, known in index.meta["gallery"]["files"].items():
-        windows = [(a, b) for a, b in known.get("windows", [])]
+        windows = [(a, b) for a, b in known["windows"]]
         rows = index.video[first : first + len(windows)]
         first += len(windows)
-        stamp = Stamp(known["size"], known["changed"])
-        entries[name] = Entry(stamp, windows, rows, known.get("error", ""))
+        entries[name] = Entry(Stamp(known["size"], known["changed"]), windows, rows)
     return entries
 
 
@@ -264,7 +263,7 @@ def windows_of(index: RetrievalIndex) -> list[Window]:
     return [
         Window(name, start, end)
         for name, known in index.meta["gallery"]["files"].items()
-        for start, end in known.get("windows", [])
+        for start, end in known["windows"]
     ]
 
 

@@ -37,25 +37,25 @@ class Query(NamedTuple):
 
 def search(scores: metrics.Scores, video_of_text: np.ndarray) -> Search:
     """Everything the report says about one kind of scores [text, video]."""
-    videos = scores.shape[1]
+    texts, videos = scores.shape
     right = np.asarray(video_of_text)
     lists, firsts = np.zeros(videos, int), np.zeros(videos, int)
-    best, lead = [], []
+    best, lead = np.zeros((texts, min(TOP, videos)), int), np.zeros(texts, np.float32)
     for rows, block in metrics.row_blocks(scores):
         order = _best(block, min(max(LIST, TOP), videos))
         lists += np.bincount(order[:, :LIST].ravel(), minlength=videos)
         firsts += np.bincount(order[:, 0], minlength=videos)
-        best.append(order[:, :TOP])
+        best[rows] = order[:, :TOP]
         at = np.arange(len(block)), right[rows]
         own = block[at]
         others = block.copy()
         others[at] = -np.inf
-        lead.append(own - others.max(axis=1))
+        lead[rows] = own - others.max(axis=1)
     ranks = metrics.ranks_of_texts(scores, right)
     return Search(
-        best=np.concatenate(best),
+        best=best,
         rank=ranks.above + ranks.tied / 2 + 1,
-        lead=np.concatenate(lead),
+        lead=lead,
         share=shares(scores),
         lists=lists,
         firsts=firsts,
