@@ -11,6 +11,7 @@ A checkpoint holds four items:
 and, where it was measured, `metrics` with the validation score.
 """
 
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from ncl_jax import contents, processes
+from ncl_jax import agreement, contents, damage, processes
 from ncl_jax.types import TrainState
 
 
@@ -28,10 +29,6 @@ class Restored(NamedTuple):
     state: TrainState
     data: dict[str, Any]
     metadata: dict[str, Any]
-
-
-class Damaged(Exception):
-    """A checkpoint that cannot be read as it was written."""
 
 
 class Checkpointer:
@@ -63,6 +60,20 @@ class Checkpointer:
         """Step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
+    def is_new(self) -> bool:
+        """Whether nothing was ever written here, not even what is damaged now.
+
+        Raises:
+          ValueError: not all processes see the same checkpoints.
+        """
+        step = self.latest_step()
+        agreement.check_same("latest", {f"in {self._manager.directory} as latest": str(step)})
+        return step is None and not self._aside().exists()
+
+    def count(self) -> int:
+        """How many complete checkpoints there are."""
+        return len(self._manager.all_steps())
+
     def best_step(self) -> int | None:
         """Step of the checkpoint with the highest validation score, or None."""
         return self._manager.best_step()
@@ -91,9 +102,10 @@ class Checkpointer:
         )
         metrics = None if score is None else {"score": score}
         try:
+            self._settle()
             self._manager.save(step, args=args, metrics=metrics, force=True)
         except Exception as error:
-            raise self._unwritten(error) from error
+            raise self._failed(error) from error
 
     def restore(self, like: TrainState) -> Restored:
         """Read the latest sound checkpoint into the shapes and shardings of `like`.
@@ -101,21 +113,19 @@ class Checkpointer:
         Damaged ones are told on stdout, moved to `damaged/` beside the steps, and passed over.
 
         Raises:
-          ValueError: the latest sound checkpoint is of another model or of an older version, or none
-        is sound.
+          ValueError: the latest sound checkpoint is of another model or of an older version, or
+            none is sound.
+          OSError: one cannot be read now, which says nothing about what it holds.
         """
         told = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return self._read(step, like)
-            except Damaged as error:
+            except damage.Damaged as error:
                 told.append(f"the checkpoint {self._manager.directory / str(step)} is {error}")
                 processes.say(f"{told[-1]}; trying the one before it")
                 self._put_aside(step)
-        raise ValueError(
-            f"{'; '.join(told) or f'no checkpoint in {self._manager.directory}'}; none is left to "
-            "go on from: give another --workdir"
-        )
+        raise ValueError(f"{'; '.join(told)}; {self._none_left()}")
 
     def metadata(self) -> dict[str, Any]:
         """The metadata of the latest checkpoint with sound metadata, without reading any array.
@@ -126,11 +136,11 @@ class Checkpointer:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return self._read_plain(step)["metadata"]
-            except Damaged:
+            except damage.Damaged:
                 continue
         raise ValueError(
             f"{self._manager.directory}: expected a checkpoint; none of "
-            f"{sorted(self._manager.all_steps())} has readable contents"
+            f"{sorted(self._manager.all_steps())} has readable contents; {self._none_left()}"
         )
 
     def wait(self) -> None:
@@ -140,9 +150,10 @@ class Checkpointer:
           OSError: it could not be written.
         """
         try:
+            self._settle()
             self._manager.wait_until_finished()
         except Exception as error:
-            raise self._unwritten(error) from error
+            raise self._failed(error) from error
 
     def close(self) -> None:
         """Wait for the last save and stop."""
@@ -157,14 +168,17 @@ class Checkpointer:
                 f"the checkpoint {folder} is of an older version of ncl_jax (it has no "
                 "`contents`); go on with that version, or give another --workdir"
             )
+        return agreement.together("plain", lambda: self._plain(folder, step), *damage.READING)
+
+    def _plain(self, folder: epath.Path, step: int) -> dict[str, Any]:
         items = {name: ocp.args.JsonRestore() for name in ("data", "metadata", "contents")}
         try:
             read = self._manager.restore(step, args=ocp.args.Composite(**items))
             changed = contents.changed(read["contents"], read["data"], read["metadata"])
         except Exception as error:
-            raise Damaged(f"damaged ({_first_line(error)})") from error
+            raise damage.told(error, folder) from error
         if changed:
-            raise Damaged(f"damaged (its {changed} differ from what was written)")
+            raise damage.Damaged(f"damaged (its {changed} differ from what was written)")
         return {
             "data": read["data"],
             "metadata": read["metadata"],
@@ -175,16 +189,20 @@ class Checkpointer:
         plain = self._read_plain(step)
         self._check_same_tree(plain["leaves"], like, step)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        try:
-            read = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-            )
-        except Exception as error:  # Orbax and TensorStore raise whatever the damage leads to
-            raise Damaged(f"damaged ({_first_line(error)})") from error
-        state = TrainState(**read["state"])
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+
+        def arrays() -> dict[str, Any]:
+            try:
+                return dict(self._manager.restore(step, args=args)["state"])
+            except Exception as error:  # Orbax and TensorStore raise whatever damage leads to
+                raise damage.told(error, self._manager.directory / str(step)) from error
+
+        state = TrainState(**agreement.together("arrays", arrays, *damage.READING))
         for name, leaf in contents.described(state).items():
             if leaf != plain["leaves"][name]:
-                raise Damaged(f"damaged (the numbers of {name} are not those that were written)")
+                raise damage.Damaged(
+                    f"damaged (the numbers of {name} are not those that were written)"
+                )
         return Restored(state, plain["data"], plain["metadata"])
 
     def _check_same_tree(self, saved: dict[str, Any], like: TrainState, step: int) -> None:
@@ -199,29 +217,48 @@ class Checkpointer:
                 )
 
     def _put_aside(self, step: int) -> None:
-        if processes.is_first():
-            aside = self._manager.directory.parent / "damaged"
+        def move() -> None:
+            aside = self._aside()
             aside.mkdir(exist_ok=True)
             (self._manager.directory / str(step)).rename(aside / f"{step}-{_next(aside, step)}")
-        ocp.multihost.sync_global_processes(f"ncl_jax_put_aside_{step}")
+
+        agreement.once("aside", move)
         self._manager.reload()
+
+    def _aside(self) -> epath.Path:
+        return self._manager.directory.parent / "damaged"
+
+    def _none_left(self) -> str:
+        return (
+            "none is left to go on from: give another --workdir, or remove "
+            f"{self._aside()} to begin anew"
+        )
+
+    def _settle(self) -> None:
+        """Wait for the save before this call.
+
+        What it failed with here must be heard at once: the other processes wait for this one.
+        """
+        while self._manager.is_saving_in_progress():
+            self._manager.check_for_errors()
+            time.sleep(0.01)
+
+    def _failed(self, error: Exception) -> Exception:
+        """What to raise: another process may be lost, or this one could not write."""
+        lost = isinstance(error, jax.errors.JaxRuntimeError) and not processes.alone()
+        return error if lost else self._unwritten(error)
 
     def _unwritten(self, error: Exception) -> OSError:
         kept = self._manager.all_steps(read=True)
         return OSError(
             f"a checkpoint could not be written to {self._manager.directory} "
-            f"({_first_line(error)}); free space there and start the same command again: it goes "
-            f"on from step {max(kept, default=0)}"
+            f"({damage.first_line(error)}); free space there and start the same command again: it "
+            f"goes on from step {max(kept, default=0)}"
         )
 
 
 def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
-
-
-def _first_line(error: Exception) -> str:
-    lines = (line.strip() for line in str(error).splitlines())
-    return next(filter(None, lines), repr(error))[:200]
 
 
 def _next(folder: epath.Path, step: int) -> int:

@@ -13,8 +13,10 @@ from etils import epath
 import tfds_builders
 from ncl_jax import (
     __version__,
+    agreement,
     assembly,
     checkpoint,
+    contents,
     evaluate,
     evaluate_pairs,
     health,
@@ -62,10 +64,11 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
     parallel.check_batch_size(config.train.batch_size, mesh, config.batch.micro)
     with _phase("data", seconds):
         # The others find it prepared, or, on a disk of their own, prepare it there.
-        directory = processes.once("data", lambda: assembly.prepare_data(config))
+        directory = agreement.once("data", lambda: assembly.prepare_data(config))
         directory = directory or assembly.prepare_data(config)
     with _phase("model", seconds):
         parts = assembly.build(config, directory, workdir)
+        agreement.check_same("parts", _facts(config, parts))
     profile = InputProfile() if config.profile_input else None
     with _phase("training", seconds):
         state = train_or_resume(config, parts, mesh, workdir, profile)
@@ -92,6 +95,18 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
     if processes.is_first():
         results.write(workdir, summary)
     return summary
+
+
+def _facts(config: ml_collections.ConfigDict, parts: assembly.Parts) -> dict[str, str]:
+    """What must not differ between hosts, which may prepare data of their own."""
+    return {
+        "a config of digest": contents.digest(config.to_dict()),
+        "version": __version__,
+        "a tokenizer of digest": contents.digest(parts.tokenizer.to_json()),
+    } | {
+        f"a {name} split of digest": contents.digest([split.video_ids, split.captions])
+        for name, split in parts.splits.items()
+    }
 
 
 def train_or_resume(
@@ -124,6 +139,8 @@ def train_or_resume(
     )
     state = progress.restore(state, MAY_CHANGE)
     done = int(state.step)
+    if done < schedule.steps:
+        agreement.once("space", lambda: progress.check_space(state))
     if done:
         processes.say(f"resuming {workdir} at step {done} of {schedule.steps}")
     step = assembly.build_step(config, parts.towers)

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from ncl_jax import processes
+from ncl_jax import agreement, processes
 from ncl_jax.data.ahead import Ahead
 from ncl_jax.types import Batch
 
@@ -20,8 +20,8 @@ Item = TypeVar("Item")
 class Notice:
     """Whether a SIGTERM, the usual notice of preemption, has come; use as a context manager.
 
-    A process alone listens itself. In a job of several JAX does, and lets all processes agree on
-    the step at which they stop.
+    A SIGTERM to one process of a job stops all of them at the same step. Outside of the context
+    it ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Notice:
         self._before: Any = None
 
     def __enter__(self) -> "Notice":
-        if processes.alone() and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
@@ -37,9 +37,9 @@ class Notice:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
-    def __call__(self, step: int) -> bool:
+    def __call__(self) -> bool:
         """To be asked once per step, by all processes alike."""
-        return self._came or multihost_utils.reached_preemption_sync_point(step)
+        return agreement.any_of(self._came)
 
     def _note(self, *_: Any) -> None:
         self._came = True
@@ -86,4 +86,3 @@ def _local(field: Any) -> np.ndarray:
         return np.asarray(field)
     shards = sorted(field.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
-

@@ -53,7 +53,8 @@ def main(argv: Sequence[str]) -> None:
     # Imported late: a mistyped flag should not have to wait for JAX.
     import jax
 
-    from ncl_jax import experiment, processes, seeds
+    from ncl_jax import agreement, experiment, processes, seeds
+    from ncl_jax.workdir import owned
 
     config = _CONFIG.value
     workdir = epath.Path(_WORKDIR.value or f"runs/{config.name}")
@@ -62,20 +63,18 @@ def main(argv: Sequence[str]) -> None:
         processes.join(processes.find_job(flagged, os.environ), config.train.peer_timeout)
         if not processes.is_first():
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the story is told once
-        processes.once("workdir", lambda: prepare_workdir(workdir))
-        with processes.owned(workdir):
+        with owned(workdir):
             summary = (seeds if config.seeds != 1 else experiment).run(config, workdir)
+        agreement.once("end", lambda: tell(config, workdir, summary))
     except TimeoutError as error:
         stop(str(error), processes.RETRY)
-    except (ValueError, OSError, FloatingPointError, UserError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         missing = isinstance(error, FileNotFoundError) and config.data.manual_dir in str(error)
         stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}" if missing else str(error))
     except jax.errors.JaxRuntimeError as error:
         if processes.alone():
             raise
         stop(_LOST.format(str(error).strip().splitlines()[0][:200]), processes.RETRY)
-    if processes.is_first():
-        tell(config, workdir, summary)
     processes.leave()
 
 
@@ -89,19 +88,6 @@ def quiet_libraries() -> None:
             sys.__unraisablehook__(unraisable)
 
     sys.unraisablehook = hook
-
-
-def prepare_workdir(workdir: epath.Path) -> None:
-    """Create the folder and make sure that files can be written there."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".writable-{os.getpid()}"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"--workdir={workdir}: expected a folder that can be written, got: {error}"
-        ) from error
 
 
 def tell(config: Any, workdir: epath.Path, summary: dict[str, Any] | None) -> None:

@@ -1,28 +1,19 @@
-"""Several processes as one job: joining it, things done once per job, and ending together.
+"""Several processes as one job: joining it, telling its story once, and ending together.
 
-JAX's own distributed runtime does the work. A process alone needs none of it: every function here
-is then the plain thing it stands for.
+JAX's own distributed runtime does the work; `agreement` has what the processes decide together.
 """
 
-import contextlib
-import fcntl
 import glob
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, NoReturn, TypeVar
+from collections.abc import Mapping
+from typing import NamedTuple, NoReturn
 
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
-from etils import epath
-from jax.experimental import multihost_utils
 
-Result = TypeVar("Result")
 RETRY = 75
 """Exit code (`EX_TEMPFAIL`) of a run that is worth starting again as it is."""
-DAY_MS = 24 * 3600 * 1000
 
 
 class Job(NamedTuple):
@@ -74,6 +65,14 @@ def join(job: Job | None, peer_timeout: int) -> None:
     """
     if job is None:
         return
+    if job.num_processes is not None and not 0 <= (job.process_id or 0) < job.num_processes:
+        raise ValueError(
+            f"--process_id: expected 0 to {job.num_processes - 1} (--num_processes - 1), got "
+            f"{job.process_id}"
+        )
+    # JAX's own notice of preemption counts steps from 0, also in a run that goes on, and so would
+    # never come; `health.Notice` listens instead.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             job.coordinator,
@@ -110,70 +109,6 @@ def say(text: str) -> None:
     """Print a line of the job's story, once per job."""
     if is_first():
         print(text, flush=True)
-
-
-def once(name: str, work: Callable[[], Result]) -> Result | None:
-    """Do something on process 0 while the others wait; they get None.
-
-    The wait has no limit but a dead peer, so the work may take hours. Where it fails, every
-    process raises: process 0 the error itself, the others a `ValueError` with its message.
-    """
-    if alone():
-        return work()
-    result, failure = None, None
-    if is_first():
-        try:
-            result = work()
-        except Exception as error:
-            failure = error
-    ocp.multihost.get_barrier_sync_fn()(key=f"ncl_jax_{name}", timeout_ms=DAY_MS)
-    told = broadcast_text("" if failure is None else str(failure) or repr(failure))
-    if failure is not None:
-        raise failure
-    if told:
-        raise ValueError(told)
-    return result
-
-
-def broadcast_text(text: str) -> str:
-    """The text of process 0, on every process."""
-    raw = np.frombuffer(text.encode(), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(raw))))
-    raw = np.resize(raw, size) if len(raw) else np.zeros(size, np.uint8)
-    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(raw), np.uint8)).decode()
-
-
-@contextlib.contextmanager
-def owned(workdir: epath.Path) -> Iterator[None]:
-    """Keep other jobs out of a workdir. The lock dies with the process, however that dies.
-
-    Raises:
-      ValueError: another job is at work there.
-    """
-    handle = once("lock", lambda: _lock(workdir))
-    try:
-        yield
-    finally:
-        if handle is not None:
-            os.close(handle)
-
-
-def _lock(workdir: epath.Path) -> int | None:
-    if "://" in str(workdir):
-        return None  # object stores have no locks
-    handle = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(handle, 200).decode()
-        os.close(handle)
-        raise ValueError(
-            f"{workdir}: another run (process {owner}) is at work there; wait for it, stop it, or "
-            "give another --workdir"
-        ) from None
-    os.truncate(handle, 0)
-    os.write(handle, f"{os.getpid()} on {os.uname().nodename}".encode())
-    return handle
 
 
 def leave() -> None:

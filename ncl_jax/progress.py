@@ -13,6 +13,8 @@ from ncl_jax.types import Batch, TrainState
 CHECKPOINTS, NONFINITE = "checkpoints", "nonfinite"
 IN_A_ROW = 10
 """Skipped steps after which going on makes no sense."""
+NAMED = 8
+"""Clips named in a message; the kept batch has the ids of all."""
 SCORE = ("text_to_video_R@1", "video_to_text_R@1")
 """The best checkpoint has the highest mean of these validation metrics."""
 OnNonfinite = Literal["stop", "skip"]
@@ -60,8 +62,7 @@ class Progress:
         Raises:
           ValueError: the checkpoints are of another run.
         """
-        if self._checkpointer.latest_step() is None:
-            processes.once("space", lambda: self._check_space(state))
+        if self._checkpointer.is_new():
             return state
         check_same_run(self._metadata, self._checkpointer.metadata(), self._workdir, may_change)
         restored = self._checkpointer.restore(state)
@@ -97,7 +98,7 @@ class Progress:
         names = [self._clips[number] for number in health.keep_batch(batch, folder, step)]
         told = (
             f"at step {step} the loss is {float(metrics['loss'])} and the gradient norm "
-            f"{float(metrics['grad_norm'])} (clips {', '.join(dict.fromkeys(names))})"
+            f"{float(metrics['grad_norm'])} (clips {_listed(list(dict.fromkeys(names)))})"
         )
         if not self._stop and self._in_a_row < IN_A_ROW:
             processes.say(f"{told}; the step is skipped, {self._skipped} so far")
@@ -119,12 +120,18 @@ class Progress:
         """Wait for the last checkpoint."""
         self._checkpointer.close()
 
-    def _check_space(self, state: TrainState) -> None:
+    def check_space(self, state: TrainState) -> None:
+        """Make sure that the checkpoints to come have room.
+
+        Raises:
+          OSError: they have not.
+        """
         if "://" in str(self._workdir):
             return
         size = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
         # The latest, the best, and the one being written before an old one goes.
-        needed, free = size * (self._keep + 2), shutil.disk_usage(self._workdir).free
+        more = max(1, self._keep + 2 - self._checkpointer.count())
+        needed, free = size * more, shutil.disk_usage(self._workdir).free
         if free < needed:
             raise OSError(
                 f"{self._workdir}: expected {needed / 1e9:.2g} GB free for checkpoints of "
@@ -152,6 +159,16 @@ def check_same_run(
                 f"{workdir} holds another run: {name} was {was}, now it is {now_is}; go on with "
                 "the same settings and data, or give another --workdir"
             )
+
+
+def _listed(names: list[str]) -> str:
+    """
+    Example:
+      >>> _listed(list("abcdefghijklmnopqrstuvwxyz"))
+      'a, b, c, d, e, f, g, h and 18 more'
+    """
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + rest
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 from etils import epath
 
-from ncl_jax import experiment, results
+from ncl_jax import agreement, experiment, results
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any] | None:
@@ -34,7 +34,9 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
         one.seed, one.seeds = seed, 1
         folder = workdir / f"seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
-        summary = _finished(folder, one) or experiment.run(one, folder)
+        summary = _finished(folder, one)
+        agreement.check_same("finished", {f"{folder}/results.json": str(summary is not None)})
+        summary = summary or experiment.run(one, folder)
         if summary is None:
             return None
         found[seed] = summary

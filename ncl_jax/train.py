@@ -107,7 +107,7 @@ def fit(
     validate_every: int,
     checkpoint: Callable[[TrainState, Metrics], None],
     checkpoint_every: int,
-    preempted: Callable[[int], bool],
+    preempted: Callable[[], bool],
     skipped: Callable[[TrainState, Batch, Metrics], None],
     log: Log,
     log_every: int,
@@ -127,7 +127,7 @@ def fit(
       validate_every: steps; a validated state is checkpointed too, so that the best one stays.
       checkpoint: gets a state and what was measured of it.
       checkpoint_every: steps.
-      preempted: whether to stop at this step.
+      preempted: whether to stop now; asked once per step.
       skipped: gets state, batch and metrics of a step that was not finite; raises to end the run.
       log: where numbers go.
       log_every: steps.
@@ -141,7 +141,7 @@ def fit(
         if number > first and number % validate_every == 0:
             measured = validate(state)
             log.write(number, measured, prefix="validation")
-        stop = preempted(number)
+        stop = preempted()
         if stop or measured or (number > first and number % checkpoint_every == 0):
             checkpoint(state, measured)
         if stop:

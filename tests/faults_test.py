@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ncl_jax import processes
+from ncl_jax.workdir import owned
 from tests import jobs, soak
 
 FLAGS = ["--config.train.steps=24", "--config.train.checkpoint_every=5",
@@ -83,7 +84,7 @@ def test_a_second_job_on_a_workdir_is_refused(data, tmp_path):
         with jobs.Job(tmp_path / "second", [*data, f"--workdir={workdir}"]) as second:
             assert second.wait(120) == [2]
         assert f"another run (process {first.processes[0].pid} on" in second.said()
-    with processes.owned(workdir):
+    with owned(workdir):
         pass
 
 

@@ -27,6 +27,7 @@ from configs.sweeps import SWEEPS, Overrides
 from ncl_jax import main as job
 from ncl_jax.cli.sweep_runs import Run, execute, finished, read_results, shares
 from ncl_jax.report import sweeps
+from ncl_jax.workdir import prepare as prepare_workdir
 
 _SWEEP = flags.DEFINE_string("sweep", None, f"Which one: {', '.join(SWEEPS)}")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of the cores")
@@ -48,9 +49,9 @@ def main(argv: Sequence[str]) -> None:
         missing = [run for run in runs if not finished(run)]
         print(f"{_SWEEP.value}: {len(runs)} runs in {folder}, {len(runs) - len(missing)} finished")
         if missing:
-            job.prepare_workdir(folder)
+            prepare_workdir(folder)
             prepare(config)
-    except (ValueError, OSError, job.UserError) as error:
+    except (ValueError, OSError) as error:
         job.stop(str(error))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
     failed: dict[str, str] = {}

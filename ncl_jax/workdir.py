@@ -1,0 +1,90 @@
+"""The folder of a run: it can be written, every process sees it, and one job at a time owns it."""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator
+
+from etils import epath
+
+from ncl_jax import agreement
+
+SECONDS_TO_APPEAR = 10.0
+"""Until a network file system shows a new file everywhere."""
+
+
+@contextlib.contextmanager
+def owned(workdir: epath.Path) -> Iterator[None]:
+    """Create the folder and keep other jobs out of it. The lock dies with the process.
+
+    Raises:
+      ValueError: it cannot be written, a process does not see it, or another job is at work there.
+    """
+    mark = agreement.once("workdir", lambda: _mark(workdir))
+    mark = agreement.gather_texts("mark", mark or "")[0]
+    agreement.together("shared", lambda: _see(workdir / mark), ValueError)
+    handle = agreement.once("lock", lambda: _lock(workdir, mark))
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def prepare(workdir: epath.Path) -> None:
+    """Create the folder and make sure that files can be written there.
+
+    Raises:
+      ValueError: they cannot.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".writable-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"--workdir={workdir}: expected a folder that can be written, got: {error}"
+        ) from error
+
+
+def _mark(workdir: epath.Path) -> str:
+    """Name of a new file in the folder, by which the others know it."""
+    prepare(workdir)
+    mark = f".shared-{secrets.token_hex(8)}"
+    (workdir / mark).write_text("")
+    return mark
+
+
+def _see(mark: epath.Path) -> None:
+    end = time.monotonic() + SECONDS_TO_APPEAR
+    while not mark.exists():
+        if time.monotonic() > end:
+            raise ValueError(
+                f"--workdir={mark.parent}: expected one folder that all processes share; on "
+                f"{os.uname().nodename} it is another one than on process 0"
+            )
+        time.sleep(0.1)
+
+
+def _lock(workdir: epath.Path, mark: str) -> int | None:
+    (workdir / mark).unlink()
+    if "://" in str(workdir):
+        return None  # object stores have no locks
+    handle = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(handle, 200).decode()
+        os.close(handle)
+        raise ValueError(
+            f"{workdir}: another run (process {owner}) is at work there; wait for it, stop it, or "
+            "give another --workdir"
+        ) from None
+    except OSError:
+        return handle  # some network file systems have none either
+    os.truncate(handle, 0)
+    os.write(handle, f"{os.getpid()} on {os.uname().nodename}".encode())
+    return handle
