@@ -11,7 +11,7 @@ A checkpoint holds four items:
 and, where it was measured, `metrics` with the validation score.
 """
 
-import time
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -51,6 +51,7 @@ class Checkpointer:
                     [policies.LatestN(keep), best]
                 ),
                 best_fn=_score,  # without it, scores would not be written
+                async_options=ocp.AsyncOptions(barrier_sync_fn=_meet),
                 create=True,
                 cleanup_tmp_directories=True,
             ),
@@ -102,7 +103,6 @@ class Checkpointer:
         )
         metrics = None if score is None else {"score": score}
         try:
-            self._settle()
             self._manager.save(step, args=args, metrics=metrics, force=True)
         except Exception as error:
             raise self._failed(error) from error
@@ -150,7 +150,6 @@ class Checkpointer:
           OSError: it could not be written.
         """
         try:
-            self._settle()
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failed(error) from error
@@ -234,15 +233,6 @@ class Checkpointer:
             f"{self._aside()} to begin anew"
         )
 
-    def _settle(self) -> None:
-        """Wait for the save before this call.
-
-        What it failed with here must be heard at once: the other processes wait for this one.
-        """
-        while self._manager.is_saving_in_progress():
-            self._manager.check_for_errors()
-            time.sleep(0.01)
-
     def _failed(self, error: Exception) -> Exception:
         """What to raise: another process may be lost, or this one could not write."""
         lost = isinstance(error, jax.errors.JaxRuntimeError) and not processes.alone()
@@ -255,6 +245,17 @@ class Checkpointer:
             f"({damage.first_line(error)}); free space there and start the same command again: it "
             f"goes on from step {max(kept, default=0)}"
         )
+
+
+def _meet(*, key: str, timeout_ms: int) -> None:
+    """A meeting of all processes in the midst of a save.
+
+    Orbax comes to its last one even after a failure, which would keep the failure from being told:
+    the others wait elsewhere, for the part that failed.
+    """
+    if error := sys.exception():
+        raise error
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _score(metrics: dict[str, float]) -> float:

@@ -31,7 +31,7 @@ from ncl_jax.index import RetrievalIndex
 from ncl_jax.input_profile import InputProfile
 from ncl_jax.models import clip
 from ncl_jax.normalizers import Ncl
-from ncl_jax.progress import CHECKPOINTS, Progress
+from ncl_jax.progress import CHECKPOINTS, Progress, flat
 from ncl_jax.run_log import open_log
 from ncl_jax.types import Towers, TrainState
 
@@ -47,6 +47,9 @@ MAY_CHANGE = (
     "config.train.keep_checkpoints", "config.train.on_nonfinite", "config.train.input_timeout",
     "config.train.peer_timeout",
 )  # fmt: skip
+
+PLACES = ("config.data.data_dir", "config.data.manual_dir", "config.tokenizer.path")
+"""What hosts may have each at a place of its own; its contents are compared."""
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any] | None:
@@ -99,14 +102,12 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
 
 def _facts(config: ml_collections.ConfigDict, parts: assembly.Parts) -> dict[str, str]:
     """What must not differ between hosts, which may prepare data of their own."""
-    return {
-        "a config of digest": contents.digest(config.to_dict()),
-        "version": __version__,
-        "a tokenizer of digest": contents.digest(parts.tokenizer.to_json()),
-    } | {
-        f"a {name} split of digest": contents.digest([split.video_ids, split.captions])
-        for name, split in parts.splits.items()
-    }
+    told = flat({"config": config.to_dict(), "version": __version__})
+    facts = {name: str(value) for name, value in told.items() if name not in PLACES}
+    facts["tokenizer (digest)"] = contents.digest(parts.tokenizer.to_json())
+    for name, split in parts.splits.items():
+        facts[f"{name} split (digest)"] = contents.digest([split.video_ids, split.captions])
+    return facts
 
 
 def train_or_resume(

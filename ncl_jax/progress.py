@@ -151,7 +151,7 @@ def check_same_run(
     Raises:
       ValueError: naming the first difference that is not below one of `may_change`.
     """
-    old, new = _flat(saved), _flat(now)
+    old, new = flat(saved), flat(now)
     for name in sorted({**old, **new}):
         if not name.startswith(may_change) and old.get(name) != new.get(name):
             was, now_is = (str(flat.get(name))[:60] for flat in (old, new))
@@ -171,10 +171,10 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + rest
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
         inner = isinstance(value, dict)
-        leaves |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+        leaves |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
     return leaves

@@ -182,6 +182,22 @@ def test_without_a_sound_checkpoint_the_damage_is_told(saved):
     (folder / "3" / "contents" / "metadata").write_text("{}")
     with pytest.raises(ValueError, match=r"3 is damaged.*none is left"):
         restore(folder, make_state())
+    checkpointer = checkpoint.Checkpointer(folder)
+    assert checkpointer.latest_step() is None
+    assert not checkpointer.is_new()  # nobody begins anew over what may yet be saved
+    checkpointer.close()
+
+
+def test_what_cannot_be_read_for_a_moment_is_left_alone(saved, monkeypatch):
+    folder, state = saved
+
+    def away(*_, **__):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "restore", away)
+    with pytest.raises(OSError, match=r"3 cannot be read now .*Stale file handle"):
+        restore(folder, state)
+    assert (folder / "3").is_dir()
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path):

@@ -36,7 +36,7 @@ def test_killed_in_a_step_and_in_a_save_a_job_ends_with_the_same_bits(data, tmp_
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     flags = [*data, "--config.train.peer_timeout=20"]
     jobs.run(whole, data, processes=2)
-    for fault in ("kill:13", "save:20"):
+    for fault in ("kill:8", "before:15", "save:20"):
         with jobs.Job(broken, flags, processes=2, faults={1: fault}) as job:
             codes = job.wait(240)
             assert codes[1] == -9, job.said()
@@ -47,6 +47,56 @@ def test_killed_in_a_step_and_in_a_save_a_job_ends_with_the_same_bits(data, tmp_
     assert "at step 1" in said[0] or "at step 2" in said[0]
     assert jobs.arrays(broken, 24) == jobs.arrays(whole, 24)
     assert jobs.losses(broken) == jobs.losses(whole)
+
+
+@needs_ports
+@pytest.mark.parametrize("fault", ["unread", "lost"])
+def test_a_failure_to_read_is_not_the_checkpoints_fault(data, reference, tmp_path, fault):
+    """On one process: the other does not go on alone, and nothing is put aside."""
+    workdir = shutil.copytree(reference, tmp_path / "run")
+    flags = [*data, "--config.train.peer_timeout=10"]
+    with jobs.Job(workdir, flags, processes=2, faults={1: fault}) as job:
+        codes = job.wait(120)
+    if fault == "unread":
+        assert codes == [2, 2], job.said()
+        assert all("cannot be read now" in job.said(index) for index in (0, 1))
+    else:
+        assert codes[0] in (processes.RETRY, -6), job.said()
+    assert jobs.steps(workdir) == jobs.steps(reference)
+    assert not (workdir / "damaged").exists()
+
+
+@needs_ports
+def test_results_may_take_longer_than_a_peer_may_be_silent(data, reference, tmp_path):
+    workdir = shutil.copytree(reference, tmp_path / "run")
+    (workdir / "results.json").unlink()
+    flags = [*data, "--config.train.peer_timeout=10"]
+    jobs.run(workdir, flags, processes=2, faults={0: "late"})
+    assert (workdir / "results.json").exists()
+
+
+@needs_ports
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ("--workdir={}/elsewhere", "expected one folder that all processes share"),
+        ("--config.train.steps=25", "process 1 has config.train.steps 25, process 0 has 24"),
+    ],
+)
+def test_processes_that_do_not_fit_refuse_together(data, tmp_path, own, told):
+    own = {1: [own.format(tmp_path)]}
+    said = jobs.run(tmp_path / "run", data, codes=2, processes=2, own_flags=own)
+    assert all(told in line for line in said)
+
+
+@needs_ports
+def test_a_full_disk_of_one_process_ends_the_job(data, tmp_path):
+    flags = [*data, "--config.train.peer_timeout=10"]
+    with jobs.Job(tmp_path / "run", flags, processes=2, faults={1: "full:3"}) as job:
+        codes = job.wait(120)
+    assert codes[1] == 2, job.said()
+    assert codes[0] in (processes.RETRY, -6), job.said()
+    assert "could not be written" in job.said(1)
 
 
 @needs_ports
@@ -71,9 +121,10 @@ def test_sigterm_leaves_a_complete_checkpoint_and_code_0(data, reference, tmp_pa
 @needs_ports
 def test_sigterm_to_one_of_two_stops_both_at_one_step(data, tmp_path):
     workdir = tmp_path / "run"
-    said = jobs.run(workdir, data, processes=2, faults={1: "term:7"})
-    assert "told to stop" in said[0]
-    assert 7 < jobs.steps(workdir)[-1] < 24
+    for step in (7, 13):  # in a run that goes on, too
+        said = jobs.run(workdir, data, processes=2, faults={1: f"term:{step}"})
+        assert "told to stop" in said[0]
+        assert jobs.steps(workdir)[-1] == step + 1
 
 
 def test_a_second_job_on_a_workdir_is_refused(data, tmp_path):

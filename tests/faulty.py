@@ -1,7 +1,11 @@
 """`ncl_jax.main` with a fault planted: `NCL_FAULT=name:step python -m tests.faulty FLAGS`.
 
 kill    the process kills itself just before the step
-save    ... while the checkpoint of that step is being written
+before  ... when the checkpoint of that step is to be written
+save    ... while it is being written
+lost    ... when a checkpoint is read
+unread  reading a checkpoint fails, as on a network file system that is away for a moment
+late    results are written twenty seconds later
 term    it gets a SIGTERM
 freeze  it stops without ending
 nan     the step's first clip has a NaN pixel
@@ -10,6 +14,7 @@ full    files can no longer grow
 pairs   no fault: the pairs of every step go to `<workdir>.pairs-<process>.jsonl`
 """
 
+import errno
 import itertools
 import json
 import os
@@ -19,9 +24,10 @@ import time
 import zlib
 
 import numpy as np
+import orbax.checkpoint as ocp
 from absl import app
 
-from ncl_jax import checkpoint, health, main, parallel
+from ncl_jax import checkpoint, health, main, parallel, results
 from ncl_jax.data import ahead
 
 LIMIT = 100_000
@@ -31,6 +37,7 @@ FAULT, _, AT = os.environ.get("NCL_FAULT", "").partition(":")
 def plant():
     """Replace the functions the fault passes through."""
     map_step, save, take = parallel.map_step, checkpoint.Checkpointer.save, ahead.Ahead.take
+    restore, write = ocp.CheckpointManager.restore, results.write
 
     def faulty_map_step(*args):
         mapped = map_step(*args)
@@ -57,6 +64,8 @@ def plant():
         return mapped._replace(run=run, place=place)
 
     def faulty_save(self, state, *args):
+        if FAULT == "before" and int(state.step) == int(AT):
+            os.kill(os.getpid(), signal.SIGKILL)
         save(self, state, *args)
         if FAULT == "save" and int(state.step) == int(AT):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -70,6 +79,22 @@ def plant():
             self.taken = taken + 1
         return take(self, timeout)
 
+    def faulty_restore(self, step, args):
+        read = restore(self, step, args=args)
+        if "state" in args:
+            if FAULT == "lost":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if FAULT == "unread":
+                raise OSError(errno.ESTALE, "Stale file handle")
+        return read
+
+    def faulty_write(*args):
+        if FAULT == "late":
+            time.sleep(20)
+        write(*args)
+
+    ocp.CheckpointManager.restore = faulty_restore
+    results.write = faulty_write
     parallel.map_step = faulty_map_step
     checkpoint.Checkpointer.save = faulty_save
     ahead.Ahead.take = faulty_take

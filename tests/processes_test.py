@@ -3,12 +3,14 @@
 import collections
 import json
 import shutil
+import types
 import zlib
 
 import numpy as np
 import pytest
 
-from ncl_jax import processes
+from configs import demo
+from ncl_jax import experiment, processes
 from ncl_jax.data.records import load_split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.processes import Job
@@ -168,3 +170,17 @@ def test_jobs_are_found_by_flags_and_environment():
 def test_half_a_description_is_refused(flags, environ, told):
     with pytest.raises(ValueError, match=told):
         processes.find_job(flags, environ)
+
+
+def test_hosts_with_other_data_are_told_apart():
+    config = demo.get_config()
+    split = types.SimpleNamespace(video_ids=["a", "b"], captions=["one", "two"])
+    parts = types.SimpleNamespace(
+        splits={"train": split}, tokenizer=types.SimpleNamespace(to_json=lambda: "{}")
+    )
+    facts = experiment._facts(config, parts)
+    config.data.data_dir = "/elsewhere"
+    assert experiment._facts(config, parts) == facts
+    split.captions = ["one", "three"]
+    other = experiment._facts(config, parts)
+    assert {name for name in facts if facts[name] != other[name]} == {"train split (digest)"}
