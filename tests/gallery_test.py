@@ -111,8 +111,8 @@ def test_an_index_survives_the_disk(tmp_path):
     loaded = RetrievalIndex.load(tmp_path / "index")
     assert same(index, loaded)
     entries = gallery.entries_of(loaded)
-    assert entries["broken.mp4"].error.startswith("broken.mp4: expected a readable video")
-    assert build(tmp_path / "videos", entries)[1] == []  # a bad file is not tried again either
+    assert list(entries) == ["ä <b>.mp4"]
+    assert build(tmp_path / "videos", entries)[1] == ["broken.mp4"]  # it may be readable by now
 
 
 @pytest.mark.parametrize("batch", [1, 3, 100])

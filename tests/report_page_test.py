@@ -14,6 +14,7 @@ from ncl_jax.cli import report
 from ncl_jax.data.records import Split
 from ncl_jax.evaluate import Embedded
 from ncl_jax.finished import FinishedRun
+from ncl_jax.normalizers import LazyScores
 from ncl_jax.report import curves, details, findings, page, pictures, plots, runs
 from tests.report_test import METRICS, config
 
@@ -87,12 +88,23 @@ def rendered(tmp_path, *names, **changes):
 # --- findings ---------------------------------------------------------------------------------
 
 
-def test_search_against_loops():
+def tied(rng):
+    return np.round(rng.normal(size=(30, 12)) * 3, 1).astype(np.float32)
+
+
+def repeated(rng):
+    """Every caption twice: its rows are read together, so not in the order of the captions."""
+    return LazyScores(np.tile(unit(rng, 15), (2, 1)), unit(rng, 12), 3.0)
+
+
+@pytest.mark.parametrize("matrix", [tied, repeated])
+def test_search_against_loops(matrix):
     rng = np.random.default_rng(1)
-    scores = np.round(rng.normal(size=(30, 12)) * 3, 1).astype(np.float32)
+    scores = matrix(rng)
     of = rng.integers(0, 12, 30)
     found = findings.search(scores, of)
     share, lists, firsts = np.zeros(12), np.zeros(12), np.zeros(12)
+    scores = scores[0:30]
     for i, row in enumerate(scores):
         p = [np.exp(float(x)) for x in row]
         order = sorted(range(12), key=lambda j: (-row[j], j))
