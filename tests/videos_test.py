@@ -202,6 +202,25 @@ def test_a_clip_plays_from_its_second(browser, page):
     until(20, lambda: browser.execute_script("return arguments[0].currentTime", player) >= 10)
 
 
+def test_the_page_says_why_a_clip_does_not_play(browser, page, tmp_path, workdir, videos):
+    def why(card):
+        card.find_element("css selector", ".play").click()
+        return until(20, lambda: card.find_elements("css selector", ".failed"))[0].text
+
+    browser.get(page + "?q=grey")
+    cards = until(20, lambda: browser.find_elements("css selector", ".hit"))
+    gone, broken, stale = sorted(
+        cards, key=lambda card: card.find_element("css selector", ".name").text
+    )
+    (videos / "b <i>.webm").unlink()
+    (videos / "long.mp4").write_bytes(b"no longer a video")
+    assert why(gone) == "b <i>.webm is gone; build the index again"
+    assert why(broken) == "This browser cannot play long.mp4."
+    write_video(videos / "a.mp4", [40] * 8)
+    assert cli.main(build(tmp_path, workdir)) == 0
+    assert why(stale) == "the index was built again; search again"
+
+
 def test_the_server_says_when_it_cannot_listen(tmp_path, workdir, videos, page, capsys):
     port = page.rstrip("/").rsplit(":", 1)[1]
     assert serve_cli.main(["--index", str(tmp_path / "index"), "--port", port]) == 2

@@ -19,8 +19,6 @@ from ncl_jax import serve, trained
 from ncl_jax.gallery import windows_of
 from ncl_jax.index import RetrievalIndex
 
-LOCAL = ("127.0.0.1", "::1", "localhost")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until interrupted; 2 after one sentence about bad input."""
@@ -50,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.index} was built with another checkpoint; build it again")
     library = serve.Library(args.index, model.encode_text, model.fingerprint)
     library.embed("warm up: the first query compiles the model")
-    hosts = serve.LOOPBACK if args.host in LOCAL else None
+    hosts = serve.LOOPBACK if args.host in serve.LOOPBACK else None
     with _listening(args.host, args.port) as listener:
         server = waitress.create_server(
             serve.create_app(library, hosts), sockets=[listener], threads=8

@@ -4,12 +4,16 @@
 const $ = (id) => document.getElementById(id);
 let latest = 0; // answers to older searches are dropped
 
-async function ask(path, parameters) {
-  const answer = await fetch(`${path}?${new URLSearchParams(parameters)}`).catch(() => null);
+async function fetched(path, options) {
+  const answer = await fetch(path, options).catch(() => null);
   if (!answer) throw new Error("The server does not answer; is it still running?");
+  if (answer.ok) return answer;
   const body = await answer.json().catch(() => ({ error: "The server failed; see its output." }));
-  if (!answer.ok) throw new Error(body.error);
-  return body;
+  throw new Error(body.error);
+}
+
+async function ask(path, parameters) {
+  return (await fetched(`${path}?${new URLSearchParams(parameters)}`)).json();
 }
 
 function say(text, wrong = false) {
@@ -56,15 +60,23 @@ function play(screen, hit) {
   player.muted = true; // browsers start only silent videos by themselves
   player.playsInline = true;
   player.src = `/video/${hit.item}#t=${hit.start},${hit.end}`;
-  player.addEventListener("error", () => {
+  player.addEventListener("error", async () => {
     const note = document.createElement("p");
     note.className = "failed";
-    note.textContent = `This browser cannot play ${hit.file}.`;
+    note.textContent = await whyNot(hit);
     screen.replaceChildren(note);
   });
   screen.replaceChildren(player);
   player.play().catch(() => {}); // the error event says what there is to say
   player.focus();
+}
+
+// A player does not tell what the server said: one byte of the same file does.
+function whyNot(hit) {
+  return fetched(`/video/${hit.item}`, { headers: { Range: "bytes=0-0" } }).then(
+    () => `This browser cannot play ${hit.file}.`,
+    (error) => error.message,
+  );
 }
 
 async function describe(node, hit) {
