@@ -16,11 +16,12 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from ncl_jax.cli import exits
 from ncl_jax.models import convert, weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; 0, or 2 after one sentence about bad input."""
+    """Runs the command; its exit code, see `exits`."""
     parser = argparse.ArgumentParser(
         prog="python -m ncl_jax.cli.convert",
         description=__doc__,
@@ -29,15 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("source", help="workdir of a run, or weights")
     parser.add_argument("out", type=pathlib.Path, help="folder to write")
     args = parser.parse_args(argv)
-    try:
-        if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-            raise ValueError(f"{args.out}: expected a new or empty folder to write to")
-        print(of_run(args.source, args.out) if (pathlib.Path(args.source) / "checkpoints").is_dir()
-              else of_published(args.source, args.out))  # fmt: skip
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exits.code_of(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Weights -> a folder that holds nothing else."""
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise ValueError(f"{args.out}: expected a new or empty folder to write to")
+    trained = (pathlib.Path(args.source) / "checkpoints").is_dir()
+    print((of_run if trained else of_published)(args.source, args.out))
 
 
 def of_run(workdir: str, out: pathlib.Path) -> str:

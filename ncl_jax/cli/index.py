@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ncl_jax.cli import exits
 from ncl_jax.index import RetrievalIndex, SearchResult
 from ncl_jax.normalizers import Ncl
 from ncl_jax.types import MAX_SCALE
@@ -31,15 +32,14 @@ ARRAYS = ("video", "text", "embedding")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; 0, or 2 after one sentence about bad input."""
+    """Runs one command; its exit code, see `exits`."""
     args = _parser().parse_args(argv)
-    try:
+
+    def run() -> None:
         for line in args.run(args):
             print(line, flush=True)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exits.code_of(run)
 
 
 def build(args: argparse.Namespace) -> Iterator[str]:

@@ -61,8 +61,12 @@ def load(args: argparse.Namespace) -> tuple[Pairs, Pairs | None]:
 
 def write_json(path: str | None, numbers: Any) -> None:
     """All numbers of a table, where a path is given."""
-    if path:
+    if not path:
+        return
+    try:
         pathlib.Path(path).write_text(json.dumps(numbers, indent=1) + "\n")
+    except OSError as error:
+        raise ValueError(f"cannot write --json {path}: {error}") from error
 
 
 def _of_run(path: str) -> tuple[Pairs, Pairs]:

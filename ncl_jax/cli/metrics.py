@@ -18,31 +18,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from ncl_jax import metrics
-from ncl_jax.cli import inputs
+from ncl_jax.cli import exits, inputs
 from ncl_jax.normalizers import LazyScores
 
 Tables = dict[str, dict[str, dict[str, float]]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the tables; 0, or 2 after one sentence about bad input."""
+    """Prints the tables; its exit code, see `exits`."""
     args = _parser().parse_args(argv)
-    try:
-        pairs, _ = inputs.load(args)
-        found = table(pairs.text if args.scores else LazyScores(pairs.text, pairs.video, 1.0),
-                      pairs.video_of_text)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exits.code_of(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Files -> tables."""
+    pairs, _ = inputs.load(args)
+    found = table(pairs.text if args.scores else LazyScores(pairs.text, pairs.video, 1.0),
+                  pairs.video_of_text)
     print(f"{len(pairs.text):,} texts, {len(pairs.video):,} videos")
     for title, rows in found.items():
         print(render(title, rows))
-    try:
-        inputs.write_json(args.json, found)
-    except OSError as error:
-        print(f"error: cannot write --json {args.json}: {error}", file=sys.stderr)
-        return 2
-    return 0
+    inputs.write_json(args.json, found)
 
 
 def table(scores: metrics.Scores, video_of_text: np.ndarray) -> Tables:

@@ -22,32 +22,28 @@ from typing import Any
 
 import numpy as np
 
-from ncl_jax.cli import inputs
+from ncl_jax.cli import exits, inputs
 from ncl_jax.normalizers.comparison import table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table; 0, or 2 after one sentence about bad input."""
+    """Prints the table; its exit code, see `exits`."""
     args = _parser().parse_args(argv)
-    try:
-        test, bank = inputs.load(args)
-        if args.samples < 1:
-            raise ValueError(f"--samples must be at least 1, got {args.samples}")
-        results = {
-            direction: table(test, bank, direction, args.samples, dual=args.scores is None)
-            for direction in (("t2v", "v2t") if args.direction == "both" else (args.direction,))
-        }
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exits.code_of(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Files -> one table per direction."""
+    test, bank = inputs.load(args)
+    if args.samples < 1:
+        raise ValueError(f"--samples must be at least 1, got {args.samples}")
+    results = {
+        direction: table(test, bank, direction, args.samples, dual=args.scores is None)
+        for direction in (("t2v", "v2t") if args.direction == "both" else (args.direction,))
+    }
     for direction, rows in results.items():
         print(render(direction, rows, args.samples))
-    try:
-        inputs.write_json(args.json, results)
-    except OSError as error:
-        print(f"error: cannot write --json {args.json}: {error}", file=sys.stderr)
-        return 2
-    return 0
+    inputs.write_json(args.json, results)
 
 
 def render(direction: str, rows: dict[str, Any], samples: int) -> str:

@@ -20,18 +20,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ncl_jax.cli import exits
 from ncl_jax.report import reproduction, runs, tables
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; 0, or 2 after one sentence about bad input."""
+    """Runs one command; its exit code, see `exits`."""
     args = _parser().parse_args(argv)
-    try:
-        print(args.run(args))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exits.code_of(lambda: print(args.run(args)))
 
 
 def results(args: argparse.Namespace) -> str:

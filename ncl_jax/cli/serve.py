@@ -16,12 +16,13 @@ from typing import Any
 import waitress
 
 from ncl_jax import serve, trained
+from ncl_jax.cli import exits
 from ncl_jax.gallery import windows_of
 from ncl_jax.index import RetrievalIndex
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until interrupted; 2 after one sentence about bad input."""
+    """Serves until interrupted; its exit code, see `exits`."""
     parser = argparse.ArgumentParser(
         prog="python -m ncl_jax.cli.serve",
         description=__doc__,
@@ -31,12 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     args = parser.parse_args(argv)
-    try:
-        run(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exits.code_of(lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:
