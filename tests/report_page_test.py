@@ -4,6 +4,7 @@ import functools
 import html.parser
 import io
 import json
+import os
 import re
 
 import numpy as np
@@ -184,6 +185,24 @@ def test_curves_of_a_resumed_run(tmp_path):
     assert curves.read(tmp_path) == {}
 
 
+@pytest.mark.parametrize("line", ["[1, 2]", "7", "null", '{"step": null}', '{"step": []}'])
+def test_what_is_no_line_of_metrics_is_passed_over(tmp_path, line):
+    workdir(tmp_path / "a")
+    with (tmp_path / "a" / "metrics.jsonl").open("a") as stream:
+        stream.write(f"\n{line}\n")
+    assert curves.read(tmp_path / "a")["train/loss"][0] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("plot", [
+    lambda s: plots.lines({k: (v, v) for k, v in s.items()}, x="x", y="y"),
+    lambda s: plots.errors({k: (v, v, v) for k, v in s.items()}, x="x", y="y"),
+    lambda s: plots.shares({k: np.asarray(v) for k, v in s.items()}),
+])  # fmt: skip
+def test_legends_name_every_run(plot):
+    legend = plot({"a": [1.0, 2.0], "_b": [2.0, 3.0]}).legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "_b"]
+
+
 def test_svg_has_no_ids_of_its_own_groups_and_the_colours_of_the_page():
     figure = plots.lines({"$a$ <b>": ([1, 2], [3, 4]), "c": ([1, 2], [4, 3])}, x="x (s)", y="y (m)")
     text = plots.svg(figure, 'say "<b>"')
@@ -268,6 +287,36 @@ def test_page_names_what_differs_and_what_is_missing(tmp_path):
 def test_labels_of_folders_with_one_name(tmp_path):
     loaded = runs.load([workdir(tmp_path / x / "run", seed=i) for i, x in enumerate("ab")])
     assert page.labels(loaded) == [str(tmp_path / "a/run"), str(tmp_path / "b/run")]
+
+
+def test_a_page_without_curves_says_why(tmp_path):
+    folder = workdir(tmp_path / "a")
+    (folder / "metrics.jsonl").write_text('{"step": 1, "train/loss": 1.0}')
+    text = page.render(runs.load([folder]), {})
+    assert "no metrics.jsonl beside the results, or no quantity in it varies" in text
+
+
+def test_html_of_a_folder_whose_name_is_no_text(tmp_path, capsys):
+    names = [tmp_path / os.fsdecode(name) for name in (b"a\xff", b"a\xfe")]
+    folders = [str(workdir(name, seed=i)) for i, name in enumerate(names)]
+    assert report.main(["html", *folders]) == 0
+    assert r"a\xff/report.html: 0." in capsys.readouterr().out
+    text = (names[0] / "report.html").read_text()
+    assert all(rf"{tmp_path}/{name}" in text for name in (r"a\xff", r"a\xfe"))
+
+
+def test_html_goes_where_it_is_told(tmp_path, capsys, monkeypatch):
+    folder, out = workdir(tmp_path / "a"), tmp_path / "new" / "folder" / "page.html"
+    command = ["html", str(folder), "--details=0", "--out"]
+    assert report.main([*command, str(out)]) == 0
+    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+    monkeypatch.setattr(page, "render", lambda *_: 1 / 0)  # what is wrong is known before
+    capsys.readouterr()
+    assert report.main([*command, str(tmp_path)]) == 2
+    assert "--out: expected a file for the page, got the folder" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        report.main([*command, str(out)])
+    assert [path.name for path in out.parent.iterdir()] == ["page.html"]  # no draft
 
 
 def test_html_command_on_runs_without_their_data(tmp_path, capsys):

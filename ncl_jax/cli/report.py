@@ -48,27 +48,40 @@ def results(args: argparse.Namespace) -> str:
 
 def html(args: argparse.Namespace) -> str:
     """Runs -> one HTML page."""
-    from ncl_jax.report import details, page
+    from ncl_jax.report import page
 
     if args.details < 0:
         raise ValueError(f"--details: expected at least 0, got {args.details}")
     loaded = runs.load(args.workdirs)
+    out = args.out or args.workdirs[0] / "report.html"
+    if out.is_dir():
+        raise ValueError(f"--out: expected a file for the page, got the folder {out}; name a file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f"{out.name}.partial")
+    try:
+        draft.touch()  # a place that cannot be written is known before anything is computed
+        text = _page(loaded, args.details)
+        draft.write_text(text, encoding="utf-8", errors="replace")  # sentences may hold any path
+        draft.replace(out)
+    finally:
+        draft.unlink(missing_ok=True)
+    return f"{page.readable(out)}: {out.stat().st_size / 1e6:.1f} MB, {len(loaded)} runs"
+
+
+def _page(loaded: Sequence[runs.Run], in_depth: int) -> str:
+    from ncl_jax.report import details, page
+
     found: dict[str, details.Details | str] = {}
     labelled = dict(zip(page.labels(loaded), loaded, strict=True))
     try:
-        for label, run in itertools.islice(labelled.items(), args.details):
+        for label, run in itertools.islice(labelled.items(), in_depth):
             print(f"{label}: balance, hubs and queries", file=sys.stderr, flush=True)
             found[label] = _details(run)
-        text = page.render(loaded, found)
+        return page.render(loaded, found)
     except KeyError as error:
         raise ValueError(
             f"a {runs.RESULTS} lacks the key {error}: expected one that this version has written"
         ) from error
-    out = args.out or args.workdirs[0] / "report.html"
-    draft = out.with_name(f"{out.name}.partial")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(out)
-    return f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(loaded)} runs"
 
 
 def _details(run: runs.Run) -> Any:

@@ -31,7 +31,8 @@ class Chart(NamedTuple):
 def read(workdir: pathlib.Path) -> dict[str, Curve]:
     """Name -> (steps, values), steps ascending. A resumed run repeats steps: the last one counts.
 
-    Returns nothing where there is no file; lines cut short by a kill are passed over.
+    Returns nothing where there is no file; lines cut short by a kill, and what is no
+    line of metrics, are passed over.
     """
     found: dict[str, dict[int, float]] = {}
     path = workdir / "metrics.jsonl"
@@ -39,7 +40,7 @@ def read(workdir: pathlib.Path) -> dict[str, Curve]:
         try:
             values = json.loads(line)
             step = int(values.pop("step"))
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             continue
         for name, value in values.items():
             if name != "time" and isinstance(value, int | float):

@@ -1,5 +1,6 @@
 """Finished runs -> one HTML page that needs nothing but itself."""
 
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -76,8 +77,13 @@ def labels(runs: Sequence[Run]) -> list[str]:
       >>> labels([Run(pathlib.Path("a/x"), 0, {}, {}), Run(pathlib.Path("b/y"), 0, {}, {})])
       ['x', 'y']
     """
-    names = [run.path.name or str(run.path) for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+    names = [readable(run.path.name or run.path) for run in runs]
+    return names if len(set(names)) == len(names) else [readable(run.path) for run in runs]
+
+
+def readable(path: str | pathlib.Path) -> str:
+    r"""The path as text that any file and plot can hold; bytes that are no UTF-8 become `\xff`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def result_tables(runs: Mapping[str, Run]) -> Iterator[ResultTable]:
@@ -107,7 +113,7 @@ def result_tables(runs: Mapping[str, Run]) -> Iterator[ResultTable]:
 def facts(run: Run) -> Iterator[tuple[str, str]]:
     """What the run was, in a few words."""
     about, environment = run.content.get("run", {}), run.content.get("environment", {})
-    yield "folder", str(run.path)
+    yield "folder", readable(run.path)
     yield "loss", str(run.config["loss"]["name"])
     yield "seed", str(run.seed)
     if "step" in about:

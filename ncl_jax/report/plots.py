@@ -48,13 +48,15 @@ def lines(
     """One line per name, as {"ncl": (steps, losses)}; `x` and `y` name quantity and unit."""
     with matplotlib.rc_context(_LOOK):
         figure, axes = _figure(x, y, title)
-        for i, (name, (xs, ys)) in enumerate(series.items()):
-            axes.plot(xs, ys, marker=marker, markersize=4, label=name, **_cue(i))
+        shown = {
+            name: axes.plot(xs, ys, marker=marker, markersize=4, **_cue(i))[0]
+            for i, (name, (xs, ys)) in enumerate(series.items())
+        }
         if log_x:
             ticks = sorted({float(v) for xs, _ in series.values() for v in xs})
             axes.set_xscale("symlog", base=2, linthresh=1)
             axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
-        _legend(axes, series)
+        _legend(axes, shown)
     return figure
 
 
@@ -73,13 +75,16 @@ def errors(
     """
     with matplotlib.rc_context(_LOOK):
         figure, axes = _figure(x, y, title)
+        shown = {}
         for i, (name, (_, means, spread)) in enumerate(series.items()):
             at = np.arange(len(means)) + 0.06 * i
             cue = _cue(i) | ({} if joined else {"linestyle": "none"})
-            axes.errorbar(at, means, spread, marker="o", markersize=4, capsize=3, label=name, **cue)
+            shown[name] = axes.errorbar(
+                at, means, spread, marker="o", markersize=4, capsize=3, **cue
+            )
         values = next(iter(series.values()))[0]
         axes.set_xticks(range(len(values)), [str(v) for v in values])
-        _legend(axes, series)
+        _legend(axes, shown)
     return figure
 
 
@@ -128,15 +133,16 @@ def shares(
     with matplotlib.rc_context(_LOOK):
         figure, axes = _figure("summed retrieval probability / fair share (log scale)", of, title)
         axes.axvline(1, color=INK, linewidth=0.8)
+        shown = {}
         for i, (name, share) in enumerate(series.items()):
             counts, _ = np.histogram(np.clip(share, edges[0], edges[-1]), edges)
-            axes.stairs(counts, edges, label=name, linewidth=1.7, **_cue(i))
+            shown[name] = axes.stairs(counts, edges, linewidth=1.7, **_cue(i))
             axes.stairs(counts, edges, fill=True, alpha=0.12, color=COLOURS[i % len(COLOURS)])
         axes.set_xscale("log", base=2)
         ticks = 2.0 ** np.arange(-4, 5)
         axes.set_xticks(ticks, [f"1/{1 / t:g}" if t < 1 else f"{t:g}" for t in ticks])
         axes.set_ylim(bottom=0)
-        _legend(axes, series)
+        _legend(axes, shown)
     return figure
 
 
@@ -205,9 +211,11 @@ def _cue(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
 
 
-def _legend(axes: Any, series: Mapping[str, Any]) -> None:
-    if len(series) > 1:  # above the plot, where it hides nothing
-        axes.figure.legend(loc="outside upper left", ncols=2 if len(series) > 3 else len(series),
+def _legend(axes: Any, shown: Mapping[str, Any]) -> None:
+    """Names are given outright: Matplotlib leaves out what an artist calls `_something`."""
+    if len(shown) > 1:  # above the plot, where it hides nothing
+        axes.figure.legend(list(shown.values()), list(shown), loc="outside upper left",
+                           ncols=2 if len(shown) > 3 else len(shown),
                            handlelength=2.2, columnspacing=1.2)
 
 
