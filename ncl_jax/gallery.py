@@ -46,7 +46,7 @@ class Entry(NamedTuple):
       stamp: of the file that was read.
       windows: (start, end) in seconds from the first frame.
       rows: embeddings, one per window.
-      error: one line, or "" for a file that was read.
+      error: one line without the file's name, or "" for a file that was read.
     """
 
     stamp: Stamp
@@ -174,7 +174,7 @@ def _read_ahead(
                 jpeg_quality=reading.jpeg_quality,
             ))  # fmt: skip
         except video.VideoError as error:
-            return _Read(name, str(error), [])
+            return _Read(name, str(error).removeprefix(f"{video.file_name(name)}: "), [])
         finally:
             free.put(worker)
         return _Read(name, clip, cut(clip.times, reading.window))

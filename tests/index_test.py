@@ -303,6 +303,9 @@ def test_command_builds_adds_and_searches(tmp_path, capsys):
     assert {line.split("\t")[2] for line in lines} == set(names(35))
 
 
+VIDEOS = ["build", "i", "--videos", ".", "--checkpoint", "."]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -312,6 +315,17 @@ def test_command_builds_adds_and_searches(tmp_path, capsys):
         (["build", "i", "--video", "bad.npz"], "cannot read embeddings from bad.npz"),
         (["build", "i", "--video", "q.npy", "--scale", "0"], "scale must be > 0"),
         (["build", "i", "--video", "q.npy", "--ids", "one.txt"], "1 ids for 4 rows"),
+        (["build", "i", "--videos", "."], "expected --checkpoint WORKDIR too"),
+        ([*VIDEOS, "--videos", ""], "--videos: expected a folder of videos, got an empty name"),
+        ([*VIDEOS, "--ids", "one.txt"], "--ids goes with --video;"),
+        ([*VIDEOS, "--bank-text", "q.npy"], "--bank-text goes with --video;"),
+        ([*VIDEOS, "--scale", "20"], "--scale goes with --video;"),
+        ([*VIDEOS, "--window", "0.5"], "--window: expected a number of seconds from 1, got 0.5"),
+        ([*VIDEOS, "--window", "inf"], "got inf"),
+        ([*VIDEOS, "--iterations", "-1"], "--iterations: expected at least 0, got -1"),
+        ([*VIDEOS, "--strength", "nan"], "--strength: expected a number from 0 to 1, got nan"),
+        (["add", "videos.npz", "--video", "q.npy"], "was made from videos"),
+        (["search", "videos.npz", "a ball", " "], "expected words, got an empty text"),
     ],
 )
 def test_command_says_what_is_wrong(arguments, says, tmp_path, capsys, monkeypatch):
@@ -320,6 +334,7 @@ def test_command_says_what_is_wrong(arguments, says, tmp_path, capsys, monkeypat
     np.save("wide.npy", rows(0, 4, dim=9))
     (tmp_path / "one.txt").write_text("a\n")
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04junk")
+    RetrievalIndex.build(["a"], rows(0, 1), meta={"gallery": {}}).save("videos.npz")
     assert command.main(arguments) == 2
     said = capsys.readouterr().err
     assert says in said

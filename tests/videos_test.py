@@ -39,7 +39,8 @@ def videos(tmp_path):
     folder = tmp_path / "videos"
     write_video(folder / "long.mp4", [40] * 40 + [200] * 60, fps=4)  # two windows
     write_video(folder / "b <i>.webm", [10, 90, 250], fps=1)
-    (folder / "bad.mp4").write_bytes(b"not a video")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "bad.mp4").write_bytes(b"not a video")
     return folder
 
 
@@ -52,7 +53,7 @@ def test_a_folder_is_embedded_once_and_followed(tmp_path, workdir, videos, capsy
     assert cli.main(build(tmp_path, workdir)) == 0
     said = capsys.readouterr().out
     assert "3 files: 3 to embed, 0 known, 0 gone" in said
-    assert "skipped: bad.mp4: expected a readable video" in said
+    assert "skipped: sub/bad.mp4: expected a readable video" in said
     assert "3 windows of 2 files, bank of" in said
     first = RetrievalIndex.load(tmp_path / "index")
     assert [w.file for w in gallery.windows_of(first)] == ["b <i>.webm", "long.mp4", "long.mp4"]
@@ -86,14 +87,24 @@ def test_an_interrupted_build_goes_on(tmp_path, workdir, videos, capsys, monkeyp
         yield next(whole(*arguments))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(gallery, "embed_files", interrupted)
-    with pytest.raises(SystemExit) as ended:
-        cli.main(build(tmp_path, workdir))
-    assert ended.value.code == 130
-    assert "1 files are kept" in capsys.readouterr().err
-    monkeypatch.undo()
-    assert cli.main(build(tmp_path, workdir)) == 0
-    assert "3 files: 2 to embed, 1 known, 0 gone" in capsys.readouterr().out
+    index, partial = (tmp_path / "index" / name for name in ("index.npz", "index.partial.npz"))
+    before = b""
+    for kept, said in (
+        ("1 files are kept", "3 files: 2 to embed, 1 known, 0 gone"),
+        ("3 files are kept", "4 files: 1 to embed, 3 known, 0 gone"),
+    ):
+        monkeypatch.setattr(gallery, "embed_files", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(build(tmp_path, workdir))
+        assert ended.value.code == 130
+        assert f"{kept} in {partial}," in capsys.readouterr().err
+        assert (index.read_bytes() if index.exists() else b"") == before  # finished, or none yet
+        monkeypatch.undo()
+        assert cli.main(build(tmp_path, workdir)) == 0
+        assert said in capsys.readouterr().out
+        assert not partial.exists()
+        before = index.read_bytes()
+        write_video(videos / "a.mp4", [120] * 4)
 
 
 def test_a_checkpoint_that_went_on_is_noticed(tmp_path, workdir, videos, capsys, monkeypatch):
@@ -114,16 +125,33 @@ def test_a_checkpoint_that_went_on_is_noticed(tmp_path, workdir, videos, capsys,
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (["--window", "0.5"], "--window: expected at least 1 second"),
         (["--checkpoint", "nowhere"], "expected the checkpoints of a training run"),
+        (["--checkpoint", "unfinished"], "unfinished has no index yet: expected a finished run"),
         (["--videos", "nowhere"], "nowhere: expected a folder of videos"),
     ],
 )
-def test_wrong_arguments_are_one_sentence(tmp_path, workdir, videos, capsys, change, said):
+def test_wrong_arguments_are_one_sentence(
+    tmp_path, workdir, videos, capsys, monkeypatch, change, said
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(gallery, "embed_files")  # all of it is known before
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "checkpoints").symlink_to(workdir / "checkpoints")
     assert cli.main([*build(tmp_path, workdir), *change]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", ["videos/long.mp4/index", "folder.npz"])
+def test_a_place_that_cannot_be_written_is_known_before(
+    tmp_path, workdir, videos, capsys, monkeypatch, place
+):
+    monkeypatch.delattr(gallery, "embed_files")
+    (tmp_path / "folder.npz").mkdir()
+    command, _, *rest = build(tmp_path, workdir)
+    assert cli.main([command, str(tmp_path / place), *rest]) == 2
+    assert f"cannot write {tmp_path / place}" in capsys.readouterr().err
 
 
 @pytest.fixture

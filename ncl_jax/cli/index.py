@@ -88,8 +88,13 @@ def build_index(
 
 def add(args: argparse.Namespace) -> Iterator[str]:
     """More embeddings -> the same file; says when a refit is due."""
-    video, ids = read_embeddings(args.video, args.ids)
     index = RetrievalIndex.load(args.index)
+    if "gallery" in index.meta:
+        raise ValueError(
+            f"{args.index} was made from videos, which embeddings cannot join; put the files into "
+            f"its folder and run `build {args.index} --videos FOLDER --checkpoint WORKDIR` again"
+        )
+    video, ids = read_embeddings(args.video, args.ids)
     if ids == [str(i) for i in range(len(ids))]:  # numbered: go on counting
         ids = [str(len(index) + i) for i in range(len(ids))]
     index = index.add(ids, video)
@@ -103,6 +108,8 @@ def search(args: argparse.Namespace) -> Iterator[str]:
     """Query embeddings or words -> one line per hit: query, rank, id, score in logits."""
     if bool(args.words) == (args.query is not None):
         raise ValueError("search: expected either words or --query EMBEDDINGS")
+    if not all(text.strip() for text in args.words):
+        raise ValueError("search: expected words, got an empty text")
     index = RetrievalIndex.load(args.index)
     if args.words:
         query, names = embed_words(args.words, index, args.index), args.words
@@ -134,10 +141,10 @@ def hits(result: SearchResult, names: Sequence[str]) -> Iterator[str]:
     """Printable lines of a search; also for queries that were embedded from words."""
     for name, ids, scores in zip(names, result.ids, result.scores, strict=True):
         for rank, (item, score) in enumerate(zip(ids, scores.tolist(), strict=True), start=1):
-            yield f"{name}\t{rank}\t{_printable(item)}\t{score:.4f}"
+            yield f"{name}\t{rank}\t{printable(item)}\t{score:.4f}"
 
 
-def _printable(item: str) -> str:
+def printable(item: str) -> str:
     """File names may hold anything but / and NUL; a line of output must stay one line."""
     text = item.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,9 +1,11 @@
 """The videos of a folder into an index; see `gallery` for what is kept."""
 
 import argparse
+import math
 import os
 import pathlib
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ncl_jax import gallery, trained
-from ncl_jax.cli.index import build_index
+from ncl_jax.cli.index import build_index, printable
 from ncl_jax.index import RetrievalIndex, storage
 
 SECONDS_BETWEEN_SAVES = 60.0
@@ -21,16 +23,17 @@ JPEG_QUALITY = 90
 def build(args: argparse.Namespace) -> Iterator[str]:
     """Embeds what is new or changed, drops what is gone, and fits the biases of all windows.
 
-    The result is the one a build from nothing would give. What was embedded is saved on the way:
-    a build that was interrupted goes on where it was.
+    The result is the one a build from nothing would give. What was embedded is saved on the way,
+    beside the index: a build that was interrupted goes on where it was, and the index stays as it
+    is until the new one is whole.
 
     Raises:
-      ValueError: no video to embed, or a run or index that does not serve.
+      ValueError: no video to embed, or arguments, a run or an index that do not serve.
     """
-    if args.window < 1:
-        raise ValueError(f"--window: expected at least 1 second, got {args.window:g}")
+    _check(args)
     files = gallery.find_files(args.videos)
-    model = trained.load(args.checkpoint)
+    model, bank = trained.load(args.checkpoint), _bank(args.checkpoint)
+    _check_writable(args.index)
     about = {
         "folder": os.path.abspath(args.videos),
         "run": os.path.abspath(args.checkpoint),
@@ -45,15 +48,66 @@ def build(args: argparse.Namespace) -> Iterator[str]:
     _embed(args, model, todo, entries, about)
     for name in todo:
         if entries[name].error:
-            yield f"skipped: {entries[name].error}"
-    index = _finish(args, model, entries, about)
-    yield f"{len(index)} windows of {sum(not e.error for e in entries.values())} files, bank of " \
+            yield f"skipped: {printable(name)}: {entries[name].error}"
+    index = _finish(args, bank, entries, about)
+    yield f"{len(index)} windows of {_readable(entries)} files, bank of " \
           f"{len(index.bank_text)} texts -> {args.index}"
 
 
-def _known(path: str, about: dict[str, Any]) -> dict[str, gallery.Entry]:
-    """What the index already knows of the same files through the same model."""
+def _check(args: argparse.Namespace) -> None:
+    """What is wrong with the arguments alone; embedding may take hours."""
+    for name in ("ids", "bank_text", "scale"):
+        if getattr(args, name) is not None:
+            raise ValueError(
+                f"--{name.replace('_', '-')} goes with --video; with --videos the files and the "
+                "run of --checkpoint give it"
+            )
+    if not args.videos:
+        raise ValueError("--videos: expected a folder of videos, got an empty name")
+    if not args.checkpoint:
+        raise ValueError("--videos: expected --checkpoint WORKDIR too, the run that embeds them")
+    if not 1 <= args.window < math.inf:
+        raise ValueError(f"--window: expected a number of seconds from 1, got {args.window:g}")
+    if args.iterations < 0:
+        raise ValueError(f"--iterations: expected at least 0, got {args.iterations}")
+    if not 0 <= args.strength <= 1:
+        raise ValueError(f"--strength: expected a number from 0 to 1, got {args.strength:g}")
+
+
+def _bank(workdir: str) -> RetrievalIndex:
+    """The index that the run left: its captions and scale."""
+    path = pathlib.Path(workdir) / "index"
     if not storage.file_of(path).exists():
+        raise ValueError(
+            f"{workdir} has no index yet: expected a finished run; let it finish first"
+        )
+    return RetrievalIndex.load(path)
+
+
+def _check_writable(path: str) -> None:
+    """Tries it out: rights and free space are not all that can be wrong."""
+    file = storage.file_of(path)
+    try:
+        if file.is_dir():
+            raise IsADirectoryError("it is a folder")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        raise ValueError(f"cannot write {file}: {error}; name another INDEX") from error
+
+
+def _partial(path: str) -> pathlib.Path:
+    """Where an unfinished build keeps what it has embedded."""
+    return storage.file_of(path).with_suffix(".partial.npz")
+
+
+def _known(path: str, about: dict[str, Any]) -> dict[str, gallery.Entry]:
+    """What the index, or a build that was interrupted, knows of the files through this model."""
+    return _entries(storage.file_of(path), about) | _entries(_partial(path), about)
+
+
+def _entries(path: pathlib.Path, about: dict[str, Any]) -> dict[str, gallery.Entry]:
+    if not path.exists():
         return {}
     index = RetrievalIndex.load(path)
     before = index.meta.get("gallery")
@@ -88,7 +142,8 @@ def _embed(
     except KeyboardInterrupt:
         _save_partial(args, entries, about)
         print(
-            f"interrupted; {len(entries)} files are kept in {args.index}, the same command goes on",
+            f"interrupted; {_readable(entries)} files are kept in {_partial(args.index)}, the same "
+            "command goes on",
             file=sys.stderr,
         )
         sys.exit(130)
@@ -102,29 +157,31 @@ def _save_partial(
 ) -> None:
     """Embeddings without biases: quick to write, and all that going on needs."""
     ids, rows = gallery.rows_of(entries)
-    RetrievalIndex.build(ids, rows, meta=_meta(entries, about, complete=False)).save(args.index)
+    RetrievalIndex.build(ids, rows, meta=_meta(entries, about)).save(_partial(args.index))
 
 
 def _finish(
     args: argparse.Namespace,
-    model: trained.Trained,
+    bank: RetrievalIndex,
     entries: dict[str, gallery.Entry],
     about: dict[str, Any],
 ) -> RetrievalIndex:
-    bank = RetrievalIndex.load(pathlib.Path(args.checkpoint) / "index")
     ids, rows = gallery.rows_of(entries)
     if not ids:
         raise ValueError(f"{args.videos}: expected at least one video that can be read, found none")
     index = build_index(
         ids, rows, bank.bank_text, bank.scale, args.iterations, args.strength,
-        _meta(entries, about, complete=True)
-        | {"bank_captions": bank.meta.get("bank_captions", [])},
+        _meta(entries, about) | {"bank_captions": bank.meta.get("bank_captions", [])},
     )  # fmt: skip
     index.save(args.index)
+    _partial(args.index).unlink(missing_ok=True)
     return index
 
 
-def _meta(
-    entries: dict[str, gallery.Entry], about: dict[str, Any], *, complete: bool
-) -> dict[str, Any]:
-    return {"gallery": about | {"complete": complete, "files": gallery.account(entries)}}
+def _meta(entries: dict[str, gallery.Entry], about: dict[str, Any]) -> dict[str, Any]:
+    return {"gallery": about | {"files": gallery.account(entries)}}
+
+
+def _readable(entries: dict[str, gallery.Entry]) -> int:
+    """Files that could be read."""
+    return sum(not entry.error for entry in entries.values())
