@@ -9,6 +9,7 @@ from PIL import Image
 
 from ncl_jax import gallery, serve
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.serve.library import Library
 from tests.gallery_test import write_video
 
 MODEL = "the model"
@@ -45,7 +46,7 @@ def save(folder, names=("a <b>.mp4", "sub/b.mp4"), model=MODEL):
 @pytest.fixture
 def client(tmp_path):
     save(tmp_path)
-    library = serve.Library(str(tmp_path / "index"), encode, MODEL)
+    library = Library(str(tmp_path / "index"), encode, MODEL)
     return serve.create_app(library, serve.LOOPBACK).test_client()
 
 

@@ -10,8 +10,9 @@
 with an array `video`, `text` or `embedding` and, if there is one, `ids`. Without ids, items are
 numbered. Words are embedded by the last checkpoint of the training run that left the index, or
 that embedded the videos of `FOLDER`, one item per window of each file; building again embeds only
-what is new or changed. A bank of training captions gives every item its normalising bias; without
-one the search is by plain cosine.
+what is new or changed, and goes on where an interrupted build was: what that one embedded is kept
+in `index.partial.npz` beside the index. A bank of training captions gives every item its
+normalising bias; without one the search is by plain cosine.
 """
 
 import argparse

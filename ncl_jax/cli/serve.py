@@ -19,6 +19,7 @@ from ncl_jax import serve, trained
 from ncl_jax.cli import exits
 from ncl_jax.gallery import windows_of
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.serve.library import Library
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     model = trained.load(index.meta["gallery"]["run"])
     if model.fingerprint != index.meta["gallery"]["model"]:
         raise ValueError(f"{args.index} was built with another checkpoint; build it again")
-    library = serve.Library(args.index, model.encode_text, model.fingerprint)
+    library = Library(args.index, model.encode_text, model.fingerprint)
     library.embed("warm up: the first query compiles the model")
     hosts = serve.LOOPBACK if args.host in serve.LOOPBACK else None
     with _listening(args.host, args.port) as listener:

@@ -1,0 +1,127 @@
+"""The index behind the search page: what a search needs of it, one version at a time."""
+
+import dataclasses
+import pathlib
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from werkzeug.exceptions import Conflict, NotFound
+
+from ncl_jax import gallery
+from ncl_jax.index import RetrievalIndex, storage
+
+_ITEM = re.compile("([0-9a-f]+)-([0-9]{1,9})")
+
+
+class Library:
+    """An index on disk and what a search needs of it; follows the file when it is built again."""
+
+    def __init__(
+        self, path: str, encode: Callable[[Sequence[str]], np.ndarray], model: str
+    ) -> None:
+        self._path, self._encode, self._model = path, encode, model
+        self._lock = threading.Lock()
+        self._stamp: tuple[int, int] | None = None
+        self._shelf: Shelf | None = None
+        self.shelf()
+
+    def shelf(self) -> "Shelf":
+        """The index as it is on disk now.
+
+        Raises:
+          ValueError: it is gone, damaged, or made with another checkpoint.
+        """
+        with self._lock:
+            file = storage.file_of(self._path)
+            status = file.stat() if file.exists() else None
+            stamp = None if status is None else (status.st_mtime_ns, status.st_size)
+            if self._shelf is None or stamp != self._stamp:
+                index = RetrievalIndex.load(self._path)
+                shelf = Shelf.of(index, "".join(f"{number:x}" for number in stamp or ()))
+                if index.meta["gallery"]["model"] != self._model:
+                    raise ValueError(
+                        "the index was built with another checkpoint; start the server again"
+                    )
+                self._shelf, self._stamp = shelf, stamp
+            return self._shelf
+
+    def embed(self, query: str) -> np.ndarray:
+        """One text -> [1, dim]; one at a time, the model keeps all cores busy."""
+        with self._lock:
+            return self._encode([query])
+
+
+@dataclasses.dataclass(frozen=True)
+class Shelf:
+    """One version of the index, ready to be searched both ways, plain and normalised."""
+
+    version: str
+    folder: pathlib.Path
+    windows: list[gallery.Window]
+    row_of: dict[str, int]
+    indexes: dict[str, RetrievalIndex]
+    captions: list[str]
+    caption_text: np.ndarray
+    caption_bias: np.ndarray
+
+    @classmethod
+    def of(cls, index: RetrievalIndex, version: str) -> "Shelf":
+        """Raises ValueError for an index of other things than videos."""
+        windows = gallery.windows_of(index)
+        plain = dataclasses.replace(index, bias=np.zeros_like(index.bias))
+        # Equal captions have equal rows; each is offered once.
+        captions, first = np.unique(
+            np.asarray(index.meta.get("bank_captions", []), str), return_index=True
+        )
+        return cls(
+            version,
+            pathlib.Path(index.meta["gallery"]["folder"]),
+            windows,
+            {window.id: row for row, window in enumerate(windows)},
+            {"plain": plain, "normalised": index},
+            captions.tolist(),
+            index.bank_text[first],
+            index.bank_bias[first],
+        )
+
+    def search(self, query: np.ndarray, k: int, scores: str) -> list[dict[str, Any]]:
+        """Best windows of one query [1, dim]."""
+        found = self.indexes[scores].search(query, k)
+        return [
+            self.hit(self.row_of[name], score)
+            for name, score in zip(found.ids[0], found.scores[0].tolist(), strict=True)
+        ]
+
+    def hit(self, row: int, score: float) -> dict[str, Any]:
+        window = self.windows[row]
+        clock = f"{gallery.clock(window.start)}-{gallery.clock(window.end)}"
+        item = f"{self.version}-{row}"
+        return {"item": item, "clock": clock, "score": score} | window._asdict()
+
+    def row(self, item: str) -> int:
+        """Raises Conflict for an item of another version, NotFound for what is none."""
+        found = _ITEM.fullmatch(item)
+        if found and found[1] != self.version:
+            raise Conflict("the index was built again; search again")
+        if not found or int(found[2]) >= len(self.windows):
+            raise NotFound(f"the index has no item {item!r}; expected one that a search has named")
+        return int(found[2])
+
+    def best_captions(self, row: int, k: int, scores: str) -> list[dict[str, Any]]:
+        """Best training captions of one window."""
+        index = self.indexes["plain"]
+        logits = index.scale * (self.caption_text @ index.video[row])
+        if scores == "normalised":
+            logits = logits + self.caption_bias
+        best = np.argsort(-logits, kind="stable")[:k]
+        return [{"caption": self.captions[i], "score": float(logits[i])} for i in best]
+
+    def file(self, row: int) -> pathlib.Path:
+        """Raises NotFound where it went away after the build."""
+        path = self.folder / self.windows[row].file
+        if not path.is_file():
+            raise NotFound(f"{self.windows[row].file} is gone; build the index again")
+        return path
