@@ -235,8 +235,7 @@ class Checkpointer:
 
     def _failed(self, error: Exception) -> Exception:
         """What to raise: another process may be lost, or this one could not write."""
-        lost = isinstance(error, jax.errors.JaxRuntimeError) and not processes.alone()
-        return error if lost else self._unwritten(error)
+        return damage.lost_peer(error) or self._unwritten(error)
 
     def _unwritten(self, error: Exception) -> OSError:
         kept = self._manager.all_steps(read=True)

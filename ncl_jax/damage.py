@@ -19,8 +19,8 @@ READING = (Damaged, OSError, ValueError)
 
 def told(error: Exception, folder: epath.Path) -> Exception:
     """What to raise instead of what Orbax and TensorStore raised while they read `folder`."""
-    if isinstance(error, jax.errors.JaxRuntimeError) and not processes.alone():
-        return error  # another process is lost
+    if lost := lost_peer(error):
+        return lost
     line = first_line(error)
     here = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
     if here or any(word in line for word in PASSING):
@@ -29,6 +29,15 @@ def told(error: Exception, folder: epath.Path) -> Exception:
             "its disk or network, then start the same command again"
         )
     return Damaged(f"damaged ({line})")
+
+
+def lost_peer(error: BaseException | None) -> Exception | None:
+    """JAX's own account, where an error comes of another process that is lost."""
+    while error is not None and not processes.alone():
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def first_line(error: Exception) -> str:
