@@ -1,5 +1,6 @@
 """Devices: one mesh over all of them, where the state lies, and the step mapped over `data`."""
 
+import collections
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -50,7 +51,16 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, micro: int = 0) -> None:
-    """Raise where the global batch does not divide among devices and their micro-batches."""
+    """Raise where the global batch does not divide among devices and their micro-batches.
+
+    Processes bring equal shares, so each must have as many devices as the others.
+    """
+    local = collections.Counter(device.process_index for device in mesh.devices.flat)
+    if len(set(local.values())) > 1:
+        raise ValueError(
+            f"expected as many devices in every process, got {dict(sorted(local.items()))} "
+            "(process: devices); start processes on hosts of one kind"
+        )
     if batch_size % mesh.size:
         raise ValueError(
             f"train.batch_size: expected a multiple of the {mesh.size} devices, got {batch_size}"

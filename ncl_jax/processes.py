@@ -31,14 +31,14 @@ def find_job(flags: Job, environ: Mapping[str, str]) -> Job | None:
     JAX_NUM_PROCESSES and JAX_PROCESS_ID, SLURM, Open MPI, and Cloud TPU hosts.
 
     Raises:
-      ValueError: some of the flags are given and others are not.
+      ValueError: some of the flags are given and others are not, or they do not fit.
     """
     given = [name for name, value in flags._asdict().items() if value is not None]
     if given and len(given) < len(flags):
         missing = ", --".join(name for name in Job._fields if name not in given)
         raise ValueError(f"--{given[0]} is given without --{missing}: give all three or none")
     if given:
-        return None if flags.num_processes == 1 else flags
+        return None if flags.num_processes == 1 else _checked(flags)
     if "JAX_COORDINATOR_ADDRESS" in environ:
         count, index = (environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
         if count is None or index is None:
@@ -46,7 +46,7 @@ def find_job(flags: Job, environ: Mapping[str, str]) -> Job | None:
                 "JAX_COORDINATOR_ADDRESS is set without JAX_NUM_PROCESSES and JAX_PROCESS_ID: "
                 "set all three or none"
             )
-        return Job(environ["JAX_COORDINATOR_ADDRESS"], int(count), int(index))
+        return _checked(Job(environ["JAX_COORDINATOR_ADDRESS"], int(count), int(index)))
     slurm = "SLURM_STEP_NODELIST" in environ and int(environ.get("SLURM_NTASKS", "1")) > 1
     mpi = int(environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
     return Job() if slurm or mpi or _on_tpu_host(environ) else None
@@ -65,11 +65,6 @@ def join(job: Job | None, peer_timeout: int) -> None:
     """
     if job is None:
         return
-    if job.num_processes is not None and not 0 <= (job.process_id or 0) < job.num_processes:
-        raise ValueError(
-            f"--process_id: expected 0 to {job.num_processes - 1} (--num_processes - 1), got "
-            f"{job.process_id}"
-        )
     # JAX's own notice of preemption counts steps from 0, also in a run that goes on, and so would
     # never come; `health.Notice` listens instead.
     jax.config.update("jax_enable_preemption_service", False)
@@ -122,6 +117,15 @@ def abandon(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _checked(job: Job) -> Job:
+    if job.num_processes is None or not 0 <= (job.process_id or 0) < job.num_processes:
+        raise ValueError(
+            "expected a process id from 0 and below the number of processes, got "
+            f"{job.process_id} of {job.num_processes}"
+        )
+    return job
 
 
 def _on_tpu_host(environ: Mapping[str, str]) -> bool:

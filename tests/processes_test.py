@@ -165,6 +165,9 @@ def test_jobs_are_found_by_flags_and_environment():
         (Job("a:1"), {}, "--coordinator is given without --num_processes, --process_id"),
         (Job(None, 2, 0), {}, "--num_processes is given without --coordinator"),
         (Job(), {"JAX_COORDINATOR_ADDRESS": "a:1"}, "without JAX_NUM_PROCESSES"),
+        (Job("a:1", 2, 2), {}, "got 2 of 2"),
+        (Job("a:1", 2, -1), {}, "got -1 of 2"),
+        (Job("a:1", 0, 0), {}, "got 0 of 0"),
     ],
 )
 def test_half_a_description_is_refused(flags, environ, told):

@@ -1,6 +1,7 @@
 """The step is the same on one device, on four, and under both mappers."""
 
 import functools
+import types
 
 import jax
 import numpy as np
@@ -136,3 +137,9 @@ def test_an_unknown_mapper_is_refused():
 def test_batch_must_divide_among_devices():
     with pytest.raises(ValueError, match="multiple of the 4 devices, got 6"):
         parallel.check_batch_size(6, parallel.data_mesh(jax.devices()[:4]))
+
+
+def test_processes_must_have_as_many_devices_each():
+    devices = np.array([types.SimpleNamespace(process_index=i) for i in (0, 0, 1)])
+    with pytest.raises(ValueError, match=r"as many devices in every process, got {0: 2, 1: 1}"):
+        parallel.check_batch_size(6, types.SimpleNamespace(size=3, devices=devices))
