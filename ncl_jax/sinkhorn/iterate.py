@@ -114,6 +114,16 @@ def exact_first_columns(scores: Panels, masses: Masses, plan: Plan, a: Array) ->
     return _masked(plan.strength * (masses.col - lse), masses.col)
 
 
+def exact_rows(scores: Panels, masses: Masses, plan: Plan, b: Array) -> Array:
+    """The row update from column biases `b`, in the log domain; needs no other device."""
+    _, plain = scores.fold(
+        lambda _, s, log_r: (None, plan.strength * (log_r - kernels.exact_row_lse(s, b))),
+        None,
+        masses.row,
+    )
+    return _masked(plain, masses.row)
+
+
 def stored_first_columns(kernel: Kernel, masses: Masses, plan: Plan, a: Array) -> Array:
     """The column update from row biases `a`, on the stored kernel."""
     lse = kernels.col_lse(kernel, a, plan.axis_name)
@@ -173,6 +183,11 @@ def row_error(lse: Array, a: Array, masses: Masses, plan: Plan) -> Float[Array, 
     """
     plain = plan.strength * (masses.row - lse)
     return kernels.max_over(_deviation(a, plain, masses.row), plan.axis_name)
+
+
+def col_error(scores: Panels, a: Array, b: Array, masses: Masses, plan: Plan) -> Array:
+    """Largest relative deviation of a column from its mass, as `row_error` of a row."""
+    return _deviation(b, exact_first_columns(scores, masses, plan, a), masses.col)
 
 
 def _finish(

@@ -1,4 +1,4 @@
-"""Balancing a score matrix that no single device could hold, over all devices of a job."""
+"""Balancing scores of a gallery that no single device could hold, over all devices of a job."""
 
 import math
 from functools import partial
@@ -11,7 +11,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from ncl_jax.sinkhorn import iterate
-from ncl_jax.sinkhorn import kernel as kernels
 from ncl_jax.sinkhorn.iterate import Masses, Plan
 from ncl_jax.sinkhorn.panels import Tiled
 from ncl_jax.types import Biases, SinkhornReport
@@ -31,12 +30,12 @@ def balance(
 ) -> tuple[Biases, SinkhornReport]:
     """Biases that balance `exp(scale * text @ video.T)`: mass 1 per text, texts / videos per video.
 
-    The texts are split among the devices; each recomputes panels of its own rows in every update
-    and never holds more than one. An update costs one sum of a number per video over the devices.
+    The videos are split among the devices; each recomputes panels of its own in every update and
+    never holds more than one. An update costs one sum of a number per text over the devices.
 
     Args:
-      text: unit rows; the same host array on every process.
-      video: likewise; kept whole on every device.
+      text: unit rows; the same host array on every process, kept whole on every device.
+      video: likewise, but each device gets its own part only.
       scale: logits per cosine, > 0.
       iterations: pairs of updates, the video side first and last.
       strength: as in `sinkhorn.solve`.
@@ -46,44 +45,47 @@ def balance(
     """
     devices = devices or jax.devices()
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-    missing = -len(text) % len(devices)
-    rows = np.pad(np.asarray(text, np.float32) * np.float32(scale), [(0, missing), (0, 0)])
-    log_mass = np.zeros(len(rows), np.float32)
-    log_mass[len(text) :] = -np.inf
+    missing = -len(video) % len(devices)
+    rows = np.pad(np.asarray(video, np.float32) * np.float32(scale), [(0, missing), (0, 0)])
+    log_mass = np.full(len(rows), math.log(len(text) / len(video)), np.float32)
+    log_mass[len(video) :] = -np.inf
     split, whole = PartitionSpec(AXIS), PartitionSpec()
     run = jax.shard_map(
-        partial(_local, Plan(iterations, None, False, strength, AXIS)),
+        partial(_local, iterations, strength),
         mesh=mesh,
         in_specs=(split, split, whole, whole),
         out_specs=whole,
         check_vma=False,
     )
-    share = np.float32(math.log(len(text) / len(video)))
     solved = jax.jit(run)(
         _placed(rows, mesh, split),
         _placed(log_mass, mesh, split),
-        _placed(np.asarray(video, np.float32), mesh, whole),
-        _placed(np.full(len(video), share), mesh, whole),
+        _placed(np.asarray(text, np.float32), mesh, whole),
+        _placed(np.zeros(len(text), np.float32), mesh, whole),
     )
-    a, b, error = (np.asarray(x) for x in solved)
+    b, a, error = (np.asarray(x) for x in solved)
+    b = b[: len(video)]
     shift = b.mean() if strength == 1 else np.float32(0)
-    biases = Biases(jnp.asarray(a[: len(text)] + shift), jnp.asarray(b - shift))
+    biases = Biases(jnp.asarray(a + shift), jnp.asarray(b - shift))
     report = SinkhornReport(*map(jnp.asarray, (error, iterations, error < CONVERGED)))
     return biases, report
 
 
 def _local(
-    plan: Plan, rows: Array, log_row: Array, video: Array, log_col: Array
+    iterations: int, strength: float, rows: Array, log_row: Array, text: Array, log_col: Array
 ) -> tuple[Array, Array, Array]:
-    scores, masses = Tiled(rows, video), Masses(log_row, log_col)
-    first = iterate.exact_first_columns(scores, masses, plan, masses.free_row())
-    update = iterate.exact_pair(scores, masses, plan)
-    state, _ = iterate.run(update, masses.free_row(), first, masses, plan)
-    _, lse = scores.fold(
-        lambda _, s, __: (None, kernels.exact_row_lse(s, state.b)), None, log_row
-    )
-    error = iterate.row_error(lse, state.a, masses, plan)
-    return lax.all_gather(state.a, AXIS, tiled=True), state.b, error
+    """Rows are this device's videos here, columns all texts: the videos' update comes first."""
+    plan = Plan(max(0, iterations - 1), None, False, strength, AXIS)
+    scores, masses = Tiled(rows, text), Masses(log_row, log_col)
+    b = masses.free_col()
+    a = iterate.exact_rows(scores, masses, plan, b)
+    if iterations:
+        b = iterate.exact_first_columns(scores, masses, plan, a)
+        update = iterate.exact_pair(scores, masses, plan)
+        b = iterate.run(update, a, b, masses, plan)[0].b
+        a = iterate.exact_rows(scores, masses, plan, b)
+    error = iterate.col_error(scores, a, b, masses, plan)
+    return lax.all_gather(a, AXIS, tiled=True), b, error
 
 
 def _placed(array: np.ndarray, mesh: Mesh, spec: PartitionSpec) -> Array:
