@@ -235,7 +235,7 @@ class Checkpointer:
 
     def _failed(self, error: Exception) -> Exception:
         """What to raise: another process may be lost, or this one could not write."""
-        return damage.lost_peer(error) or self._unwritten(error)
+        return processes.lost_peer(error) or self._unwritten(error)
 
     def _unwritten(self, error: Exception) -> OSError:
         kept = self._manager.all_steps(read=True)

@@ -1,6 +1,5 @@
 """Why a checkpoint could not be read: its own fault, or that of the way to it."""
 
-import jax
 from etils import epath
 
 from ncl_jax import processes
@@ -19,7 +18,7 @@ READING = (Damaged, OSError, ValueError)
 
 def told(error: Exception, folder: epath.Path) -> Exception:
     """What to raise instead of what Orbax and TensorStore raised while they read `folder`."""
-    if lost := lost_peer(error):
+    if lost := processes.lost_peer(error):
         return lost
     line = first_line(error)
     here = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
@@ -29,15 +28,6 @@ def told(error: Exception, folder: epath.Path) -> Exception:
             "its disk or network, then start the same command again"
         )
     return Damaged(f"damaged ({line})")
-
-
-def lost_peer(error: BaseException | None) -> Exception | None:
-    """JAX's own account, where an error comes of another process that is lost."""
-    while error is not None and not processes.alone():
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def first_line(error: Exception) -> str:

@@ -68,13 +68,13 @@ def main(argv: Sequence[str]) -> None:
         agreement.once("end", lambda: tell(config, workdir, summary))
     except TimeoutError as error:
         stop(str(error), processes.RETRY)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
+        if lost := processes.lost_peer(error):
+            stop(_LOST.format(str(lost).strip().splitlines()[0][:200]), processes.RETRY)
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            raise
         missing = isinstance(error, FileNotFoundError) and config.data.manual_dir in str(error)
         stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}" if missing else str(error))
-    except jax.errors.JaxRuntimeError as error:
-        if processes.alone():
-            raise
-        stop(_LOST.format(str(error).strip().splitlines()[0][:200]), processes.RETRY)
     processes.leave()
 
 

@@ -6,12 +6,14 @@ JAX's own distributed runtime does the work; `agreement` has what the processes 
 import glob
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
 
 import jax
 
+_LOST = re.compile(r"Gloo \w+ failed|Connection closed by peer|heartbeat timeout")
 RETRY = 75
 """Exit code (`EX_TEMPFAIL`) of a run that is worth starting again as it is."""
 
@@ -104,6 +106,17 @@ def say(text: str) -> None:
     """Print a line of the job's story, once per job."""
     if is_first():
         print(text, flush=True)
+
+
+def lost_peer(error: BaseException | None) -> Exception | None:
+    """JAX's account of another process that is lost, where an error comes of that."""
+    while error is not None and not alone():
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            return error
+        if _LOST.search(str(error)):  # on the CPU it may come as a ValueError
+            return jax.errors.JaxRuntimeError(str(error))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def leave() -> None:
