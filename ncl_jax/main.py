@@ -26,6 +26,11 @@ _LOST = (
     "the connection to another process of this job is lost ({}); its own message says why. Start "
     "all processes again: the run goes on from the last checkpoint"
 )
+_MEMORY = (
+    "the device is out of memory ({}). Less is needed with batch.micro (pairs that the towers see "
+    "at a time), model.remat, model.dtype=bfloat16, a smaller train.batch_size or, where the run "
+    "was embedding, eval.batch_size"
+)
 
 
 class UserError(Exception):
@@ -70,7 +75,9 @@ def main(argv: Sequence[str]) -> None:
         stop(str(error), processes.RETRY)
     except (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
         if lost := processes.lost_peer(error):
-            stop(_LOST.format(str(lost).strip().splitlines()[0][:200]), processes.RETRY)
+            stop(_LOST.format(_first_line(lost)), processes.RETRY)
+        if processes.out_of_memory(error):
+            stop(_MEMORY.format(_first_line(error)))
         if isinstance(error, jax.errors.JaxRuntimeError):
             raise
         missing = isinstance(error, FileNotFoundError) and config.data.manual_dir in str(error)
@@ -114,6 +121,10 @@ def stop(message: str, code: int = 2) -> None:
         # At a normal exit JAX would wait for processes that are waiting for this one.
         sys.modules["ncl_jax.processes"].abandon(code)
     sys.exit(code)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")[:200]
 
 
 def _flag_message(error: Exception) -> str:

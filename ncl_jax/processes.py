@@ -110,13 +110,18 @@ def say(text: str) -> None:
 
 def lost_peer(error: BaseException | None) -> Exception | None:
     """JAX's account of another process that is lost, where an error comes of that."""
-    while error is not None and not alone():
+    while error is not None and not alone() and not out_of_memory(error):
         if isinstance(error, jax.errors.JaxRuntimeError):
             return error
         if _LOST.search(str(error)):  # on the CPU it may come as a ValueError
             return jax.errors.JaxRuntimeError(str(error))
         error = error.__cause__ or error.__context__
     return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device had too little memory, which starting again does not change."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def leave() -> None:

@@ -100,6 +100,17 @@ def test_a_full_disk_of_one_process_ends_the_job(data, tmp_path):
 
 
 @needs_ports
+def test_a_device_with_too_little_memory_is_told_of_and_not_tried_again(data, tmp_path):
+    flags = [*data, "--config.train.peer_timeout=10"]
+    with jobs.Job(tmp_path / "run", flags, processes=2, faults={1: "memory:3"}) as job:
+        codes = job.wait(120)
+    assert codes[1] == 2, job.said()
+    assert codes[0] in (processes.RETRY, -6), job.said()
+    assert "batch.micro" in job.said(1)
+    assert "Traceback" not in job.said(1)
+
+
+@needs_ports
 def test_a_frozen_peer_ends_the_job(data, tmp_path):
     flags = [*data, "--config.train.peer_timeout=10"]
     with jobs.Job(tmp_path / "run", flags, processes=2, faults={1: "freeze:7"}) as job:

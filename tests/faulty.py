@@ -8,6 +8,7 @@ unread  reading a checkpoint fails, as on a network file system that is away for
 late    results are written twenty seconds later
 term    it gets a SIGTERM
 freeze  it stops without ending
+memory  the device has too little memory for the step
 nan     the step's first clip has a NaN pixel
 stall   the input gives nothing more after that many batches
 full    files can no longer grow
@@ -23,6 +24,7 @@ import signal
 import time
 import zlib
 
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import app
@@ -49,6 +51,8 @@ def plant():
             if AT and step == int(AT):
                 if FAULT == "full":
                     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
+                elif FAULT == "memory":
+                    jnp.zeros(1 << 52).block_until_ready()
                 elif FAULT in SIGNALS:
                     os.kill(os.getpid(), SIGNALS[FAULT])
             return mapped.run(state, batch)
