@@ -38,23 +38,16 @@ class Checkpointer:
     checkpoints are ever listed or restored.
     """
 
-    def __init__(self, directory: epath.PathLike, keep: int = 2):
-        best = policies.BestN(
-            get_metric_fn=_score,
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
+    def __init__(self, directory: epath.PathLike, keep: int = 2, read_only: bool = False):
+        """Open the directory; `read_only` changes nothing there, not even what a save left.
+
+        Opened otherwise, the directory must belong to this job: a save under way from another one
+        would be taken for the remains of a killed run and removed.
+        """
+        self._read_only = read_only
         self._manager = ocp.CheckpointManager(
             epath.Path(directory).absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(keep), best]
-                ),
-                best_fn=_score,  # without it, scores would not be written
-                async_options=ocp.AsyncOptions(barrier_sync_fn=_meet),
-                create=True,
-                cleanup_tmp_directories=True,
-            ),
+            options=ocp.CheckpointManagerOptions(read_only=True) if read_only else _saving(keep),
         )
 
     def latest_step(self) -> int | None:
@@ -110,7 +103,8 @@ class Checkpointer:
     def restore(self, like: TrainState) -> Restored:
         """Read the latest sound checkpoint into the shapes and shardings of `like`.
 
-        Damaged ones are told on stdout, moved to `damaged/` beside the steps, and passed over.
+        Damaged ones are told on stdout, passed over and, unless `read_only`, moved to `damaged/`
+        beside the steps.
 
         Raises:
           ValueError: the latest sound checkpoint is of another model or of an older version, or
@@ -124,7 +118,8 @@ class Checkpointer:
             except damage.Damaged as error:
                 told.append(f"the checkpoint {self._manager.directory / str(step)} is {error}")
                 processes.say(f"{told[-1]}; trying the one before it")
-                self._put_aside(step)
+                if not self._read_only:
+                    self._put_aside(step)
         raise ValueError(f"{'; '.join(told)}; {self._none_left()}")
 
     def metadata(self) -> dict[str, Any]:
@@ -244,6 +239,21 @@ class Checkpointer:
             f"({damage.first_line(error)}); free space there and start the same command again: it "
             f"goes on from step {max(kept, default=0)}"
         )
+
+
+def _saving(keep: int) -> ocp.CheckpointManagerOptions:
+    best = policies.BestN(
+        get_metric_fn=_score,
+        n=1,
+        keep_checkpoints_without_metrics=False,
+    )
+    return ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+        best_fn=_score,  # without it, scores would not be written
+        async_options=ocp.AsyncOptions(barrier_sync_fn=_meet),
+        create=True,
+        cleanup_tmp_directories=True,
+    )
 
 
 def _meet(*, key: str, timeout_ms: int) -> None:

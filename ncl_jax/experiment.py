@@ -250,7 +250,7 @@ class Run(NamedTuple):
 
 
 def restore(workdir: epath.Path) -> Run:
-    """The last checkpoint of a run; nothing is drawn or fetched.
+    """The last checkpoint of a run, which may be training; nothing is drawn, fetched or changed.
 
     Raises:
       FileNotFoundError: there is no checkpoint in `workdir`.
@@ -258,7 +258,7 @@ def restore(workdir: epath.Path) -> Run:
     folder = workdir / CHECKPOINTS
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: expected the checkpoints of a training run")
-    with contextlib.closing(checkpoint.Checkpointer(folder)) as checkpointer:
+    with contextlib.closing(checkpoint.Checkpointer(folder, read_only=True)) as checkpointer:
         if checkpointer.latest_step() is None:
             raise FileNotFoundError(f"{folder}: holds no complete checkpoint")
         metadata = checkpointer.metadata()

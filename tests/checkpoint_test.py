@@ -92,6 +92,19 @@ def test_unfinished_save_is_not_a_checkpoint(saved):
     checkpointer.close()
 
 
+def test_a_reader_leaves_the_folder_of_a_run_that_saves_as_it_is(saved):
+    folder, state = saved
+    save(folder, make_state(placement="fsdp", step=6))
+    (folder / "6" / "contents" / "metadata").write_text("{}")
+    (folder / "7.orbax-checkpoint-tmp").mkdir()  # being written
+    before = sorted(folder.parent.rglob("*"))
+    checkpointer = checkpoint.Checkpointer(folder, read_only=True)
+    assert checkpointer.latest_step() == 6
+    assert bits(checkpointer.restore(make_state(step=0)).state) == bits(state)
+    checkpointer.close()
+    assert sorted(folder.parent.rglob("*")) == before
+
+
 def test_another_model_is_refused_by_the_first_difference(saved):
     folder, _ = saved
     with pytest.raises(ValueError, match=r"does not fit the model.*First difference: opt_state"):
