@@ -45,9 +45,11 @@ class Checkpointer:
         would be taken for the remains of a killed run and removed.
         """
         self._read_only = read_only
+        # Orbax's own read_only would warn about itself each time.
+        reading = ocp.CheckpointManagerOptions(create=False, cleanup_tmp_directories=False)
         self._manager = ocp.CheckpointManager(
             epath.Path(directory).absolute(),
-            options=ocp.CheckpointManagerOptions(read_only=True) if read_only else _saving(keep),
+            options=reading if read_only else _saving(keep),
         )
 
     def latest_step(self) -> int | None:
