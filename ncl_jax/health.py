@@ -64,8 +64,8 @@ def watched(batches: Ahead[Item], seconds: float, what: str) -> Iterator[Item]:
         yield batch
 
 
-def keep_batch(batch: Batch, folder: epath.Path, step: int) -> list[int]:
-    """Write this process's rows of a batch for inspection; the video ids of all rows.
+def keep_batch(batch: Batch, folder: epath.Path, step: int) -> None:
+    """Write this process's rows of a batch for inspection.
 
     Args:
       batch: as the step took it.
@@ -76,7 +76,11 @@ def keep_batch(batch: Batch, folder: epath.Path, step: int) -> list[int]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"batch-step-{step}-process-{jax.process_index()}.npz").open("wb") as file:
         np.savez(file, **rows)  # type: ignore[arg-type]
-    ids = rows["video_id"]
+
+
+def clips_of(batch: Batch) -> list[int]:
+    """The video ids of all rows of all processes, to be asked by all of them."""
+    ids = _local(batch.video_id)
     return np.ravel(ids if processes.alone() else multihost_utils.process_allgather(ids)).tolist()
 
 

@@ -13,6 +13,8 @@ from ncl_jax.types import Batch, TrainState
 CHECKPOINTS, NONFINITE = "checkpoints", "nonfinite"
 IN_A_ROW = 10
 """Skipped steps after which going on makes no sense."""
+KEPT = 3
+"""Batches of skipped steps that a process writes; frames are large, and a run may skip for days."""
 NAMED = 8
 """Clips named in a message; the kept batch has the ids of all."""
 SCORE = ("text_to_video_R@1", "video_to_text_R@1")
@@ -85,8 +87,8 @@ class Progress:
     def skipped(self, state: TrainState, batch: Batch, metrics: dict[str, Any]) -> None:
         """Account for a step whose loss or gradient was not finite.
 
-        `state` comes after the step, which left its weights alone. The batch, and on a stop the
-        state before the step, are written to `nonfinite/` for inspection.
+        `state` comes after the step, which left its weights alone. The first batches, and on a
+        stop the last one and the state before the step, go to `nonfinite/` for inspection.
 
         Raises:
           FloatingPointError: the run is to stop there, or too many steps failed in a row.
@@ -95,12 +97,15 @@ class Progress:
         self._in_a_row = self._in_a_row + 1 if step == self._last_skipped + 1 else 1
         self._skipped, self._last_skipped = self._skipped + 1, step
         folder = self._workdir / NONFINITE
-        names = [self._clips[number] for number in health.keep_batch(batch, folder, step)]
+        go_on = not self._stop and self._in_a_row < IN_A_ROW
+        if self._skipped <= KEPT or not go_on:
+            health.keep_batch(batch, folder, step)
+        names = [self._clips[number] for number in health.clips_of(batch)]
         told = (
             f"at step {step} the loss is {float(metrics['loss'])} and the gradient norm "
             f"{float(metrics['grad_norm'])} (clips {_listed(list(dict.fromkeys(names)))})"
         )
-        if not self._stop and self._in_a_row < IN_A_ROW:
+        if go_on:
             processes.say(f"{told}; the step is skipped, {self._skipped} so far")
             return
         snapshot = checkpoint.Checkpointer(folder / "checkpoints")

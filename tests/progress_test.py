@@ -1,0 +1,54 @@
+"""Steps that went wrong: counted, kept for inspection in bounds, and an end to them."""
+
+import numpy as np
+import optax
+import pytest
+from etils import epath
+
+from ncl_jax import progress, train
+from tests import tiny
+
+METRICS = {"loss": np.float32(np.nan), "grad_norm": np.float32(np.inf)}
+
+
+@pytest.fixture
+def batch():
+    return tiny.batch(0, 4)
+
+
+def opened(tmp_path, on_nonfinite):
+    return progress.Progress(
+        epath.Path(tmp_path), {"config": {}, "tokenizer": "{}"}, batch_size=4, seed=0, keep=2,
+        on_nonfinite=on_nonfinite, clips=[f"clip{i}" for i in range(100)],
+    )  # fmt: skip
+
+
+def state_after(step):
+    state = train.init_state({"w": np.ones(2, np.float32)}, optax.sgd(1.0), 0)
+    return state._replace(step=state.step + step)
+
+
+def kept(tmp_path):
+    return sorted(path.name for path in (tmp_path / "nonfinite").glob("batch-*"))
+
+
+def test_skipped_steps_are_counted_and_a_few_batches_kept(tmp_path, batch, capsys):
+    run = opened(tmp_path, "skip")
+    for step in range(1, 40, 2):
+        run.skipped(state_after(step), batch, METRICS)
+    run.close()
+    assert kept(tmp_path) == [f"batch-step-{step}-process-0.npz" for step in (1, 3, 5)]
+    said = capsys.readouterr().out
+    assert "at step 39 the loss is nan and the gradient norm inf (clips clip" in said
+    assert "the step is skipped, 20 so far" in said
+
+
+def test_ten_skipped_steps_in_a_row_end_the_run(tmp_path, batch):
+    run = opened(tmp_path, "skip")
+    for step in range(1, 10):
+        run.skipped(state_after(step), batch, METRICS)
+    with pytest.raises(FloatingPointError, match="at step 10"):
+        run.skipped(state_after(10), batch, METRICS)
+    run.close()
+    assert "batch-step-10-process-0.npz" in kept(tmp_path)
+    assert (tmp_path / "nonfinite" / "checkpoints" / "9").is_dir()
