@@ -59,7 +59,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
     processes all of them run this; what is done once per job, process 0 does.
 
     Returns:
-      What `results.json` holds; None where a notice to stop (SIGTERM) came before the last step.
+      What `results.json` holds; None where a notice to stop (SIGTERM, Ctrl-C) came before the end.
     """
     assembly.check_counts(config)
     seconds: dict[str, float] = {}

@@ -1,5 +1,6 @@
 """What can end a run in good order: a notice to stop, a stalled input, a batch gone wrong."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -15,34 +16,40 @@ from ncl_jax.data.ahead import Ahead
 from ncl_jax.types import Batch
 
 Item = TypeVar("Item")
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOPS = b"\ninterrupted: stops after this step and its checkpoint (once more: at once)\n"
 
 
 class Notice:
-    """Whether a SIGTERM, the usual notice of preemption, has come; use as a context manager.
+    """Whether to stop: a SIGTERM has come, the usual notice of preemption, or Ctrl-C.
 
-    A SIGTERM to one process of a job stops all of them at the same step. Outside of the context
-    it ends the process at once.
+    A notice to one process of a job stops all of them at the same step. A second Ctrl-C interrupts
+    at once, as either signal does outside of the context.
     """
 
     def __init__(self) -> None:
         self._came = False
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Notice":
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            heard = [n for n in STOPPING if signal.getsignal(n) != signal.SIG_IGN]  # as `&` sets it
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def __call__(self) -> bool:
         """To be asked once per step, by all processes alike."""
         return agreement.any_of(self._came)
 
-    def _note(self, *_: Any) -> None:
+    def _note(self, number: int, _: Any) -> None:
         self._came = True
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+            os.write(2, STOPS)  # a print may be what was interrupted
 
 
 def watched(batches: Ahead[Item], seconds: float, what: str) -> Iterator[Item]:

@@ -71,6 +71,8 @@ def main(argv: Sequence[str]) -> None:
         with owned(workdir):
             summary = (seeds if config.seeds != 1 else experiment).run(config, workdir)
         agreement.once("end", lambda: tell(config, workdir, summary))
+    except KeyboardInterrupt:
+        stop("interrupted; the same command goes on from what is there", 130)
     except TimeoutError as error:
         stop(str(error), processes.RETRY)
     except (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
