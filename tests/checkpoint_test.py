@@ -69,7 +69,7 @@ def saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("devices", "placement"), [(1, "replicated"), (2, "replicated"), (4, "fsdp")]
+    ("devices", "placement"), [pytest.param(1, "replicated", marks=pytest.mark.slow), (2, "replicated"), (4, "fsdp")]
 )
 def test_round_trip_is_exact_on_any_number_of_devices(saved, devices, placement, monkeypatch):
     monkeypatch.setattr(parallel, "MIN_SHARDED", 64)

@@ -79,7 +79,8 @@ def dropout(params, rows, keys):
     return out / jnp.linalg.norm(out, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("micro", [pytest.param(1, marks=SLOW), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("micro", [1, 4])
 def test_dropout_is_replayed(micro):
     """Forward, recomputation and the whole batch draw the same masks: NCL has the same gradient."""
     rng = np.random.default_rng(0)

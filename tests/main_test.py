@@ -59,6 +59,7 @@ def test_wrong_flags_are_one_plain_message(arguments, said):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_missing_data_shows_the_tree_and_the_demo(tmp_path):
     done = run("--config=configs/msvd.py", f"--workdir={tmp_path}/run",
                f"--config.data.manual_dir={tmp_path}", f"--config.data.data_dir={tmp_path}/tfds")
@@ -68,6 +69,7 @@ def test_missing_data_shows_the_tree_and_the_demo(tmp_path):
         assert part in done.stderr
 
 
+@pytest.mark.slow
 def test_unusable_workdir_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     done = run("--config=configs/demo.py", f"--workdir={tmp_path}/file/run")

@@ -55,7 +55,7 @@ def run(optimizer, params, gradients):
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    state = optimizer.init(params)
+    state = jax.jit(optimizer.init)(params)
     for gradient in gradients:
         params, state = step(params, state, gradient)
     return params
@@ -155,7 +155,7 @@ def test_numbers_out_of_range_are_named():
 def test_logit_scale_stops_at_100_and_comes_back():
     optimizer = optax.chain(optax.sgd(1.0), optim.limit_logit_scale())
     params = {"logit_scale": jnp.asarray(4.5), "w": jnp.ones(2)}
-    state = optimizer.init(params)
+    state = jax.jit(optimizer.init)(params)
     for gradient, expected in ((-3.0, 100.0), (0.5, 100 * np.exp(-0.5))):
         updates, state = optimizer.update(
             {"logit_scale": jnp.asarray(gradient), "w": jnp.zeros(2)}, state, params

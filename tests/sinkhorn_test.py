@@ -72,7 +72,9 @@ def test_zero_iterations_is_inverted_softmax():
 
 
 @FEW
-@hypothesis.given(st.integers(0, 99), st.integers(0, 5), st.floats(-60, 60), st.integers(0, 5))
+@hypothesis.given(
+    st.integers(0, 99), st.integers(0, 5), st.floats(-60, 60), st.sampled_from((0, 1, 4))
+)
 def test_constant_on_a_column_changes_nothing(seed, column, constant, iterations):
     s, r, c = problem(seed)
     moved = s.copy()

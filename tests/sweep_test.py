@@ -237,6 +237,7 @@ def command(folder, *arguments):
     return [*line, *arguments], {"cwd": ROOT, "env": environment}
 
 
+@pytest.mark.slow
 def test_a_wrong_flag_is_one_plain_message(tmp_path):
     line, options = command(tmp_path, "--sweep=iteration")
     done = subprocess.run(line, **options, capture_output=True, text=True, check=False)
