@@ -69,7 +69,12 @@ def saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("devices", "placement"), [pytest.param(1, "replicated", marks=pytest.mark.slow), (2, "replicated"), (4, "fsdp")]
+    ("devices", "placement"),
+    [
+        pytest.param(1, "replicated", marks=pytest.mark.slow),
+        (2, "replicated"),
+        pytest.param(4, "fsdp", marks=pytest.mark.slow),
+    ],
 )
 def test_round_trip_is_exact_on_any_number_of_devices(saved, devices, placement, monkeypatch):
     monkeypatch.setattr(parallel, "MIN_SHARDED", 64)

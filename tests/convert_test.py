@@ -205,6 +205,7 @@ def test_position_tables_change_only_when_asked():
     np.testing.assert_allclose(got[1:], want.reshape(16, 16), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_new_heads_start_from_the_text_tower():
     config = dataclasses.replace(tiny.SIZES, text=clip.TowerConfig(16, 2, 2), max_frames=4)
     arrays = arrays_of(dataclasses.replace(config, temporal="meanP"))

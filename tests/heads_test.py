@@ -104,7 +104,9 @@ def oracle(name, head, clip_number):
     return pooled(frames)
 
 
-@pytest.mark.parametrize("name", ["meanP", "seqLSTM", "seqTransf"])
+@pytest.mark.parametrize(
+    "name", ["meanP", "seqLSTM", pytest.param("seqTransf", marks=pytest.mark.slow)]
+)
 def test_head_is_its_formula(name):
     head = make(name)
     got = np.asarray(head(VIDEO, MASK))
@@ -112,6 +114,7 @@ def test_head_is_its_formula(name):
     np.testing.assert_allclose(got, want, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_tight_scores_are_their_formula(monkeypatch):
     """Also where the last chunk of captions is smaller than the others."""
     monkeypatch.setattr(temporal, "PAIRS", 6)

@@ -87,6 +87,7 @@ def test_bert_adam_is_that_of_the_oracle(freeze):
     assert np.linalg.norm(got["logit_scale"] - flat(start)["logit_scale"]) > 1e-3
 
 
+@pytest.mark.slow
 def test_adamw_with_one_group_is_that_of_optax():
     gradients = [tree(seed) for seed in range(1, 6)]
     settings = {"clip_each_norm": 0.0, "tower_learning_rate": None}
@@ -114,6 +115,7 @@ def test_decay_spares_what_it_should():
             assert (value < 1).all() == decays(name, value), (algorithm, name)
 
 
+@pytest.mark.slow
 def test_frozen_parameters_have_no_gradient_no_moments_and_no_norm():
     towers, params = tiny.towers()
     frozen = optim.freeze_towers(towers, "stem")

@@ -64,6 +64,7 @@ def test_orders_differ_by_seed_and_epoch():
         assert sorted(first) == sorted(second) == list(range(64))
 
 
+@pytest.mark.slow
 def test_full_size_sets_are_ordered_quickly_enough_to_use():
     """MSR-VTT 9k at CLIP4Clip's batch and at the largest one there can be."""
     clip = np.repeat(np.arange(9000), 20)

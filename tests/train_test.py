@@ -52,7 +52,7 @@ def run(name, devices, mapper, placement="replicated"):
         pytest.param(1, "pmap", "replicated", marks=pytest.mark.slow),
         (4, "shard_map", "replicated"),
         pytest.param(4, "pmap", "replicated", marks=pytest.mark.slow),
-        (4, "shard_map", "fsdp"),
+        pytest.param(4, "shard_map", "fsdp", marks=pytest.mark.slow),
     ],
 )
 def test_mappers_placements_and_devices_agree(name, devices, mapper, placement, monkeypatch):
