@@ -30,7 +30,7 @@ def at(rows, factor, value):
 def test_the_defaults_of_all_factors_are_one_setting(rows):
     usual = at(rows, "iterations", 4)
     assert usual.runs == 2
-    for factor, value in (("temperature", 1.0), ("strength", 1.0), ("bank", "train split"),
+    for factor, value in (("scale", 1.0), ("strength", 1.0), ("bank", "train split"),
                           ("bank size", 1.0)):  # fmt: skip
         for name, (mean, spread) in at(rows, factor, value).measures.items():
             assert mean == pytest.approx(usual.measures[name][0], abs=1e-4)
@@ -54,6 +54,16 @@ def test_a_row_against_the_normaliser_itself(rows):
     assert (mean, spread) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
 
 
+def test_errors_of_all_scales_are_at_the_scale_of_the_model(rows):
+    errors = []
+    for run in (made(0), made(1)):
+        bias = Ncl(4 * run.scale).fit(Bank(run.bank.text), run.test.video).bias / (4 * run.scale)
+        logits = run.scale * (run.test.text @ run.test.video.T + bias)
+        share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        errors.append(np.abs(share.sum(0) * len(run.test.video) / len(run.test.text) - 1).mean())
+    assert at(rows, "scale", 4.0).measures["norm_error"][0] == pytest.approx(np.mean(errors))
+
+
 def test_only_the_test_queries_are_transductive(rows):
     assert [r.value for r in rows if r.kind == "transductive"] == ["test queries"]
     lone = ablations.at_test_time([made(0)])
@@ -64,7 +74,7 @@ def test_tables_and_plots(rows):
     text = ablations.markdown(rows)
     assert text.count("| scores |") == 5
     assert "| test queries | transductive |" in text
-    for name in ("iterations", "temperature", "bank size", "strength"):
+    for name in ("iterations", "scale", "bank size", "strength"):
         (axes,) = plots.factor(rows, name).axes
         assert (axes.get_xlabel(), axes.get_ylabel()) == (plots.FACTORS[name], "R@1 (%)")
 
@@ -112,7 +122,7 @@ def test_example_has_hubs_that_the_bank_mends():
     assert np.allclose(np.linalg.norm(test.text, axis=1), 1, atol=1e-6)
     run = finished.FinishedRun({}, test, bank, 30.0, None)
     rng = np.random.default_rng(0)
-    found = {t.value: ablations.measure(t, test) for t in ablations.trials(run, 4, rng)
+    found = {t.value: ablations.measure(t, run) for t in ablations.trials(run, 4, rng)
              if t.factor == "bank"}  # fmt: skip
     assert found["train split"]["text_to_video"] > found["none"]["text_to_video"] + 5
     assert found["train split"]["norm_error"] < found["none"]["norm_error"] / 2

@@ -10,11 +10,11 @@ import numpy as np
 
 from ncl_jax import evaluate
 from ncl_jax.evaluate import Embedded
-from ncl_jax.normalizers import Bank, Ncl, Plain, SinkhornTest
+from ncl_jax.normalizers import Bank, BiasFitted, Ncl, Plain, SinkhornTest
 from ncl_jax.report.runs import Run
 
 ITERATIONS = (0, 1, 2, 4, 8, 16, 32)
-TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 4.0)
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 BANK_SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 MEASURES = {
@@ -59,7 +59,8 @@ class Row(NamedTuple):
 def at_test_time(opened: Sequence[Opened], iterations: int = 4, seed: int = 0) -> list[Row]:
     """All test-time factors on the embeddings of runs that differ in their seed only.
 
-    Factors: `iterations` of Sinkhorn; `temperature`, a multiple of the model's scale; `bank size`,
+    Factors: `iterations` of Sinkhorn; `scale`, the logits per cosine that biases are fitted at, in
+    multiples of the model's (less is softer, a higher temperature); `bank size`,
     a share of the training captions and clips (one random draw per run); `bank`, what the bank
     is made of; `strength`.
 
@@ -73,7 +74,7 @@ def at_test_time(opened: Sequence[Opened], iterations: int = 4, seed: int = 0) -
         rng = np.random.default_rng([seed, number])
         for trial in trials(run, iterations, rng):
             key = trial.factor, trial.value, trial.kind
-            found.setdefault(key, []).append(measure(trial, run.test))
+            found.setdefault(key, []).append(measure(trial, run))
     return [Row(*key, len(values), _summary(values)) for key, values in found.items()]
 
 
@@ -84,8 +85,8 @@ def trials(run: Opened, iterations: int, rng: np.random.Generator) -> Iterator[T
     usual = Ncl(scale, iterations)
     for k in ITERATIONS:
         yield Trial("iterations", k, "inductive", Ncl(scale, k), *both)
-    for factor in TEMPERATURES:
-        yield Trial("temperature", factor, "inductive", Ncl(factor * scale, iterations), *both)
+    for factor in SCALES:
+        yield Trial("scale", factor, "inductive", Ncl(factor * scale, iterations), *both)
     for strength in STRENGTHS:
         normalizer = Ncl(scale, iterations, strength)
         yield Trial("strength", strength, "inductive", normalizer, *both)
@@ -105,11 +106,20 @@ def trials(run: Opened, iterations: int, rng: np.random.Generator) -> Iterator[T
     yield Trial("bank", "test queries", "transductive", transductive, test.text, test.video)
 
 
-def measure(trial: Trial, test: Embedded) -> dict[str, float]:
-    """R@1 in both directions and the normalisation error of the clips."""
-    by_text = trial.normalizer.fit(Bank(trial.text_bank), test.video).lazy(test.text)
-    by_video = trial.normalizer.fit(Bank(trial.video_bank), test.text).lazy(test.video)
-    rows = evaluate.score(by_text, by_video, test.video_of_text)
+def measure(trial: Trial, run: Opened) -> dict[str, float]:
+    """R@1 in both directions and, at the model's scale, the normalisation error of the clips."""
+    test = run.test
+    fitted = (
+        trial.normalizer.fit(Bank(trial.text_bank), test.video),
+        trial.normalizer.fit(Bank(trial.video_bank), test.text),
+    )
+    # Normalisation errors compare at one scale only.
+    video_side, text_side = (
+        side.at_scale(run.scale) if isinstance(side, BiasFitted) else side for side in fitted
+    )
+    rows = evaluate.score(
+        video_side.lazy(test.text), text_side.lazy(test.video), test.video_of_text
+    )
     return {
         "text_to_video": rows["text_to_video"]["R@1"],
         "video_to_text": rows["video_to_text"]["R@1"],

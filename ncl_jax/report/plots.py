@@ -28,7 +28,7 @@ _LOOK: Any = {
 
 FACTORS = {  # of `ablations.at_test_time`, as axes
     "iterations": "Sinkhorn iterations at test time (count)",
-    "temperature": "scale at test time (multiples of the model's)",
+    "scale": "scale at test time (multiples of the model's)",
     "bank size": "bank (share of the training split)",
     "strength": "strength of normalisation (0 plain, 1 full)",
 }
