@@ -192,12 +192,18 @@ def largest_clips(
 ) -> int:
     """Most pairs per device, a multiple of 8, whose memory fits; 0 for none."""
     config = config.copy_and_resolve_references()
+    chosen = config.loss.execution
 
-    def fits(each: int) -> bool:
-        config.train.batch_size = each * devices
+    def fits(each: int, execution: str) -> bool:
+        config.train.batch_size, config.loss.execution = each * devices, execution
         return sum(plan(model, config, chip, devices, 1.0).memory.values()) <= chip.memory
 
-    return next((n - 8 for n in range(8, 1 << 20, 8) if not fits(n)), 0)
+    def most(execution: str) -> int:
+        return next((n - 8 for n in range(8, 1 << 20, 8) if not fits(n, execution)), 0)
+
+    # "auto" needs less again from the size on at which it no longer stores the scores.
+    largest = most("tiled") if chosen == "auto" else 0
+    return largest if largest and fits(largest, chosen) else most(chosen)
 
 
 def one_percent(

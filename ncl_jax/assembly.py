@@ -24,7 +24,6 @@ from ncl_jax import (
     losses,
     optim,
     parallel,
-    processes,
     train,
 )
 from ncl_jax.data import pipeline
@@ -92,13 +91,13 @@ def prepare_data(config: ml_collections.ConfigDict) -> str:
     )
 
 
-def build(config: ml_collections.ConfigDict, directory: str, workdir: epath.Path) -> Parts:
-    """Everything but the data directory, from the config; the tokenizer is kept in the workdir."""
+def build(config: ml_collections.ConfigDict, directory: str) -> Parts:
+    """Everything but the data directory, from the config."""
     data = config.data
     names = filter(None, (data.train_split, data.validation_split, data.test_split))
     splits = {name: load_split(directory, name) for name in names}
     published = weights.read(config.init.checkpoint) if config.init.checkpoint else None
-    tokenizer = build_tokenizer(config, splits[data.train_split], workdir, published)
+    tokenizer = build_tokenizer(config, splits[data.train_split], published)
     towers, params = build_towers(config, tokenizer.vocab_size, published)
     return Parts(directory, splits, tokenizer, towers, params, build_optimizer(config))
 
@@ -106,33 +105,29 @@ def build(config: ml_collections.ConfigDict, directory: str, workdir: epath.Path
 def build_tokenizer(
     config: ml_collections.ConfigDict,
     split: Split,
-    workdir: epath.Path,
     published: weights.Published | None = None,
 ) -> Tokenizer:
     """From a file, the published weights, or learned from the training captions.
 
-    Kept in the workdir however it came. It is the same in every process; the first one writes.
+    The same captions give the same tokenizer, in every process and every time.
     """
-    kept = workdir / TOKENIZER
     if config.tokenizer.path:
-        tokenizer = Tokenizer.load(config.tokenizer.path)
-    elif kept.exists():
-        return Tokenizer.load(kept)
-    elif published is not None and published.tokenizer is None:
+        return Tokenizer.load(config.tokenizer.path)
+    if published is None:
+        return Tokenizer.train(split.captions, config.tokenizer.vocab_size)
+    if published.tokenizer is None:
         raise ValueError(
             f"{published.source}: there is no {TOKENIZER} beside these weights; give the one they "
             "were trained with by --config.tokenizer.path"
         )
-    elif published is not None:
-        tokenizer = Tokenizer.load(published.tokenizer)
-    else:
-        tokenizer = Tokenizer.train(split.captions, config.tokenizer.vocab_size)
-    if not processes.is_first():
-        return tokenizer
+    return Tokenizer.load(published.tokenizer)
+
+
+def keep_tokenizer(tokenizer: Tokenizer, workdir: epath.Path) -> None:
+    """Write it into the workdir, for whoever uses the run."""
     draft = workdir / f"{TOKENIZER}.partial"  # renamed: a killed run leaves it whole or absent
     draft.write_text(tokenizer.to_json())
-    draft.replace(kept)
-    return tokenizer
+    draft.replace(workdir / TOKENIZER)
 
 
 def build_sizes(config: ml_collections.ConfigDict, vocab_size: int) -> clip.ClipConfig:

@@ -113,16 +113,22 @@ class Checkpointer:
             none is sound.
           OSError: one cannot be read now, which says nothing about what it holds.
         """
-        told = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        told, steps = [], self._newest_first()
+        for step in steps:
             try:
                 return self._read(step, like)
-            except damage.Damaged as error:
+            except (damage.Damaged, ValueError) as error:
+                if self._moved_on(steps):
+                    break
+                if isinstance(error, ValueError):
+                    raise
                 told.append(f"the checkpoint {self._manager.directory / str(step)} is {error}")
                 processes.say(f"{told[-1]}; trying the one before it")
                 if not self._read_only:
                     self._put_aside(step)
-        raise ValueError(f"{'; '.join(told)}; {self._none_left()}")
+        else:
+            raise ValueError(f"{'; '.join(told)}; {self._none_left()}")
+        return self.restore(like)
 
     def metadata(self) -> dict[str, Any]:
         """The metadata of the latest checkpoint with sound metadata, without reading any array.
@@ -130,15 +136,21 @@ class Checkpointer:
         Raises:
           ValueError: there is none, or it is of an older version.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        steps = self._newest_first()
+        for step in steps:
             try:
                 return self._read_plain(step)["metadata"]
-            except damage.Damaged:
-                continue
-        raise ValueError(
-            f"{self._manager.directory}: expected a checkpoint; none of "
-            f"{sorted(self._manager.all_steps())} has readable contents; {self._none_left()}"
-        )
+            except (damage.Damaged, ValueError) as error:
+                if self._moved_on(steps):
+                    break
+                if isinstance(error, ValueError):
+                    raise
+        else:
+            raise ValueError(
+                f"{self._manager.directory}: expected a checkpoint; none of {steps} has readable "
+                f"contents; {self._none_left()}"
+            )
+        return self.metadata()
 
     def wait(self) -> None:
         """Until the last save is complete.
@@ -194,11 +206,16 @@ class Checkpointer:
                 raise damage.told(error, self._manager.directory / str(step)) from error
 
         state = TrainState(**agreement.together("arrays", arrays, *damage.READING))
-        for name, leaf in contents.described(state).items():
-            if leaf != plain["leaves"][name]:
-                raise damage.Damaged(
-                    f"damaged (the numbers of {name} are not those that were written)"
-                )
+        found = contents.described(state)
+
+        def compare() -> None:
+            for name, leaf in found.items():
+                if leaf != plain["leaves"][name]:
+                    raise damage.Damaged(
+                        f"damaged (the numbers of {name} are not those that were written)"
+                    )
+
+        agreement.together("sums", compare, damage.Damaged)  # each process has read for itself
         return Restored(state, plain["data"], plain["metadata"])
 
     def _check_same_tree(self, saved: dict[str, Any], like: TrainState, step: int) -> None:
@@ -211,6 +228,16 @@ class Checkpointer:
                     "of this config; use its own config or another --workdir. First difference: "
                     f"{name} is {found or 'absent'} there and {wanted.get(name) or 'absent'} here"
                 )
+
+    def _newest_first(self) -> list[int]:
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def _moved_on(self, steps: list[int]) -> bool:
+        """Whether a run that is training has replaced what a reader was reading."""
+        if not self._read_only:
+            return False
+        self._manager.reload()
+        return self._newest_first() != steps
 
     def _put_aside(self, step: int) -> None:
         def move() -> None:

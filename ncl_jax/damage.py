@@ -1,11 +1,20 @@
 """Why a checkpoint could not be read: its own fault, or that of the way to it."""
 
+import errno
+import os
+
 from etils import epath
 
 from ncl_jax import processes
 
 PASSING = ("PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED")
 """TensorStore's words for what is no damage."""
+_SYSTEM = (
+    "EIO", "EACCES", "EPERM", "ESTALE", "ETIMEDOUT", "ENODEV", "ENXIO", "ENOMEM", "EMFILE",
+    "ENFILE", "ENOTCONN", "ESHUTDOWN", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "EHOSTDOWN",
+    "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "EREMOTEIO",
+)  # fmt: skip
+"""What the system says of a disk or network that fails; TensorStore keeps its words."""
 
 
 class Damaged(Exception):
@@ -22,12 +31,19 @@ def told(error: Exception, folder: epath.Path) -> Exception:
         return lost
     line = first_line(error)
     here = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-    if here or any(word in line for word in PASSING):
+    why = next((word for word in _passing() if word in str(error)), "")
+    if here or why:
+        why = why if why and why not in line else ""
         return OSError(
-            f"the checkpoint {folder} cannot be read now ({line}); it was left as it is: look at "
-            "its disk or network, then start the same command again"
+            f"the checkpoint {folder} cannot be read now ({': '.join(filter(None, (why, line)))}); "
+            "it was left as it is: look at its disk or network, then start the same command again"
         )
     return Damaged(f"damaged ({line})")
+
+
+def _passing() -> list[str]:
+    numbers = [getattr(errno, name) for name in _SYSTEM if hasattr(errno, name)]
+    return [*PASSING, *map(os.strerror, numbers)]
 
 
 def first_line(error: Exception) -> str:

@@ -70,12 +70,12 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
         directory = agreement.once("data", lambda: assembly.prepare_data(config))
         directory = directory or assembly.prepare_data(config)
     with _phase("model", seconds):
-        parts = assembly.build(config, directory, workdir)
+        parts = assembly.build(config, directory)
         agreement.check_same("parts", _facts(config, parts))
     profile = InputProfile() if config.profile_input else None
     with _phase("training", seconds):
         state = train_or_resume(config, parts, mesh, workdir, profile)
-    if int(state.step) < config.train.steps:
+    if state is None:
         return None
     with _phase("evaluation", seconds):
         measured = measure(config, parts, state, workdir)
@@ -116,8 +116,11 @@ def train_or_resume(
     mesh: jax.sharding.Mesh,
     workdir: epath.Path,
     profile: InputProfile | None = None,
-) -> TrainState:
-    """The state after `train.steps` steps; `profile` learns how long they waited for input."""
+) -> TrainState | None:
+    """The state after `train.steps` steps, None where a notice to stop came.
+
+    `profile` learns how long the steps waited for input.
+    """
     schedule = config.train
     split = parts.splits[config.data.train_split]
     state = train.init_state(parts.params, parts.optimizer, config.seed)
@@ -139,6 +142,8 @@ def train_or_resume(
         clips=split.video_ids,
     )
     state = progress.restore(state, MAY_CHANGE)
+    if processes.is_first():  # only now: a run that is refused changes nothing
+        assembly.keep_tokenizer(parts.tokenizer, workdir)
     done = int(state.step)
     if done < schedule.steps:
         agreement.once("space", lambda: progress.check_space(state))
@@ -150,9 +155,9 @@ def train_or_resume(
     if profile:
         mapped = profile.wrap(mapped, batches)
     with (
+        health.Notice() as preempted,  # first, so that it is heard until the last save is complete
         contextlib.closing(progress),
         contextlib.closing(batches),
-        health.Notice() as preempted,
         open_log(
             workdir, steps=schedule.steps, done=done, batch_size=schedule.batch_size
         ) as log,
@@ -173,7 +178,7 @@ def train_or_resume(
         )
         if not schedule.steps:
             progress.save(state, {})  # evaluated as it started; its index needs the model
-    return state
+    return None if preempted() else state
 
 
 def build_validation(

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,7 +82,8 @@ def main(argv: Sequence[str]) -> None:
         if processes.out_of_memory(error):
             stop(_MEMORY.format(_first_line(error)))
         if isinstance(error, jax.errors.JaxRuntimeError):
-            raise
+            traceback.print_exc()
+            stop("JAX has failed, which is not for the run to mend; it may be worth a report", 1)
         missing = isinstance(error, FileNotFoundError) and config.data.manual_dir in str(error)
         stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}" if missing else str(error))
     processes.leave()

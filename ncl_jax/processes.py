@@ -14,6 +14,11 @@ from typing import NamedTuple, NoReturn
 import jax
 
 _LOST = re.compile(r"Gloo \w+ failed|Connection closed by peer|heartbeat timeout")
+_LOST_IN_JAX = re.compile(
+    rf"{_LOST.pattern}|another task|coordination service|NCCL|remote process|halted|socket"
+    "|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED"
+)
+"""How the collectives of GPUs and TPUs and JAX's own service put it."""
 RETRY = 75
 """Exit code (`EX_TEMPFAIL`) of a run that is worth starting again as it is."""
 
@@ -111,9 +116,8 @@ def say(text: str) -> None:
 def lost_peer(error: BaseException | None) -> Exception | None:
     """JAX's account of another process that is lost, where an error comes of that."""
     while error is not None and not alone() and not out_of_memory(error):
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            return error
-        if _LOST.search(str(error)):  # on the CPU it may come as a ValueError
+        in_jax = isinstance(error, jax.errors.JaxRuntimeError)
+        if (_LOST_IN_JAX if in_jax else _LOST).search(str(error)):  # a ValueError, on the CPU
             return jax.errors.JaxRuntimeError(str(error))
         error = error.__cause__ or error.__context__
     return None

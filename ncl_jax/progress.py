@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from ncl_jax import checkpoint, health, processes
+from ncl_jax import checkpoint, contents, health, processes
 from ncl_jax.types import Batch, TrainState
 
 CHECKPOINTS, NONFINITE = "checkpoints", "nonfinite"
@@ -131,8 +131,6 @@ class Progress:
         Raises:
           OSError: they have not.
         """
-        if "://" in str(self._workdir):
-            return
         size = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
         # The latest, the best, and the one being written before an old one goes.
         more = max(1, self._keep + 2 - self._checkpointer.count())
@@ -159,11 +157,16 @@ def check_same_run(
     old, new = flat(saved), flat(now)
     for name in sorted({**old, **new}):
         if not name.startswith(may_change) and old.get(name) != new.get(name):
-            was, now_is = (str(flat.get(name))[:60] for flat in (old, new))
+            was, now_is = (_shown(str(flat.get(name))) for flat in (old, new))
             raise ValueError(
                 f"{workdir} holds another run: {name} was {was}, now it is {now_is}; go on with "
                 "the same settings and data, or give another --workdir"
             )
+
+
+def _shown(text: str) -> str:
+    """Long texts may differ where nobody would look; their digests differ at once."""
+    return text if len(text) <= 60 else f"{text[:40]}... (digest {contents.digest(text)[:8]})"
 
 
 def _listed(names: list[str]) -> str:

@@ -39,6 +39,11 @@ def prepare(workdir: epath.Path) -> None:
     Raises:
       ValueError: they cannot.
     """
+    if "://" in os.fspath(workdir):
+        raise ValueError(
+            f"--workdir={workdir}: expected a folder of a file system, which a bucket becomes when "
+            "it is mounted (gcsfuse, s3fs)"
+        )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe = workdir / f".writable-{os.getpid()}"
@@ -71,8 +76,6 @@ def _see(mark: epath.Path) -> None:
 
 def _lock(workdir: epath.Path, mark: str) -> int | None:
     (workdir / mark).unlink()
-    if "://" in str(workdir):
-        return None  # object stores have no locks
     handle = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,8 @@
 """Checkpoints: exact round trip, only sound and complete ones, clear refusals."""
 
+import errno
 import gc
+import os
 import resource
 import shutil
 
@@ -9,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from etils import epath
 
-from ncl_jax import checkpoint, contents, parallel, train
+from ncl_jax import checkpoint, contents, damage, parallel, train
 from tests import tiny
 
 # Orbax leaves unawaited coroutines behind when a file is damaged or cannot be written.
@@ -216,6 +219,35 @@ def test_what_cannot_be_read_for_a_moment_is_left_alone(saved, monkeypatch):
     with pytest.raises(OSError, match=r"3 cannot be read now .*Stale file handle"):
         restore(folder, state)
     assert (folder / "3").is_dir()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN, errno.ESTALE])
+def test_an_error_of_the_system_is_no_damage_wherever_it_is_told(tmp_path, number):
+    """As TensorStore puts it, far behind the first words."""
+    error = ValueError(f"UNKNOWN: Error opening: {'x' * 300}: {os.strerror(number)} [spec]")
+    assert isinstance(damage.told(error, epath.Path(tmp_path)), OSError)
+    gone = ValueError(f"NOT_FOUND: {'x' * 300}: {os.strerror(errno.ENOENT)} [spec]")
+    assert isinstance(damage.told(gone, epath.Path(tmp_path)), damage.Damaged)
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_reader_follows_a_run_that_goes_on(tmp_path, monkeypatch, keep):
+    """What it was about to read is replaced by newer checkpoints, before and in mid-reading."""
+    save(tmp_path, make_state(step=3), keep=keep)
+    reader = checkpoint.Checkpointer(tmp_path, read_only=True)
+    read, later = reader._read_plain, iter([4, 6])
+
+    def slow(step):
+        before = (number := next(later, None)) == 4
+        found = None if before else read(step)
+        if number is not None:
+            save(tmp_path, *(make_state(step=number + i) for i in range(keep)), keep=keep)
+        return found or read(step)
+
+    monkeypatch.setattr(reader, "_read_plain", slow)
+    last = 6 + keep - 1
+    assert bits(reader.restore(make_state(step=0)).state) == bits(make_state(step=last))
+    reader.close()
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ncl_jax import processes
+from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.workdir import owned
 from tests import jobs, soak
 
@@ -116,6 +117,41 @@ def test_a_frozen_peer_ends_the_job(data, tmp_path):
     with jobs.Job(tmp_path / "run", flags, processes=2, faults={1: "freeze:7"}) as job:
         assert job.processes[0].wait(150) != 0
     assert "another task died" in job.said(0) or "connection to another process" in job.said(0)
+
+
+@needs_ports
+def test_damage_that_one_process_sees_is_passed_over_by_all(data, reference, tmp_path):
+    shutil.copytree(reference, tmp_path / "run")
+    flags = [*data, "--config.train.peer_timeout=10"]
+    with jobs.Job(tmp_path / "run", flags, processes=2, faults={1: "sums"}) as job:
+        codes = job.wait(180)  # there are two checkpoints, and process 1 sees both changed
+    assert codes == [2, 2], job.said()
+    assert "none is left to go on from" in job.said(0)
+
+
+def test_sigterm_while_the_last_checkpoint_is_written_waits_for_it(data, tmp_path):
+    workdir = tmp_path / "run"
+    said = jobs.run(workdir, data, faults={0: "slow"})[0]
+    assert "told to stop" in said
+    assert jobs.steps(workdir)[-1] == 24
+    assert not (workdir / "results.json").exists()
+    jobs.run(workdir, data)
+    assert (workdir / "results.json").exists()
+
+
+def test_a_refused_command_changes_nothing_and_no_vocabulary_outlives_its_config(data, tmp_path):
+    workdir = tmp_path / "run"
+    jobs.run(workdir, data, codes=-9, faults={0: "kill:2"})
+    learned = ["--config.tokenizer.vocab_size=520"]
+    jobs.run(workdir, [*data, *learned], codes=-9, faults={0: "kill:7"})
+    kept = (workdir / "tokenizer.json").read_bytes()
+    assert len(json.loads(kept)["model"]["vocab"]) <= 520
+    other = tmp_path / "other.json"
+    other.write_text(Tokenizer.train(["a red ball"], 514).to_json())
+    said = jobs.run(workdir, [*data, *learned, f"--config.tokenizer.path={other}"], codes=2)[0]
+    assert "holds another run: tokenizer was" in said
+    assert (workdir / "tokenizer.json").read_bytes() == kept
+    jobs.run(workdir, [*data, *learned])
 
 
 def test_sigterm_leaves_a_complete_checkpoint_and_code_0(data, reference, tmp_path):

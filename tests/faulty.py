@@ -4,7 +4,9 @@ kill    the process kills itself just before the step
 before  ... when the checkpoint of that step is to be written
 save    ... while it is being written
 lost    ... when a checkpoint is read
+sums    a number of a checkpoint changes after it was read
 unread  reading a checkpoint fails, as on a network file system that is away for a moment
+slow    committing a checkpoint takes four seconds more, with a SIGTERM in the midst of it
 late    results are written twenty seconds later
 term    it gets a SIGTERM
 freeze  it stops without ending
@@ -40,6 +42,7 @@ def plant():
     """Replace the functions the fault passes through."""
     map_step, save, take = parallel.map_step, checkpoint.Checkpointer.save, ahead.Ahead.take
     restore, write = ocp.CheckpointManager.restore, results.write
+    wait = checkpoint.Checkpointer.wait
 
     def faulty_map_step(*args):
         mapped = map_step(*args)
@@ -90,7 +93,15 @@ def plant():
                 os.kill(os.getpid(), signal.SIGKILL)
             if FAULT == "unread":
                 raise OSError(errno.ESTALE, "Stale file handle")
+            if FAULT == "sums":
+                read["state"]["step"] = read["state"]["step"] + 1
         return read
+
+    def faulty_wait(self):
+        if FAULT == "slow" and self.latest_step() is not None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(4)
+        wait(self)
 
     def faulty_write(*args):
         if FAULT == "late":
@@ -101,6 +112,7 @@ def plant():
     results.write = faulty_write
     parallel.map_step = faulty_map_step
     checkpoint.Checkpointer.save = faulty_save
+    checkpoint.Checkpointer.wait = faulty_wait
     ahead.Ahead.take = faulty_take
 
 

@@ -303,6 +303,21 @@ def test_command_builds_adds_and_searches(tmp_path, capsys):
     assert {line.split("\t")[2] for line in lines} == set(names(35))
 
 
+def test_items_without_ids_are_counted_and_given_ids_kept(tmp_path, capsys):
+    where, batch = str(tmp_path / "index"), str(tmp_path / "v.npy")
+    np.save(batch, rows(0, 2))
+    np.savez(tmp_path / "text.npz", video=rows(1, 2), ids=np.asarray(["x1", "é"]))
+    np.savez(tmp_path / "bytes.npz", video=rows(2, 1), ids=np.char.encode(["à"], "utf-8"))
+    (tmp_path / "ids.txt").write_text("a\nb\n")
+    (tmp_path / "numbers.txt").write_text("0\n1\n")
+    assert command.main(["build", where, "--video", batch, "--ids", str(tmp_path / "ids.txt")]) == 0
+    for more in ([batch], [batch, "--ids", str(tmp_path / "numbers.txt")],
+                 [str(tmp_path / "text.npz")], [str(tmp_path / "bytes.npz")]):  # fmt: skip
+        assert command.main(["add", where, "--video", *more]) == 0
+    assert list(RetrievalIndex.load(where).ids) == ["a", "b", "2", "3", "0", "1", "x1", "é", "à"]
+    capsys.readouterr()
+
+
 VIDEOS = ["build", "i", "--videos", ".", "--checkpoint", "."]
 
 

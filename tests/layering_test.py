@@ -27,7 +27,7 @@ ALLOWED = {
     "damage": {"processes"},
     "checkpoint": {"types", "agreement", "contents", "damage", "processes"},
     "health": {"types", "agreement", "processes", "data"},
-    "progress": {"types", "checkpoint", "health", "processes"},
+    "progress": {"types", "checkpoint", "contents", "health", "processes"},
     "run_log": {"processes"},
     "results": set(),
     "report": {"types", "metrics", "normalizers", "evaluate", "results"},

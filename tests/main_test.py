@@ -11,7 +11,6 @@ import time
 
 import numpy as np
 import pytest
-from etils import epath
 
 from configs import demo
 from ncl_jax import assembly, checkpoint, experiment, parallel, train
@@ -128,7 +127,7 @@ def weights(workdir, data):
             section = section[name]
         with section.unlocked():
             section[key] = int(value) if value.isdigit() else value
-    parts = assembly.build(config, assembly.prepare_data(config), epath.Path(workdir))
+    parts = assembly.build(config, assembly.prepare_data(config))
     like = train.init_state(parts.params, parts.optimizer, config.seed)
     checkpointer = checkpoint.Checkpointer(workdir / experiment.CHECKPOINTS)
     sharding = parallel.state_sharding(like, parallel.data_mesh(), "replicated")

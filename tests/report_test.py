@@ -7,7 +7,7 @@ import pytest
 
 from configs import msvd
 from ncl_jax.cli import report
-from ncl_jax.report import reproduction
+from ncl_jax.report import reproduction, runs
 
 METRICS = {"R@1": 40.0, "R@5": 70.0, "R@10": 80.0, "R@50": 95.0, "MdR": 2.0, "MnR": 15.0}
 
@@ -44,6 +44,34 @@ def test_seeds_are_one_row_and_settings_are_told_apart(tmp_path, capsys):
     assert ("| msvd | msvd | ncl | meanP | loss.iterations=8 | 1 | inductive | 51.0 | 70.0 | 80.0 "
             "| 2.0 | 15.0 |") in lines  # fmt: skip
     assert len([line for line in lines if "| plain |" in line]) == 4  # 2 groups, 2 directions
+
+
+def test_scores_that_one_run_lacks_are_a_row_without_numbers(tmp_path, capsys):
+    folders = [finished(tmp_path / f"s{s}", 40.0, seed=s) for s in (0, 1)]
+    file = tmp_path / "s0" / "results.json"
+    content = json.loads(file.read_text())
+    for rows in content["metrics"].values():
+        rows.pop("inductive")
+    file.write_text(json.dumps(content))
+    for order in (folders, folders[::-1]):
+        assert report.main(["results", *order]) == 0
+        assert "| 2 | inductive | - | - | - | - | - |" in capsys.readouterr().out
+
+
+def test_several_seeds_of_one_command_are_runs_of_their_own(tmp_path):
+    finished(tmp_path / "seed3", 40.0, seed=3)
+    content = json.loads((tmp_path / "seed3" / "results.json").read_text())
+    measured = content["metrics"]
+    content["run"] |= {"seed": 3, "seeds": [3, 4], "seconds": {"training": 50.0}}
+    content["config"] |= {"seeds": 2, "seed": 3}
+    content["per_seed"] = {"3": measured, "4": measured}
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    one, other = runs.load([tmp_path])
+    assert [run.config["seed"] for run in (one, other)] == [3, 4]
+    assert one.config["seeds"] == other.config["seeds"] == 1
+    assert "seconds" not in one.content["run"]  # its own file says how long
+    assert one.content["run"] == {"name": "msvd", "seed": 3}
+    assert "seconds" not in other.content["run"]  # only the sum is known
 
 
 def test_a_folder_of_runs_and_files_as_markdown_and_latex(tmp_path, capsys):

@@ -97,6 +97,17 @@ def test_the_preview_is_a_picture_of_the_clip(client, item):
         assert abs(np.asarray(Image.open(io.BytesIO(answer.data))).mean() - grey) < 8
 
 
+def test_a_file_of_any_name_plays(tmp_path):
+    names = ("a\nb.mp4", os.fsdecode(b"b\xff.mp4"))
+    save(tmp_path, names)
+    library = Library(str(tmp_path / "index"), encode, MODEL)
+    client = serve.create_app(library).test_client()
+    for row, name in enumerate(names):
+        with client.get(f"/video/{library.shelf().version}-{row}") as answer:
+            assert answer.data == (tmp_path / "videos" / name).read_bytes()
+            assert answer.mimetype == "video/mp4"
+
+
 def test_the_file_comes_in_ranges(client, item, tmp_path):
     whole = (tmp_path / "videos" / "sub" / "b.mp4").read_bytes()
     with client.get(f"/video/{item(1)}", headers={"Range": "bytes=100-199"}) as answer:

@@ -95,6 +95,11 @@ def test_an_override_that_does_not_fit_is_named(tmp_path, monkeypatch):
         sweep.plan(demo.get_config(), "bad", tmp_path, [])
 
 
+def test_a_config_with_seeds_of_its_own_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="seeds: expected 1, got 3; a sweep trains"):
+        sweep.plan(demo.get_config("seeds=3"), "seeds", tmp_path, [])
+
+
 def test_shares_of_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 5}, raising=False)
     assert sweep_runs.shares(1) == [{0, 1, 2, 5}]

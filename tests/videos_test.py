@@ -107,6 +107,17 @@ def test_an_interrupted_build_goes_on(tmp_path, workdir, videos, capsys, monkeyp
         write_video(videos / "a.mp4", [120] * 4)
 
 
+def test_damaged_files_of_a_build(tmp_path, workdir, videos, capsys):
+    """What an unfinished one left is ours to drop; an index might be somebody's other file."""
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "index.partial.npz").write_bytes(b"PK half a file")
+    assert cli.main(build(tmp_path, workdir)) == 0
+    assert "what it held is embedded again" in capsys.readouterr().err
+    (tmp_path / "index" / "index.npz").write_bytes(b"PK half a file")
+    assert cli.main(build(tmp_path, workdir)) == 2
+    assert "cannot be read as an index; remove it or name another" in capsys.readouterr().err
+
+
 def test_a_checkpoint_that_went_on_is_noticed(tmp_path, workdir, videos, capsys, monkeypatch):
     assert cli.main(build(tmp_path, workdir)) == 0
     load = trained.load

@@ -95,9 +95,7 @@ def add(args: argparse.Namespace) -> Iterator[str]:
             f"{args.index} was made from videos, which embeddings cannot join; put the files into "
             f"its folder and run `build {args.index} --videos FOLDER --checkpoint WORKDIR` again"
         )
-    video, ids = read_embeddings(args.video, args.ids)
-    if ids == [str(i) for i in range(len(ids))]:  # numbered: go on counting
-        ids = [str(len(index) + i) for i in range(len(ids))]
+    video, ids = read_embeddings(args.video, args.ids, first=len(index))
     index = index.add(ids, video)
     index.save(args.index)
     yield f"{len(ids)} items added, {len(index)} in all; drift {index.drift:.3f}"
@@ -151,8 +149,13 @@ def printable(item: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def read_embeddings(path: str, ids: str | None = None) -> tuple[np.ndarray, list[str]]:
-    """Rows and their names, from `.npy`, or `.npz` with its own ids; see the module's top."""
+def read_embeddings(
+    path: str, ids: str | None = None, first: int = 0
+) -> tuple[np.ndarray, list[str]]:
+    """Rows and their names, from `.npy`, or `.npz` with its own ids; see the module's top.
+
+    Without ids they are numbered from `first`.
+    """
     try:
         with open(path, "rb") as stream:  # `np.load` of a path leaves a bad file open
             stored = np.load(stream, allow_pickle=False)
@@ -163,7 +166,7 @@ def read_embeddings(path: str, ids: str | None = None) -> tuple[np.ndarray, list
                 if not found:
                     raise ValueError(f"expected one of the arrays {ARRAYS}, found {stored.files}")
                 rows = stored[found[0]]
-                names = stored["ids"].tolist() if "ids" in stored.files else None
+                names = _names(stored["ids"]) if "ids" in stored.files else None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"cannot read embeddings from {path}: {error}") from error
     if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number):
@@ -173,7 +176,12 @@ def read_embeddings(path: str, ids: str | None = None) -> tuple[np.ndarray, list
         names = names[:-1] if names[-1] == "" else names
     if names is not None and len(names) != len(rows):
         raise ValueError(f"{len(names)} ids for {len(rows)} rows of {path}; give one per row")
-    return rows, list(map(str, range(len(rows)) if names is None else names))
+    return rows, names or [str(first + number) for number in range(len(rows))]
+
+
+def _names(ids: np.ndarray) -> list[str]:
+    """As text; bytes, as HDF5 keeps them, are UTF-8."""
+    return [str(name) for name in (np.char.decode(ids, "utf-8") if ids.dtype.kind == "S" else ids)]
 
 
 def _parser() -> argparse.ArgumentParser:

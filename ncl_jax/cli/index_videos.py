@@ -103,13 +103,21 @@ def _partial(path: str) -> pathlib.Path:
 
 def _known(path: str, about: dict[str, Any]) -> dict[str, gallery.Entry]:
     """What the index, or a build that was interrupted, knows of the files through this model."""
-    return _entries(storage.file_of(path), about) | _entries(_partial(path), about)
+    known = _entries(storage.file_of(path), about)
+    try:
+        return known | _entries(_partial(path), about)
+    except ValueError as error:  # it is nobody's but ours, and will be written again
+        print(f"{error}: what it held is embedded again", file=sys.stderr)
+        return known
 
 
 def _entries(path: pathlib.Path, about: dict[str, Any]) -> dict[str, gallery.Entry]:
     if not path.exists():
         return {}
-    index = RetrievalIndex.load(path)
+    try:
+        index = RetrievalIndex.load(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as an index; remove it or name another") from error
     before = index.meta.get("gallery")
     if before is None:
         raise ValueError(f"{path}: an index of other things than videos is there; name another")

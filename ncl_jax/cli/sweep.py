@@ -86,8 +86,14 @@ def plan(
     """The runs of a sweep over `config` (which the flags `given` make), in the table's order.
 
     Raises:
-      ValueError: an override names a key that the config does not have, or has another type.
+      ValueError: an override names a key that the config does not have, or has another type, or
+        the config asks for several seeds itself.
     """
+    if config.seeds != 1:
+        raise ValueError(
+            f"seeds: expected 1, got {config.seeds}; a sweep trains every setting with seeds of "
+            "its own, see --seeds"
+        )
     runs = []
     for overrides in SWEEPS[sweep](config):
         varied = config.copy_and_resolve_references().lock()

@@ -105,11 +105,21 @@ def _read(file: pathlib.Path) -> Iterator[Run]:
         config, metrics = content["config"], content["metrics"]
         if "per_seed" in content:  # several seeds by one command
             for seed, measured in content["per_seed"].items():
-                yield Run(file.parent / f"seed{seed}", int(seed), config, measured, content)
+                folder, own = file.parent / f"seed{seed}", config | {"seed": int(seed), "seeds": 1}
+                yield Run(folder, int(seed), own, measured, _own(folder, content))
         else:
             yield Run(file.parent, content["run"]["seed"], config, metrics, content)
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: expected the results of a run, got {error!r}") from error
+
+
+def _own(folder: pathlib.Path, content: dict[str, Any]) -> dict[str, Any]:
+    """What is known of one seed: its own file, else what holds for all of them."""
+    file = folder / RESULTS
+    if file.exists():
+        return dict(json.loads(file.read_text()))
+    about = {name: v for name, v in content["run"].items() if name not in ("seconds", "seeds")}
+    return content | {"run": about}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """Groups of runs -> tables, and a table as Markdown or LaTeX."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -53,7 +54,8 @@ def results(groups: Sequence[Group]) -> list[Table]:
             names = [str(group.settings.get(key, "")) for key in NAMED]
             if varying:
                 names.append(", ".join(f"{k}={group.settings.get(k)}" for k in varying))
-            for scores in group.runs[0].metrics[direction]:
+            measured = [run.metrics[direction] for run in group.runs]
+            for scores in dict.fromkeys(itertools.chain(*measured)):
                 cells = [cell(group, direction, scores, metric) for metric in METRICS]
                 rows.append((*names, str(len(group.runs)), scores, *cells))
         tables.append(Table(f"{title}; mean ± standard deviation over seeds", header, rows))
@@ -61,8 +63,11 @@ def results(groups: Sequence[Group]) -> list[Table]:
 
 
 def cell(group: Group, direction: str, scores: str, metric: str) -> str:
-    """`43.1` of a lone run, `43.1 ± 0.4` over seeds."""
-    mean, deviation = group.statistics(direction, scores, metric)
+    """`43.1` of a lone run, `43.1 ± 0.4` over seeds; `-` where a run did not measure it."""
+    try:
+        mean, deviation = group.statistics(direction, scores, metric)
+    except KeyError:
+        return "-"
     return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
 
 

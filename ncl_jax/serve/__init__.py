@@ -92,7 +92,11 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
     @app.get("/video/<item>")
     def whole(item: str) -> flask.Response:
         shelf = library.shelf()
-        return flask.send_file(shelf.file(shelf.row(item)), conditional=True)
+        path = shelf.file(shelf.row(item))
+        status = path.stat()
+        # A file's own name may hold what a header must not: neither goes by it.
+        name, tag = f"{item}{path.suffix}", f"{status.st_mtime_ns:x}-{status.st_size:x}"
+        return flask.send_file(path, conditional=True, download_name=name, etag=tag)
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> tuple[dict[str, str], int]:
