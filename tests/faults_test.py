@@ -143,7 +143,7 @@ def test_a_refused_command_changes_nothing_and_no_vocabulary_outlives_its_config
     workdir = tmp_path / "run"
     jobs.run(workdir, data, codes=-9, faults={0: "kill:2"})
     learned = ["--config.tokenizer.vocab_size=520"]
-    jobs.run(workdir, [*data, *learned], codes=-9, faults={0: "kill:7"})
+    jobs.run(workdir, [*data, *learned], codes=-9, faults={0: "kill:12"})
     kept = (workdir / "tokenizer.json").read_bytes()
     assert len(json.loads(kept)["model"]["vocab"]) <= 520
     other = tmp_path / "other.json"
