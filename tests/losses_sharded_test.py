@@ -88,7 +88,7 @@ LOSSES = {
 }
 
 
-SLOW = {"diagonal", "infonce", "implicit", "through"}
+SLOW = {"diagonal", "infonce", "implicit"}
 NAMES = [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in LOSSES]
 
 
