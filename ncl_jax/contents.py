@@ -10,6 +10,8 @@ from jaxtyping import Array, UInt32
 
 from ncl_jax.types import TrainState
 
+BASE, PARTS = 31, 8  # of the weights of places; that a sum is folded into
+
 
 def of(state: TrainState, data: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
     """Every leaf described, and digests of the rest and of the description itself."""
@@ -38,7 +40,7 @@ def described(state: TrainState) -> dict[str, list[Any]]:
     """{path of a leaf: [shape, type, sum of its bits]}, the same under every sharding."""
     plain = state._replace(rng=jax.random.key_data(state.rng))
     flat, _ = jax.tree_util.tree_flatten_with_path(plain)
-    sums = jax.device_get(_bit_sums([leaf for _, leaf in flat]))
+    sums = jax.device_get([_bit_sum(leaf) for _, leaf in flat])
     return {
         jax.tree_util.keystr(path, simple=True, separator="."):
             [list(leaf.shape), str(leaf.dtype), int(total)]
@@ -52,21 +54,35 @@ def digest(value: Any) -> str:
 
 
 @jax.jit
-def _bit_sums(leaves: list[Array]) -> list[UInt32[Array, ""]]:
-    """Of each leaf the sum of its bits modulo 2^32, every entry weighted by its place.
+def _bit_sum(leaf: Array) -> UInt32[Array, ""]:
+    """The sum of its bits modulo 2^32, every entry weighted by its place.
 
     Integers wrap, so neither the order of summation nor the number of devices matters, and with
     odd weights no change of a single entry cancels.
     """
+    bits = leaf
+    if leaf.dtype != bool:
+        bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}")
+    bits, rest = _folded(bits.astype(jnp.uint32))
+    weight = jnp.zeros((), jnp.uint32)
+    for axis in range(bits.ndim):
+        place = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+        weight = weight * jnp.uint32(BASE) + jnp.uint32(2) * place
+    return jnp.sum(bits * (weight + jnp.uint32(1)) + rest, dtype=jnp.uint32)
 
-    def one(leaf: Array) -> Array:
-        bits = leaf
-        if leaf.dtype != bool:
-            bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}")
-        weight = jnp.zeros((), jnp.uint32)
-        for axis in range(leaf.ndim):
-            place = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-            weight = weight * jnp.uint32(31) + jnp.uint32(2) * place
-        return jnp.sum(bits.astype(jnp.uint32) * (weight + jnp.uint32(1)), dtype=jnp.uint32)
 
-    return [one(leaf) for leaf in leaves]
+def _folded(bits: Array) -> tuple[Array, Array | int]:
+    """An array of an eighth, whose sum with weights, and with the second, is that of the whole.
+
+    XLA sums integers one by one on a CPU, but adds whole arrays several numbers at a time. Weights
+    grow evenly along an axis, so those of a later part are those of the first and a constant. The
+    shortest axis is folded: it is not the one that is cut where the state is spread over devices.
+    """
+    fitting = [axis for axis in range(bits.ndim) if bits.shape[axis] % PARTS == 0]
+    if not fitting:
+        return bits, 0
+    axis = min(fitting, key=lambda d: (bits.shape[d], -d))
+    parts = jnp.split(bits, PARTS, axis=axis)
+    step = 2 * parts[0].shape[axis] * BASE ** (bits.ndim - 1 - axis)
+    later = sum(part * jnp.uint32(number) for number, part in enumerate(parts))
+    return sum(parts[1:], parts[0]), later * jnp.uint32(step % 2**32)

@@ -281,22 +281,35 @@ def test_a_save_that_cannot_be_written_leaves_the_others(tmp_path):
     assert bits(restored.state) == bits(make_state(width=300, step=3))
 
 
-def test_sums_see_every_bit_and_every_swap():
+@pytest.mark.parametrize("shape", [(5, 7), (16, 24), (3, 8, 5), (40,), ()])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, jnp.bfloat16])
+def test_sums_see_every_bit_and_every_swap(shape, dtype):
     rng = np.random.default_rng(0)
 
     def described(array):
-        tree = {"w": jnp.asarray(array)}
-        state = train.init_state(tree, optax.sgd(1.0), 0)
+        state = train.init_state({"w": jnp.asarray(array)}, optax.sgd(1.0), 0)
         return contents.described(state)["params.w"][2]
 
-    for dtype in (np.float32, np.int32, jnp.bfloat16):
-        array = np.asarray(rng.normal(size=(5, 7)) * 100).astype(dtype)
-        base = described(array)
+    array = np.asarray(rng.normal(size=shape) * 100).astype(dtype)
+    base = described(array)
+    assert base == weighted_sum(array)
+    if array.size > 1:
         swapped = array.copy()
-        swapped[0, 1], swapped[3, 2] = array[3, 2], array[0, 1]
+        swapped.flat[[1, -1]] = array.flat[[-1, 1]]
         assert described(swapped) != base
-        raw = array.view(np.uint8)
-        for place in rng.integers(0, raw.size, 10):
-            flipped = array.copy()
-            flipped.view(np.uint8).flat[place] ^= 1 << (place % 8)
-            assert described(flipped) != base
+    for place in rng.integers(0, array.nbytes, 10):
+        flipped = array.copy()
+        flipped.reshape(-1).view(np.uint8)[place] ^= 1 << (place % 8)
+        assert described(flipped) != base
+
+
+def weighted_sum(array):
+    """The sum of bits, entry by entry."""
+    bits = array.reshape(-1).view(f"uint{8 * array.dtype.itemsize}").reshape(array.shape)
+    total = 0
+    for place in np.ndindex(array.shape):
+        number = 0
+        for index in place:
+            number = number * 31 + index
+        total += int(bits[place]) * (2 * number + 1)
+    return total % 2**32
