@@ -1,6 +1,6 @@
 """Compiles the training step for a TPU topology that is not there, and says what it needs.
 
-    python -m benchmarks.aot --config=configs/msvd.py --topology=v5e:4x8 --clips=16,32,64
+    python -m benchmarks.aot --config=configs/msvd.py --topology=v5e:4x8 --clips=16,64,256 --within=16
     python -m benchmarks.aot --topology=v5e:4x8 --pairs=8192,32768,131072
 
 Needs requirements-tpu.txt, in an environment of its own. Weights and data are shapes only. Peak
@@ -11,6 +11,7 @@ speed.
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 # No chip is looked for, nor kept from others: JAX itself runs on the CPU.
@@ -139,19 +140,50 @@ def set_form(config: ml_collections.ConfigDict, form: str, micro: int) -> None:
 
 
 def step_table(config: ml_collections.ConfigDict, mesh: Mesh, clips: list[int]) -> None:
-    """One line per loss, form and clips per chip, up to the first that does not fit."""
+    """One line per loss, form and clips per chip, up to the largest that fits."""
     print("| loss | form | clips per chip | peak GB | state and batch GB | TFLOP | collectives |"
           " MB sent | compiled in s |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
     for form in flags.FLAGS.form:
         for loss in flags.FLAGS.losses:
             config.loss.name = loss
             set_form(config, form, flags.FLAGS.micro)
-            for each in clips:
+
+            def fits(each: int, label: str = f"{loss} | {form}") -> bool:
                 config.train.batch_size = each * mesh.size
                 done = compile_step(config, mesh)
-                print(f"| {loss} | {form} | {each} | {_cells(done)} |", flush=True)
-                if done is None:
-                    break
+                print(f"| {label} | {each} | {_cells(done)} |", flush=True)
+                return done is not None
+
+            largest = largest_fitting(fits, clips, flags.FLAGS.within)
+            print(f"{loss}, {form}: {largest} clips per chip fit, the most tried", flush=True)
+
+
+def largest_fitting(fits: Callable[[int], bool], given: list[int], within: int) -> int:
+    """The largest number that fits: of those given, or, with `within`, between them and so near.
+
+    Args:
+      fits: tried as seldom as can be.
+      given: ascending.
+      within: how far the largest may be missed, and the step between those tried, which cached
+        forms want to be a multiple of the micro-batch; 0 tries no others than the given.
+
+    Example:
+      >>> largest_fitting(lambda n: n <= 150, [16, 64, 256], 16)
+      144
+    """
+    low, high = 0, None
+    for number in given:
+        if not fits(number):
+            high = number
+            break
+        low = number
+    while within and high is not None and high - low > within:
+        step = max(within, (high - low) // 2 // within * within)
+        if fits(low + step):
+            low += step
+        else:
+            high = low + step
+    return low
 
 
 def loss_table(mesh: Mesh, sizes: list[int]) -> None:
@@ -187,6 +219,9 @@ def define_flags() -> None:
     config_flags.DEFINE_config_file("config", "configs/msvd.py", "Config file")
     flags.DEFINE_string("topology", "v5e:4x8", "Chips, as v5e:4x8, v4:2x2x4, v5p:4x4x4")
     flags.DEFINE_list("clips", [], "Clips per chip, ascending, for the whole step")
+    flags.DEFINE_integer(
+        "within", 0, "Look between the clips given for the largest that fits, so near; 0: do not"
+    )
     flags.DEFINE_list("losses", ["ncl", "infonce"], "Losses of the whole step")
     flags.DEFINE_multi_enum("form", ["plain"], FORMS, "Of the whole step; several may be given")
     flags.DEFINE_integer("micro", 16, "Clips of a micro-batch of the cached forms")

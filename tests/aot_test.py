@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from benchmarks import aot
 from benchmarks.hlo import traffic
 
 HLO = """\
@@ -31,6 +32,24 @@ def test_traffic_counts_results_loops_and_asynchronous_pairs_once():
         ("all-reduce", 2 * 8 * 4, 5),
         ("reduce-scatter", 4 * (2 * 4 + 3 * 4), 1),
     ]
+
+
+@pytest.mark.parametrize("most", [0, 15, 16, 63, 64, 100, 144, 255, 256, 1000])
+@pytest.mark.parametrize("within", [0, 1, 16, 48])
+def test_the_largest_that_fits_is_found(most, within):
+    tried = []
+
+    def fits(number):
+        tried.append(number)
+        return number <= most
+
+    found = aot.largest_fitting(fits, [16, 64, 256], within)
+    assert len(tried) == len(set(tried)) <= 3 + 8
+    below = max([0, *(n for n in (16, 64, 256) if n <= most)])
+    if not within:
+        assert found == below
+    else:
+        assert below <= found <= min(most, 256) < found + within + (256 if most > 256 else 0)
 
 
 PROGRAM = """
