@@ -1,6 +1,6 @@
 """Compiles the training step for a TPU topology that is not there, and says what it needs.
 
-    python -m benchmarks.aot --config=configs/msvd.py --topology=v5e:4x8 --clips=16,64,256 --within=16
+    python -m benchmarks.aot --config=configs/msvd.py --topology=v5e:4x8 --clips=64,256 --within=16
     python -m benchmarks.aot --topology=v5e:4x8 --pairs=8192,32768,131072
 
 Needs requirements-tpu.txt, in an environment of its own. Weights and data are shapes only. Peak

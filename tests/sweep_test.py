@@ -131,7 +131,7 @@ def test_results_of_another_config_do_not_count_as_finished(runs):
     assert not sweep_runs.finished(run)
 
 
-def test_a_run_that_outlived_its_sweep_is_waited_for(runs):
+def test_a_run_that_outlived_its_sweep_is_waited_for(runs, capsys):
     (run,) = runs(one=(1.0, "ok"))
     orphan = sweep_runs.start(run, {0})
     assert orphan is not None
@@ -140,6 +140,10 @@ def test_a_run_that_outlived_its_sweep_is_waited_for(runs):
     assert faults == [""]
     assert (run.workdir / "starts").read_text() == "x"
     assert orphan.wait() == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "one, seed 0: another process is at it; waits for it"
+    assert told[1].startswith("[1/1] one, seed 0: done after")
+    assert len(told) == 2
 
 
 def test_leaving_early_ends_the_runs_under_way(runs):
@@ -250,6 +254,23 @@ def test_a_wrong_flag_is_one_plain_message(tmp_path):
     assert "--sweep: expected one of seeds, loss, gradient" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+# Interrupted where the data is prepared, before any run.
+INTERRUPTED = SHORT.replace("app.run", """
+import os, signal
+sweep.prepare = lambda config: os.kill(os.getpid(), signal.SIGNAL)
+app.run""")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_before_the_runs_is_one_sentence(tmp_path, name):
+    line, options = command(tmp_path, "--sweep=two")
+    line[2] = INTERRUPTED.replace("SIGNAL", name)
+    done = subprocess.run(line, **options, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "interrupted; the same command goes on from here\n"
 
 
 @pytest.mark.slow

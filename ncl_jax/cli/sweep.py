@@ -35,39 +35,43 @@ _SEEDS = flags.DEFINE_integer("seeds", None, "Only the first so many seeds of th
 
 
 def main(argv: Sequence[str]) -> None:
-    """Plan, prepare the data once, run, tabulate."""
+    """One sentence for bad input and for an interrupt, at whatever moment it comes."""
     del argv
     logging.set_verbosity(logging.ERROR)
-    config = flags.FLAGS.config
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if _SWEEP.value not in SWEEPS:
-            raise ValueError(f"--sweep: expected one of {', '.join(SWEEPS)}, got {_SWEEP.value!r}")
-        if _JOBS.value < 1:
-            raise ValueError(f"--jobs: expected at least 1, got {_JOBS.value}")
-        folder = pathlib.Path(flags.FLAGS.workdir or f"runs/sweeps/{config.name}")
-        runs = first_seeds(plan(config, _SWEEP.value, folder, given_flags()), _SEEDS.value)
-        missing = [run for run in runs if not finished(run)]
-        print(f"{_SWEEP.value}: {len(runs)} runs in {folder}, {len(runs) - len(missing)} finished")
-        if missing:
-            prepare_workdir(folder)
-            prepare(config)
+        failed = sweep(flags.FLAGS.config)
     except (ValueError, OSError) as error:
         job.stop(str(error))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
-    failed: dict[str, str] = {}
-    try:
-        for run, fault in execute(missing, shares(_JOBS.value)):
-            if fault:
-                failed[run.name] = fault
-            tabulate(runs, folder, failed)
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+    sys.exit(1 if failed else 0)
+
+
+def sweep(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """Plan, prepare the data once, run, tabulate; returns what failed and why."""
+    if _SWEEP.value not in SWEEPS:
+        raise ValueError(f"--sweep: expected one of {', '.join(SWEEPS)}, got {_SWEEP.value!r}")
+    if _JOBS.value < 1:
+        raise ValueError(f"--jobs: expected at least 1, got {_JOBS.value}")
+    folder = pathlib.Path(flags.FLAGS.workdir or f"runs/sweeps/{config.name}")
+    runs = first_seeds(plan(config, _SWEEP.value, folder, given_flags()), _SEEDS.value)
+    missing = [run for run in runs if not finished(run)]
+    print(f"{_SWEEP.value}: {len(runs)} runs in {folder}, {len(runs) - len(missing)} finished")
+    if missing:
+        prepare_workdir(folder)
+        prepare(config)
+    failed: dict[str, str] = {}
+    for run, fault in execute(missing, shares(_JOBS.value)):
+        if fault:
+            failed[run.name] = fault
+        tabulate(runs, folder, failed)
     print(tabulate(runs, folder, failed))
     print(f"table: {folder}/{_SWEEP.value}.md   numbers: {folder}/{_SWEEP.value}.json")
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again")
-        sys.exit(1)
+    return failed
 
 
 def given_flags() -> list[str]:

@@ -46,7 +46,17 @@ def execute(runs: Sequence[Run], cores: Sequence[set[int]]) -> Iterator[tuple[Ru
     Leaving early (an interrupt) ends the runs under way; they keep their checkpoints.
     """
     waiting, active = collections.deque(runs), dict[int, Active]()
+    elsewhere: dict[str, float] = {}  # since when runs are waited for that others have started
     begin, done = time.monotonic(), 0
+
+    def tell(run: Run, since: float, fault: str) -> None:
+        left = (time.monotonic() - begin) / done * (len(waiting) + len(active))
+        print(
+            f"[{done}/{len(runs)}] {run.name}: {fault or 'done'} after "
+            f"{time.monotonic() - since:.0f} s; about {left / 60:.0f} min left",
+            flush=True,
+        )
+
     try:
         while waiting or active:
             for slot, share in enumerate(cores):
@@ -56,20 +66,20 @@ def execute(runs: Sequence[Run], cores: Sequence[set[int]]) -> Iterator[tuple[Ru
                     if process:
                         active[slot] = Active(run, process, time.monotonic())
                     elif finished(run):
+                        done += 1
+                        tell(run, elsewhere.get(run.name, begin), "")
                         yield run, ""
                     else:
-                        waiting.append(run)  # a run of a killed sweep is still at it
+                        if run.name not in elsewhere:
+                            elsewhere[run.name] = time.monotonic()
+                            print(f"{run.name}: another process is at it; waits for it", flush=True)
+                        waiting.append(run)
             for slot, (run, process, since) in list(active.items()):
                 if process.poll() is not None:
                     del active[slot]
                     done += 1
                     fault = "" if finished(run) else _last_words(run, process.returncode)
-                    left = (time.monotonic() - begin) / done * (len(waiting) + len(active))
-                    print(
-                        f"[{done}/{len(runs)}] {run.name}: {fault or 'done'} after "
-                        f"{time.monotonic() - since:.0f} s; about {left / 60:.0f} min left",
-                        flush=True,
-                    )
+                    tell(run, since, fault)
                     yield run, fault
             time.sleep(0.1)
     finally:
