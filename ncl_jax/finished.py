@@ -35,11 +35,14 @@ def open_run(workdir: epath.PathLike) -> FinishedRun:
     """Read what a finished run left in `workdir`, and open its dataset.
 
     Raises:
-      ValueError: the run has not finished, a file is damaged, or the dataset is not where it was
-        (its path is relative to the folder the run was started in) or holds other clips.
+      ValueError: the run has not finished, its head scores pairs, a file is damaged, or the
+        dataset is not where it was (its path is relative to the folder the run was started in) or
+        holds other clips.
     """
     workdir = epath.Path(workdir)
     results = read_results(workdir)
+    if results.get("files", {}).get("embeddings", "") is None:
+        raise ValueError(f"{workdir}: its head scores pairs, so the run has left no embeddings")
     test, bank, scale = read_embeddings(workdir / experiment.EMBEDDINGS)
     directory = results["data"]["directory"]
     if not epath.Path(directory).exists():

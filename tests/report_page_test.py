@@ -328,6 +328,34 @@ def test_html_command_on_runs_without_their_data(tmp_path, capsys):
     assert "report.html: 0." in capsys.readouterr().out
 
 
+def test_html_names_the_runs_it_does_not_show_in_depth(tmp_path, capsys):
+    folders = [str(workdir(tmp_path / name, seed=i)) for i, name in enumerate("abc")]
+    assert report.main(["html", *folders, "--details=1"]) == 0
+    text = (tmp_path / "a" / "report.html").read_text()
+    assert text.count("the first 1 of 3 runs are shown in depth; --details=3 shows all") == 2
+    assert "Balance, hubs and queries: c" in text
+    assert ", 3 runs" in capsys.readouterr().out
+
+
+def test_a_run_whose_head_scores_pairs_has_no_balance_to_show(tmp_path):
+    file = workdir(tmp_path / "a") / "results.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"files": {"embeddings": None}}))
+    assert report.main(["html", str(tmp_path / "a")]) == 0
+    text = (tmp_path / "a" / "report.html").read_text()
+    assert "its head scores pairs, so the run has left no embeddings" in text
+
+
+def test_axes_are_words(tmp_path):
+    found = {"a": {"train/odd_key": ([1, 2], [1.0, 2.0]), "train/loss": ([1, 2], [2.0, 1.0])}}
+    assert [chart.name for chart in curves.charts(found)] == [
+        "loss of the batch (nats)", "odd key (train)"
+    ]  # fmt: skip
+    svg = plots.svg(plots.shares({"plain": np.array([0.001, 1.0, 99.0])}), "shares")
+    assert "≤ 1/16" in svg
+    assert "≥ 16" in svg
+
+
 @pytest.mark.parametrize("content", [
     None, "{", '{"schema": 1}', '{"config": {"name": "x"}, "metrics": {}, "run": {"seed": 0}}',
 ])  # fmt: skip
@@ -401,6 +429,25 @@ def test_page_in_a_browser(browser, tmp_path):
     summary.send_keys(Keys.ENTER)
     assert browser.execute_script("return document.querySelector('#settings details').open")
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.slow
+def test_rows_of_a_lone_run_can_be_sorted(browser, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(rendered(tmp_path / "runs", "a"))
+    look(browser, path)
+    best_last = ["40.0", "41.0"]  # plain, inductive; transductive has a table of its own
+    assert column(browser, 0, 1) == best_last
+    buttons = browser.find_elements("css selector", "#results table button")
+    buttons[1].click()
+    assert column(browser, 0, 1) == best_last[::-1]
+    tables = browser.find_elements("css selector", "table")
+    clips = next(i for i, t in enumerate(tables) if "first places" in t.text)
+    names = column(browser, clips, 0)
+    heading = tables[clips].find_element("css selector", "th button")
+    for _ in range(2):
+        browser.execute_script("arguments[0].click()", heading)
+    assert column(browser, clips, 0) == sorted(names)
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ import pytest
 
 from configs import msvd
 from ncl_jax.cli import report
-from ncl_jax.report import reproduction, runs
+from ncl_jax.report import reproduction, runs, tables
 
-METRICS = {"R@1": 40.0, "R@5": 70.0, "R@10": 80.0, "R@50": 95.0, "MdR": 2.0, "MnR": 15.0}
+METRICS = {"R@1": 40.0, "R@5": 70.0, "R@10": 80.0, "R@50": 95.0, "MdR": 2.0, "MnR": 15.0,
+           "norm_error_mean": 0.3123}  # fmt: skip
 
 
 def config(**changes):
@@ -25,7 +26,8 @@ def finished(folder, r1, **changes):
     """A workdir with a result file of the shape that a run leaves."""
     folder.mkdir(parents=True)
     settings = config(**changes)
-    rows = {scores: METRICS | {"R@1": r1 + i} for i, scores in enumerate(("plain", "inductive"))}
+    kinds = ("transductive", "inductive", "plain")  # the tables have an order of their own
+    rows = {kind: METRICS | {"R@1": r1 + 2 - i} for i, kind in enumerate(kinds)}
     measured = {"text_to_video": rows, "video_to_text": rows}
     run = {"name": settings["name"], "seed": settings["seed"]}
     content = {"schema": 1, "run": run, "config": settings, "metrics": measured}
@@ -40,10 +42,34 @@ def test_seeds_are_one_row_and_settings_are_told_apart(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     # mean of 40, 41, 42 and their sample standard deviation
     assert ("| msvd | msvd | ncl | meanP | loss.iterations=4 | 3 | plain | 41.0 ± 1.0 | 70.0 ± 0.0 "
-            "| 80.0 ± 0.0 | 2.0 ± 0.0 | 15.0 ± 0.0 |") in lines  # fmt: skip
-    assert ("| msvd | msvd | ncl | meanP | loss.iterations=8 | 1 | inductive | 51.0 | 70.0 | 80.0 "
-            "| 2.0 | 15.0 |") in lines  # fmt: skip
+            "| 80.0 ± 0.0 | 95.0 ± 0.0 | 2.0 ± 0.0 | 15.0 ± 0.0 | 0.312 ± 0.000 |") in lines
+    assert ("| msvd | msvd | ncl | meanP | loss.iterations=8 | 1 | "
+            "normalised, train bank (inductive) | 51.0 | 70.0 | 80.0 | 95.0 | 2.0 | 15.0 | 0.312 |"
+            ) in lines  # fmt: skip
     assert len([line for line in lines if "| plain |" in line]) == 4  # 2 groups, 2 directions
+
+
+def test_plain_comes_first_and_transductive_stands_apart(tmp_path, capsys):
+    assert report.main(["results", finished(tmp_path / "a", 40.0)]) == 0
+    text = capsys.readouterr().out
+    titles = [line for line in text.splitlines() if line.startswith("**")]
+    assert [title.strip("*").partition(";")[0] for title in titles] == [
+        f"{direction}, {apart}"
+        for direction in ("Text to video", "Video to text")
+        for apart in ("each query alone", "all test queries together")
+    ]
+    for direction in text.split("**Video to text, each")[:2]:
+        alone, together = direction.split("all test queries together;")
+        assert "transductive" not in alone
+        assert "inductive)" not in together
+        assert alone.index("| plain |") < alone.index("(inductive)")
+
+
+def test_cells_hold_any_text():
+    table = tables.Table("x", ("a",), [("^~<b>|\\\nc_d",)])
+    assert "| ^~&lt;b>\\|\\\\ c_d |" in table.markdown()
+    odd = r"\textasciicircum{}\textasciitilde{}\textless{}b\textgreater{}|\textbackslash{} c\_d \\"
+    assert odd in table.latex().splitlines()
 
 
 def test_scores_that_one_run_lacks_are_a_row_without_numbers(tmp_path, capsys):
@@ -55,7 +81,8 @@ def test_scores_that_one_run_lacks_are_a_row_without_numbers(tmp_path, capsys):
     file.write_text(json.dumps(content))
     for order in (folders, folders[::-1]):
         assert report.main(["results", *order]) == 0
-        assert "| 2 | inductive | - | - | - | - | - |" in capsys.readouterr().out
+        lacking = f"| 2 | normalised, train bank (inductive) |{' - |' * 7}"
+        assert lacking in capsys.readouterr().out
 
 
 def test_several_seeds_of_one_command_are_runs_of_their_own(tmp_path):
@@ -82,8 +109,8 @@ def test_a_folder_of_runs_and_files_as_markdown_and_latex(tmp_path, capsys):
     assert (tmp_path / "out/results.md").read_text() + "\n" == printed
     latex = (tmp_path / "out/results.tex").read_text()
     assert r"my\_run & msvd & ncl & meanP & 2 & plain & 40.0 $\pm$ 0.0 &" in latex
-    assert latex.count(r"\begin{tabular}{llllll") == 2
-    assert latex.count("&") == 2 * 3 * 10  # two tables, three lines of eleven cells
+    assert latex.count(r"\begin{tabular}{llllll") == 4
+    assert latex.count("&") == 2 * (3 + 2) * 12  # tables of three and of two lines of 13 cells
 
 
 @pytest.mark.parametrize(

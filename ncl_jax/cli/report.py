@@ -3,7 +3,8 @@
     python -m ncl_jax.cli.report results runs/msvd runs/msvd-infonce [--out DIR] [--fill FILE]
     python -m ncl_jax.cli.report html runs/msvd runs/msvd-infonce [--out FILE]
 
-`results` prints one Markdown table per direction; runs that differ only in their seed become one
+`results` prints the tables of the page as Markdown: two per direction, since transductive scores
+are compared with their like only; runs that differ only in their seed become one
 row, mean ± standard deviation. `--out` also writes them as `results.md` and `results.tex`. `--fill
 docs/results.md` fills the column `measured` of the reproduction table there with the runs that were
 made by the command of its row, and says of every other run what is different.
@@ -65,7 +66,8 @@ def html(args: argparse.Namespace) -> str:
         draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
-    return f"{page.readable(out)}: {out.stat().st_size / 1e6:.1f} MB, {len(loaded)} runs"
+    count = f"{len(loaded)} run{'s' if len(loaded) > 1 else ''}"
+    return f"{page.readable(out)}: {out.stat().st_size / 1e6:.1f} MB, {count}"
 
 
 def _page(loaded: Sequence[runs.Run], in_depth: int) -> str:
@@ -77,6 +79,11 @@ def _page(loaded: Sequence[runs.Run], in_depth: int) -> str:
         for label, run in itertools.islice(labelled.items(), in_depth):
             print(f"{label}: balance, hubs and queries", file=sys.stderr, flush=True)
             found[label] = _details(run)
+        for label in itertools.islice(labelled, in_depth, None):
+            found[label] = (
+                f"No balance, hubs and queries: the first {in_depth} of {len(loaded)} runs are "
+                f"shown in depth; --details={len(loaded)} shows all"
+            )
         return page.render(loaded, found)
     except KeyError as error:
         raise ValueError(

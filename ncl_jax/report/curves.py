@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ncl_jax.report import plots
 
-# Every curve's vertical axis; others are named by their key.
+# The vertical axes that need more than the words of their key.
 AXES = {
     "train/loss": "loss of the batch (nats)",
     "validation/text_to_video_R@1": "validation R@1, text to video (%)",
@@ -15,6 +15,7 @@ AXES = {
     "train/sinkhorn_error": "Sinkhorn error in the batch (relative)",
     "train/scale": "scale (logits per cosine)",
     "train/grad_norm": "norm of the gradient",
+    "train/sinkhorn_converged": "Sinkhorn converged in the batch (1 yes, 0 no)",
 }
 FIRST = 4  # curves shown at once; the rest are folded
 
@@ -58,10 +59,16 @@ def charts(runs: Mapping[str, dict[str, Curve]]) -> list[Chart]:
         if all(len(set(ys)) == 1 for _, ys in series.values()):
             continue
         few = max(len(xs) for xs, _ in series.values()) < 20
-        axis = AXES.get(name, name)
+        axis = AXES.get(name) or _words(name)
         figure = plots.lines(series, x="training step", y=axis, marker="o" if few else "")
         made.append(Chart(axis, plots.svg(figure, f"{axis} against training step")))
     return made
+
+
+def _words(name: str) -> str:
+    """"validation/text_to_video_R@5" -> "text to video R@5 (validation)"."""
+    where, _, what = name.rpartition("/")
+    return what.replace("_", " ") + (f" ({where})" if where else "")
 
 
 def _sorted(points: dict[int, float]) -> Curve:

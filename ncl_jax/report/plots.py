@@ -140,7 +140,9 @@ def shares(
             axes.stairs(counts, edges, fill=True, alpha=0.12, color=COLOURS[i % len(COLOURS)])
         axes.set_xscale("log", base=2)
         ticks = 2.0 ** np.arange(-4, 5)
-        axes.set_xticks(ticks, [f"1/{1 / t:g}" if t < 1 else f"{t:g}" for t in ticks])
+        names = [f"1/{1 / t:g}" if t < 1 else f"{t:g}" for t in ticks]
+        names[0], names[-1] = f"≤ {names[0]}", f"≥ {names[-1]}"  # the end bins hold what is beyond
+        axes.set_xticks(ticks, names)
         axes.set_ylim(bottom=0)
         _legend(axes, shown)
     return figure

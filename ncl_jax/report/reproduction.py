@@ -15,6 +15,7 @@ import ml_collections
 from ncl_jax.report import runs, tables
 from ncl_jax.report.runs import Group
 
+METRICS = ("R@1", "R@5", "R@10", "MdR", "MnR")
 DIRECTIONS = {"t2v": "text_to_video", "v2t": "video_to_text"}
 COLUMNS = ("direction", "scores", "measured", "command")
 
@@ -51,7 +52,7 @@ def fill(document: str, groups: Sequence[Group]) -> tuple[str, list[str]]:
             direction, scores = DIRECTIONS[cells[place["direction"]]], cells[place["scores"]]
             if not differing and scores in group.runs[0].metrics[direction]:
                 cells[place["measured"]] = " / ".join(
-                    tables.cell(group, direction, scores, metric) for metric in tables.METRICS
+                    tables.cell(group, direction, scores, metric) for metric in METRICS
                 )
                 filled[i] += 1
                 lines[number] = "| " + " | ".join(cells) + " |"

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ncl_jax.report.runs import Group
+from ncl_jax.results import APART, COLUMNS, ROWS
 
 DIRECTIONS = {"text_to_video": "Text to video", "video_to_text": "Video to text"}
-METRICS = ("R@1", "R@5", "R@10", "MdR", "MnR")
 NAMED = ("name", "data.builder", "loss.name", "model.temporal")  # columns of their own
-LATEX = str.maketrans({c: f"\\{c}" for c in "#$%&_{}"} | {"±": r"$\pm$", "\\": r"\textbackslash{}"})
+LATEX = str.maketrans({c: f"\\{c}" for c in "#$%&_{}"} | {
+    "±": r"$\pm$", "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    "~": r"\textasciitilde{}", ">": r"\textgreater{}", "\n": " ",
+})  # fmt: skip
+MARKDOWN = str.maketrans({"|": "\\|", "\\": "\\\\", "<": "&lt;", "\n": " ", "\r": " "})
 
 
 class Table(NamedTuple):
@@ -22,7 +26,7 @@ class Table(NamedTuple):
     def markdown(self) -> str:
         """A GitHub table under a bold title."""
         lines = [self.header, ("---",) * len(self.header), *self.rows]
-        cells = ("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
+        cells = ("| " + " | ".join(c.translate(MARKDOWN) for c in line) + " |" for line in lines)
         return "\n".join([f"**{self.title}**", "", *cells, ""])
 
     def latex(self) -> str:
@@ -40,25 +44,28 @@ class Table(NamedTuple):
 
 
 def results(groups: Sequence[Group]) -> list[Table]:
-    """One table per direction; plain, inductive and transductive scores in rows of their own.
+    """Two tables per direction: scores of each query alone, plain first, and transductive ones.
 
     Settings in which the groups differ, apart from name, dataset, loss and head, get a column.
     """
     varying = _varying(groups)
+    columns = ["norm. error" if name == "norm_error_mean" else name for name in COLUMNS]
     header = ("run", "dataset", "loss", "head", *(("settings",) if varying else ()), "seeds",
-              "scores", *METRICS)  # fmt: skip
+              "scores", *columns)  # fmt: skip
     tables = []
-    for direction, title in DIRECTIONS.items():
+    for (direction, title), (apart, kinds) in itertools.product(DIRECTIONS.items(), APART.items()):
         rows = []
         for group in groups:
             names = [str(group.settings.get(key, "")) for key in NAMED]
             if varying:
                 names.append(", ".join(f"{k}={group.settings.get(k)}" for k in varying))
-            measured = [run.metrics[direction] for run in group.runs]
-            for scores in dict.fromkeys(itertools.chain(*measured)):
-                cells = [cell(group, direction, scores, metric) for metric in METRICS]
-                rows.append((*names, str(len(group.runs)), scores, *cells))
-        tables.append(Table(f"{title}; mean ± standard deviation over seeds", header, rows))
+            for kind in kinds:
+                if any(kind in run.metrics[direction] for run in group.runs):
+                    cells = [cell(group, direction, kind, metric) for metric in COLUMNS]
+                    rows.append((*names, str(len(group.runs)), ROWS[kind], *cells))
+        if rows:
+            about = f"{title}, {apart}; mean ± standard deviation over seeds"
+            tables.append(Table(about, header, rows))
     return tables
 
 
@@ -68,7 +75,8 @@ def cell(group: Group, direction: str, scores: str, metric: str) -> str:
         mean, deviation = group.statistics(direction, scores, metric)
     except KeyError:
         return "-"
-    return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+    form = COLUMNS[metric]
+    return format(mean, form) + ("" if deviation is None else f" ± {deviation:{form}}")
 
 
 def _varying(groups: Sequence[Group]) -> list[str]:
