@@ -28,9 +28,6 @@ from ncl_jax.data import video
 from ncl_jax.data.video_worker import VideoWorker, unpack
 from ncl_jax.index import RetrievalIndex
 
-SECONDS_PER_FILE = 900.0
-"""A file that takes longer to decode counts as unreadable."""
-
 
 class Stamp(NamedTuple):
     """Tells whether a file is the one that was embedded: bytes, and nanoseconds of its change."""
@@ -75,12 +72,14 @@ class Reading(NamedTuple):
       fps: frames read per second.
       short_side: pixels of the frames' shorter side.
       jpeg_quality: 1 to 95; training saw frames through JPEG, so these do too.
+      timeout: seconds; a file that takes longer to decode counts as unreadable.
     """
 
     window: float
     fps: float
     short_side: int
     jpeg_quality: int
+    timeout: float
 
 
 def find_files(folder: str | os.PathLike[str]) -> dict[str, Stamp]:
@@ -161,7 +160,7 @@ def _read_ahead(
 ) -> Generator[_Read, None, None]:
     """Files in order, a few of them ahead, each decoded in a process that it may not outstay."""
     jobs = min(os.cpu_count() or 1, max(1, len(names)))
-    workers = [VideoWorker(SECONDS_PER_FILE) for _ in range(jobs)]
+    workers = [VideoWorker(reading.timeout) for _ in range(jobs)]
     free = queue.SimpleQueue[VideoWorker]()
     for worker in workers:
         free.put(worker)
@@ -247,6 +246,14 @@ def entries_of(index: RetrievalIndex) -> dict[str, Entry]:
         first += len(windows)
         entries[name] = Entry(Stamp(known["size"], known["changed"]), windows, rows)
     return entries
+
+
+def still_true(known: Mapping[str, Entry], files: Mapping[str, Stamp]) -> dict[str, Entry]:
+    """What is known of files that are as they were, or that only go by another name now."""
+    gone = {entry.stamp: entry for name, entry in known.items() if name not in files}
+    here = {name: known[name] for name in files if name in known}
+    found = {name: here.get(name) or gone.get(stamp) for name, stamp in files.items()}
+    return {name: e for name, e in found.items() if e is not None and e.stamp == files[name]}
 
 
 def windows_of(index: RetrievalIndex) -> list[Window]:

@@ -13,11 +13,13 @@ from PIL import Image
 from ncl_jax import gallery
 from ncl_jax.index import RetrievalIndex
 
-READING = gallery.Reading(window=10.0, fps=1.0, short_side=32, jpeg_quality=90)
+READING = gallery.Reading(window=10.0, fps=1.0, short_side=32, jpeg_quality=90, timeout=900.0)
 
 
-def write_video(path: pathlib.Path, greys: list[int], fps: int = 1) -> pathlib.Path:
-    """One frame per grey level, in what browsers play."""
+def write_video(
+    path: pathlib.Path, greys: list[int], fps: int = 1, begin: int = 0
+) -> pathlib.Path:
+    """One frame per grey level, in what browsers play; its clock begins at `begin` seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         codec = {".webm": "vp8", ".avi": "mpeg4"}.get(path.suffix, "libx264")
@@ -25,7 +27,7 @@ def write_video(path: pathlib.Path, greys: list[int], fps: int = 1) -> pathlib.P
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for index, grey in enumerate(greys):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), grey, np.uint8), "rgb24")
-            frame.pts, frame.time_base = index, fractions.Fraction(1, fps)
+            frame.pts, frame.time_base = begin * fps + index, fractions.Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
@@ -130,3 +132,16 @@ def test_a_wrong_folder_is_named(tmp_path):
 def test_another_index_is_refused():
     with pytest.raises(ValueError, match="was not made from videos"):
         gallery.windows_of(RetrievalIndex.build(["a"], np.eye(1)))
+
+
+def test_what_is_still_true_of_files():
+    def entry(size):
+        return gallery.Entry(gallery.Stamp(size, 1), [(0.0, 1.0)], np.ones((1, 3), np.float32))
+
+    known = {name: entry(size) for name, size in {"same": 1, "old": 2, "changed": 3}.items()}
+    files = {"same": 1, "new name": 2, "changed": 30, "new": 9}
+    stamps = {name: gallery.Stamp(size, 1) for name, size in files.items()}
+    found = gallery.still_true(known, stamps)
+    assert found == {"same": known["same"], "new name": known["old"]}
+    copied = gallery.still_true(known, stamps | {"a copy": gallery.Stamp(1, 1)})
+    assert copied == found  # its like is there still: it is not known to be the same

@@ -116,9 +116,26 @@ def test_the_file_comes_in_ranges(client, item, tmp_path):
         assert answer.data == whole
 
 
+def test_a_long_range_comes_in_pieces(client, item, tmp_path, monkeypatch):
+    whole = (tmp_path / "videos" / "sub" / "b.mp4").read_bytes()
+    monkeypatch.setattr(serve, "PIECE", 100)
+    for asked, start, stop in (("0-", 0, 100), ("50-", 50, 150), ("7-500", 7, 107),
+                               ("7-50", 7, 51), ("-30", len(whole) - 30, len(whole))):  # fmt: skip
+        with client.get(f"/video/{item(1)}", headers={"Range": f"bytes={asked}"}) as answer:
+            assert (answer.status_code, answer.data) == (206, whole[start:stop]), asked
+            assert answer.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{len(whole)}"
+
+
+def test_where_the_clock_of_a_file_begins(client, item, tmp_path):
+    assert client.get(f"/api/begin?item={item(0)}").json == {"seconds": 0.0}
+    write_video(tmp_path / "videos" / "a <b>.mp4", [20] * 12, begin=30)
+    assert client.get(f"/api/begin?item={item(0)}").json == {"seconds": 30.0}
+
+
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
+        ("/api/begin?item=abc-1", 409, "the index was built again; search again"),
         ("/api/search?q=", 400, "1 to 1000 characters"),
         ("/api/search?q=" + "x" * 1001, 400, "1 to 1000 characters"),
         ("/api/search?q=a&k=0", 400, "k: expected 1 to 100, got 0"),

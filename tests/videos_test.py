@@ -1,5 +1,6 @@
 """Own videos, from a folder to the page: a real run, real files, a real browser."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -52,19 +53,21 @@ def build(tmp_path, workdir, *more):
 def test_a_folder_is_embedded_once_and_followed(tmp_path, workdir, videos, capsys):
     assert cli.main(build(tmp_path, workdir)) == 0
     said = capsys.readouterr().out
-    assert "3 files: 3 to embed, 0 known, 0 gone" in said
+    assert "3 files: 3 to embed, 0 known, 0 gone or changed" in said
     assert "skipped: sub/bad.mp4: expected a readable video" in said
     assert "3 windows of 2 files, bank of" in said
     first = RetrievalIndex.load(tmp_path / "index")
     assert [w.file for w in gallery.windows_of(first)] == ["b <i>.webm", "long.mp4", "long.mp4"]
     assert first.bias.std() > 0
 
+    written = (tmp_path / "index" / "index.npz").stat()
     assert cli.main(build(tmp_path, workdir)) == 0
     assert "1 to embed, 2 known" in capsys.readouterr().out
+    assert (tmp_path / "index" / "index.npz").stat() == written  # nothing is new: open pages go on
     (videos / "b <i>.webm").unlink()
     write_video(videos / "c.mp4", [120] * 4)
     assert cli.main(build(tmp_path, workdir)) == 0
-    assert "3 files: 2 to embed, 1 known, 1 gone" in capsys.readouterr().out
+    assert "3 files: 2 to embed, 1 known, 1 gone or changed" in capsys.readouterr().out
     followed = RetrievalIndex.load(tmp_path / "index")
     (tmp_path / "index" / "index.npz").unlink()
     assert cli.main(build(tmp_path, workdir)) == 0
@@ -80,6 +83,57 @@ def test_a_folder_is_embedded_once_and_followed(tmp_path, workdir, videos, capsy
     assert re.fullmatch(r"a red ball\t1\t\S+ \d:\d\d\.\d-\d:\d\d\.\d\t-?\d+\.\d{4}", lines[0])
 
 
+def test_moved_and_renamed_files_are_known(tmp_path, workdir, videos, capsys):
+    assert cli.main(build(tmp_path, workdir)) == 0
+    before = RetrievalIndex.load(tmp_path / "index")
+    (videos / "sub" / "bad.mp4").unlink()
+    (videos / "long.mp4").rename(videos / "a.mp4")
+    moved = videos.rename(tmp_path / "moved")
+    line = [str(moved) if part == str(videos) else part for part in build(tmp_path, workdir)]
+    capsys.readouterr()
+    assert cli.main(line) == 0
+    assert "2 files: 0 to embed, 2 known, 0 gone or changed" in capsys.readouterr().out
+    after = RetrievalIndex.load(tmp_path / "index")
+    assert [w.file for w in gallery.windows_of(after)] == ["a.mp4", "a.mp4", "b <i>.webm"]
+    assert sorted(map(tuple, after.video)) == sorted(map(tuple, before.video))
+    assert after.meta["gallery"]["folder"] == str(moved)
+
+    write_video(tmp_path / "videos" / "other.mp4", [40] * 8)  # another folder by mistake
+    kept = (tmp_path / "index" / "index.npz").read_bytes()
+    assert cli.main(build(tmp_path, workdir)) == 2
+    assert f"holds 2 videos of {moved}, none of which is in {videos}" in capsys.readouterr().err
+    assert (tmp_path / "index" / "index.npz").read_bytes() == kept
+
+
+def test_the_commands_as_one_types_them(tmp_path, workdir, videos, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["search", "a red ball"]) == 2
+    assert "video_index: expected an index there; build one" in capsys.readouterr().err
+    assert cli.main(["build", "--videos", "videos", "--checkpoint", str(workdir)]) == 0
+    capsys.readouterr()
+    scores = {}
+    for kind in ("normalised", "plain"):
+        assert cli.main(["search", "a red\nball", "-k", "3", "--scores", kind]) == 0
+        lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        assert [line[:2] for line in lines] == [[r"a red\nball", str(i)] for i in (1, 2, 3)]
+        scores[kind] = {line[2]: float(line[3]) for line in lines}
+    index = RetrievalIndex.load("video_index")
+    for name, bias in zip(index.ids, index.bias, strict=True):
+        assert abs(scores["normalised"][name] - scores["plain"][name] - bias) < 2e-4
+    assert cli.main(["search", "a", "red", "ball"]) == 2
+    assert "a: expected an index there" in capsys.readouterr().err
+    assert cli.main(["search", "video_index"]) == 2
+    assert "expected words or --query EMBEDDINGS after video_index" in capsys.readouterr().err
+    assert cli.main(["search", "x" * 5000, "-k", "1"]) == 0
+
+
+def test_a_file_that_takes_too_long_is_skipped(tmp_path, workdir, videos, capsys):
+    assert cli.main(build(tmp_path, workdir, "--timeout", "0.01")) == 2
+    said = capsys.readouterr()
+    assert "skipped: long.mp4: expected a readable video, got more than 0.01 s of work" in said.out
+    assert "expected at least one video that can be read" in said.err
+
+
 def test_an_interrupted_build_goes_on(tmp_path, workdir, videos, capsys, monkeypatch):
     whole = gallery.embed_files
 
@@ -90,8 +144,8 @@ def test_an_interrupted_build_goes_on(tmp_path, workdir, videos, capsys, monkeyp
     index, partial = (tmp_path / "index" / name for name in ("index.npz", "index.partial.npz"))
     before = b""
     for kept, said in (
-        ("1 files are kept", "3 files: 2 to embed, 1 known, 0 gone"),
-        ("3 files are kept", "4 files: 1 to embed, 3 known, 0 gone"),
+        ("1 files are kept", "3 files: 2 to embed, 1 known, 0 gone or changed"),
+        ("3 files are kept", "4 files: 1 to embed, 3 known, 0 gone or changed"),
     ):
         monkeypatch.setattr(gallery, "embed_files", interrupted)
         with pytest.raises(SystemExit) as ended:
@@ -241,6 +295,80 @@ def test_a_clip_plays_from_its_second(browser, page):
     until(20, lambda: browser.execute_script("return arguments[0].currentTime", player) >= 10)
 
 
+@pytest.mark.parametrize("suffix", ["webm", "mkv", "mp4"])
+def test_a_clip_plays_from_its_second_where_clocks_begin_late(
+    browser, tmp_path, workdir, videos, page, suffix
+):
+    greys = [10 * (second + 1) for second in range(20)]
+    write_video(videos / f"late.{suffix}", greys, begin=30)
+    assert cli.main(build(tmp_path, workdir)) == 0
+    browser.get(page + "?q=grey")
+    until(20, lambda: len(browser.find_elements("css selector", ".hit")) == 5)
+    card = next(
+        c for c in browser.find_elements("css selector", ".hit")
+        if c.find_element("css selector", ".name").text.startswith("late")
+        and c.find_element("css selector", ".clock").text.startswith("0:10.0")
+    )  # fmt: skip
+    card.find_element("css selector", ".play").click()
+    player = until(20, lambda: card.find_elements("css selector", "video"))[0]
+    there = "const p = arguments[0]; return p.currentTime > 0 && !p.seeking && p.readyState > 1"
+    until(20, lambda: browser.execute_script(there, player))
+    grey = browser.execute_script("""
+        const player = arguments[0], canvas = document.createElement("canvas");
+        player.pause();
+        canvas.width = canvas.height = 1;
+        const context = canvas.getContext("2d");
+        context.drawImage(player, 0, 0, 1, 1);
+        return context.getImageData(0, 0, 1, 1).data[0]""", player)
+    assert abs(grey - greys[10]) < 25  # the picture of second 10 or one of the next two
+
+
+def test_one_clip_plays_at_a_time_and_more_are_shown(browser, tmp_path, workdir, videos, page):
+    for number in range(15):
+        write_video(videos / f"{number}.mp4", [15 * number + 5] * 6)
+    assert cli.main(build(tmp_path, workdir)) == 0
+    browser.get(page + "?q=grey")
+    cards = until(20, lambda: browser.find_elements("css selector", ".hit"))
+    assert len(cards) == 12
+    for card in cards[:3]:
+        card.find_element("css selector", ".play").click()
+    assert len(browser.find_elements("css selector", "video")) == 1
+    assert len(browser.find_elements("css selector", ".play img")) == 11
+    more = browser.find_element("id", "more")
+    browser.execute_script("arguments[0].click()", more)
+    until(20, lambda: len(browser.find_elements("css selector", ".hit")) == 18)
+    assert len(browser.find_elements("css selector", "video")) == 1  # it plays on
+    assert not more.is_displayed()
+    box = browser.find_element("id", "query")
+    box.clear()
+    box.send_keys("   \n")
+    assert "Type a few words" in until(20, lambda: browser.find_element("id", "said").text)
+
+
+def test_stalled_players_hold_up_nobody(page, workdir, tmp_path, videos):
+    """Each asks for a large file to its end and reads nothing of it."""
+    with (videos / "long.mp4").open("ab") as file:
+        file.truncate(64 << 20)
+    assert cli.main(build(tmp_path, workdir)) == 0
+    port = int(page.rstrip("/").rsplit(":", 1)[1])
+
+    links = contextlib.ExitStack()
+
+    def ask(path, **headers):
+        link = links.enter_context(
+            contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20))
+        )
+        link.request("GET", path, headers=headers)
+        return link
+
+    with links:
+        hits = json.loads(ask("/api/search?q=grey").getresponse().read())["hits"]
+        item = next(hit["item"] for hit in hits if hit["file"] == "long.mp4")
+        for _ in range(2 * serve_cli.THREADS):
+            ask(f"/video/{item}", Range="bytes=0-")
+        assert json.loads(ask("/api/gallery").getresponse().read())["windows"] == 3
+
+
 def test_the_page_says_why_a_clip_does_not_play(browser, page, tmp_path, workdir, videos):
     def why(card):
         card.find_element("css selector", ".play").click()
@@ -258,6 +386,10 @@ def test_the_page_says_why_a_clip_does_not_play(browser, page, tmp_path, workdir
     write_video(videos / "a.mp4", [40] * 8)
     assert cli.main(build(tmp_path, workdir)) == 0
     assert why(stale) == "the index was built again; search again"
+    (videos / "a.mp4").unlink()
+    browser.refresh()
+    failed = until(20, lambda: browser.find_elements("css selector", ".failed"))
+    assert failed[0].text == "a.mp4 is gone; build the index again"  # before anyone clicks
 
 
 def test_the_server_says_when_it_cannot_listen(tmp_path, workdir, videos, page, capsys):

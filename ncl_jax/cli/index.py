@@ -1,12 +1,13 @@
 """Build, extend and search a gallery of embeddings.
 
+    python -m ncl_jax.cli.index build [INDEX] --videos FOLDER --checkpoint WORKDIR [--window 10]
+    python -m ncl_jax.cli.index search [INDEX] "a red ball moves left" [-k 10] [--scores plain]
     python -m ncl_jax.cli.index build INDEX --video V.npy [--ids ids.txt] [--bank-text T.npy]
     python -m ncl_jax.cli.index add INDEX --video MORE.npy [--ids more.txt]
     python -m ncl_jax.cli.index search INDEX --query Q.npy [-k 10]
-    python -m ncl_jax.cli.index search WORKDIR/index "a red ball moves left" [-k 10]
-    python -m ncl_jax.cli.index build INDEX --videos FOLDER --checkpoint WORKDIR [--window 10]
 
-`INDEX` is a folder (it gets `index.npz`) or a `.npz`. Embeddings come as `.npy`, or as `.npz`
+`INDEX` is a folder (it gets `index.npz`) or a `.npz`, `video_index` if none is named; that of a
+training run is WORKDIR/index. Embeddings come as `.npy`, or as `.npz`
 with an array `video`, `text` or `embedding` and, if there is one, `ids`. Without ids, items are
 numbered. Words are embedded by the last checkpoint of the training run that left the index, or
 that embedded the videos of `FOLDER`, one item per window of each file; building again embeds only
@@ -16,6 +17,8 @@ normalising bias; without one the search is by plain cosine.
 """
 
 import argparse
+import dataclasses
+import os
 import pathlib
 import sys
 import zipfile
@@ -25,10 +28,11 @@ from typing import Any
 import numpy as np
 
 from ncl_jax.cli import exits
-from ncl_jax.index import RetrievalIndex, SearchResult
+from ncl_jax.index import RetrievalIndex, SearchResult, storage
 from ncl_jax.normalizers import Ncl
 from ncl_jax.types import MAX_SCALE
 
+DEFAULT = "video_index"
 ARRAYS = ("video", "text", "embedding")
 
 
@@ -105,16 +109,46 @@ def add(args: argparse.Namespace) -> Iterator[str]:
 
 def search(args: argparse.Namespace) -> Iterator[str]:
     """Query embeddings or words -> one line per hit: query, rank, id, score in logits."""
-    if bool(args.words) == (args.query is not None):
-        raise ValueError("search: expected either words or --query EMBEDDINGS")
-    if not all(text.strip() for text in args.words):
-        raise ValueError("search: expected words, got an empty text")
-    index = RetrievalIndex.load(args.index)
-    if args.words:
-        query, names = embed_words(args.words, index, args.index), args.words
+    path, words = index_and_words(args.words, in_words=args.query is None)
+    index = RetrievalIndex.load(path)
+    if args.scores == "plain":
+        index = dataclasses.replace(index, bias=np.zeros_like(index.bias))
+    if words:
+        query, names = embed_words(words, index, path), words
     else:
         query, names = read_embeddings(args.query, args.ids)
     yield from hits(index.search(query, args.k), names)
+
+
+def index_and_words(given: Sequence[str], in_words: bool) -> tuple[str, list[str]]:
+    """What `search` was given -> the index, and the queries if these are words.
+
+    One text alone is a query of the default index; of several the first is the index.
+
+    Raises:
+      ValueError: no words or an empty text where words are expected, words beside embeddings, or
+        the first of several names no index.
+    """
+    if in_words and len(given) == 1:
+        path, words = DEFAULT, list(given)
+        if _is_index(given[0]):
+            raise ValueError(f"search: expected words or --query EMBEDDINGS after {given[0]}")
+    else:
+        path, *words = given or [DEFAULT]
+    if in_words == (not words):
+        raise ValueError("search: expected either words or --query EMBEDDINGS")
+    if not all(text.strip() for text in words):
+        raise ValueError("search: expected words, got an empty text")
+    if in_words and not _is_index(path):
+        raise ValueError(
+            f"{path}: expected an index there; build one, or name yours before the words, which "
+            "want quotes around them"
+        )
+    return path, words
+
+
+def _is_index(text: str) -> bool:
+    return os.path.isfile(storage.file_of(text))  # also of texts that no file can be called
 
 
 def embed_words(words: list[str], index: RetrievalIndex, path: str) -> np.ndarray:
@@ -140,7 +174,7 @@ def hits(result: SearchResult, names: Sequence[str]) -> Iterator[str]:
     """Printable lines of a search; also for queries that were embedded from words."""
     for name, ids, scores in zip(names, result.ids, result.scores, strict=True):
         for rank, (item, score) in enumerate(zip(ids, scores.tolist(), strict=True), start=1):
-            yield f"{name}\t{rank}\t{printable(item)}\t{score:.4f}"
+            yield f"{printable(name)}\t{rank}\t{printable(item)}\t{score:.4f}"
 
 
 def printable(item: str) -> str:
@@ -194,11 +228,16 @@ def _parser() -> argparse.ArgumentParser:
     for name, run in (("build", build), ("add", add), ("search", search)):
         command = commands.add_parser(name, help=run.__doc__)
         command.set_defaults(run=run)
-        command.add_argument("index", help="folder or .npz")
+        if name != "search":
+            command.add_argument("index", help=f"folder or .npz (build: default {DEFAULT})",
+                                 nargs="?" if name == "build" else None, default=DEFAULT)
         command.add_argument("--ids", help="text file, one id per line")
         if name == "search":
-            command.add_argument("words", nargs="*", help="queries in words, for a run's index")
+            command.add_argument("words", nargs="*", metavar="[INDEX] WORDS",
+                                 help="queries in words, for an index of videos or of a run")
             command.add_argument("--query", help="embeddings of the queries")
+            command.add_argument("--scores", choices=("normalised", "plain"), default="normalised",
+                                 help="with the items' biases or without (default normalised)")
             command.add_argument("-k", type=int, default=10, help="hits per query (default 10)")
         elif name == "add":
             command.add_argument("--video", required=True, help="embeddings of the items")
@@ -210,6 +249,8 @@ def _parser() -> argparse.ArgumentParser:
                                  help="the run that embeds --videos, and whose bank is used")
             command.add_argument("--window", type=float, default=10.0,
                                  help="seconds of a video per item (default 10)")
+            command.add_argument("--timeout", type=float, default=900.0,
+                                 help="seconds that decoding one video may take (default 900)")
             command.add_argument("--bank-text", help="embeddings of training captions")
             command.add_argument("--scale", type=float, help="logits per cosine (default 100)")
             command.add_argument("--iterations", type=int, default=4)

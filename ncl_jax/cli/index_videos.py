@@ -7,7 +7,7 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -40,11 +40,12 @@ def build(args: argparse.Namespace) -> Iterator[str]:
         "model": model.fingerprint,
         "window": args.window,
     }
-    old = _known(args.index, about)
-    entries = {name: entry for name, entry in old.items() if files.get(name) == entry.stamp}
+    old = _known(args.index, about, files)
+    entries = gallery.still_true(old, files)
     todo = {name: stamp for name, stamp in files.items() if name not in entries}
+    gone = {entry.stamp for entry in old.values()} - set(files.values())
     yield f"{len(files)} files: {len(todo)} to embed, {len(entries)} known, " \
-          f"{len(set(old) - set(files))} gone"
+          f"{len(gone)} gone or changed"
     _embed(args, model, todo, entries, about)
     for name in todo:
         if entries[name].error:
@@ -68,6 +69,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--videos: expected --checkpoint WORKDIR too, the run that embeds them")
     if not 1 <= args.window < math.inf:
         raise ValueError(f"--window: expected a number of seconds from 1, got {args.window:g}")
+    if not args.timeout > 0:
+        raise ValueError(f"--timeout: expected a number of seconds above 0, got {args.timeout:g}")
     if args.iterations < 0:
         raise ValueError(f"--iterations: expected at least 0, got {args.iterations}")
     if not 0 <= args.strength <= 1:
@@ -101,17 +104,25 @@ def _partial(path: str) -> pathlib.Path:
     return storage.file_of(path).with_suffix(".partial.npz")
 
 
-def _known(path: str, about: dict[str, Any]) -> dict[str, gallery.Entry]:
-    """What the index, or a build that was interrupted, knows of the files through this model."""
-    known = _entries(storage.file_of(path), about)
+def _known(
+    path: str, about: dict[str, Any], files: Mapping[str, gallery.Stamp]
+) -> dict[str, gallery.Entry]:
+    """What the index, or a build that was interrupted, knows of the files through this model.
+
+    Raises:
+      ValueError: it is no index of videos, or one of another folder's.
+    """
+    known = _entries(storage.file_of(path), about, files)
     try:
-        return known | _entries(_partial(path), about)
+        return known | _entries(_partial(path), about, files)
     except ValueError as error:  # it is nobody's but ours, and will be written again
         print(f"{error}: what it held is embedded again", file=sys.stderr)
         return known
 
 
-def _entries(path: pathlib.Path, about: dict[str, Any]) -> dict[str, gallery.Entry]:
+def _entries(
+    path: pathlib.Path, about: dict[str, Any], files: Mapping[str, gallery.Stamp]
+) -> dict[str, gallery.Entry]:
     if not path.exists():
         return {}
     try:
@@ -121,7 +132,13 @@ def _entries(path: pathlib.Path, about: dict[str, Any]) -> dict[str, gallery.Ent
     before = index.meta.get("gallery")
     if before is None:
         raise ValueError(f"{path}: an index of other things than videos is there; name another")
-    same = all(before[key] == value for key, value in about.items() if key != "run")
+    # The folder itself may have moved; with none of its files it is another one.
+    if before["folder"] != about["folder"] and not set(before["files"]) & set(files):
+        raise ValueError(
+            f"{path} holds {len(before['files'])} videos of {before['folder']}, none of which is "
+            f"in {about['folder']}; name another INDEX, or remove it first"
+        )
+    same = all(before[key] == about[key] for key in ("model", "window"))
     return gallery.entries_of(index) if same else {}
 
 
@@ -135,8 +152,9 @@ def _embed(
     """Fills `entries`, saving now and then and when interrupted."""
     settings = model.config.data.settings
     reading = gallery.Reading(
-        args.window, settings.fps, settings.short_side, settings.get("jpeg_quality", JPEG_QUALITY)
-    )
+        args.window, settings.fps, settings.short_side,
+        settings.get("jpeg_quality", JPEG_QUALITY), args.timeout,
+    )  # fmt: skip
     batch, saved = model.config.eval.batch_size, time.monotonic()
     progress = tqdm(total=len(todo), unit=" file", disable=not todo, dynamic_ncols=True)
     embedded = gallery.embed_files(args.videos, todo, model.encode_video, reading, batch)

@@ -1,6 +1,6 @@
 """A local page to search an index of videos.
 
-    python -m ncl_jax.cli.serve --index INDEX [--port 8000] [--host 127.0.0.1]
+    python -m ncl_jax.cli.serve [--index INDEX] [--port 8000] [--host 127.0.0.1]
 
 `INDEX` is what `python -m ncl_jax.cli.index build INDEX --videos FOLDER --checkpoint WORKDIR` made.
 The page answers on this machine only, unless --host says otherwise; then anyone who reaches it
@@ -8,6 +8,7 @@ sees the videos.
 """
 
 import argparse
+import logging
 import socket
 import sys
 from collections.abc import Sequence
@@ -17,9 +18,12 @@ import waitress
 
 from ncl_jax import serve, trained
 from ncl_jax.cli import exits
+from ncl_jax.cli.index import DEFAULT
 from ncl_jax.gallery import windows_of
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.serve.library import Library
+
+THREADS = 16
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--index", required=True, help="folder or .npz")
+    parser.add_argument("--index", default=DEFAULT, help="folder or .npz (default %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     args = parser.parse_args(argv)
@@ -48,8 +52,9 @@ def run(args: argparse.Namespace) -> None:
     hosts = serve.LOOPBACK if args.host in serve.LOOPBACK else None
     with _listening(args.host, args.port) as listener:
         server = waitress.create_server(
-            serve.create_app(library, hosts), sockets=[listener], threads=8
+            serve.create_app(library, hosts), sockets=[listener], threads=THREADS
         )
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait is usual
         _serve(server, args.host, listener.getsockname()[1])
 
 

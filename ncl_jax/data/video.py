@@ -164,6 +164,19 @@ def jpeg_at(
         return _to_jpeg(_resize(Image.fromarray(_upright(picture)), short_side), jpeg_quality)
 
 
+def begin_of(path: str | os.PathLike[str]) -> float:
+    """What a file's own clock, which players show, says at its first frame, in seconds >= 0.
+
+    Raises:
+      VideoError: as `decode_frames`.
+    """
+    with _opened(path) as stream:
+        first = next(video_packets.decode_all(stream), None)
+        if first is None:
+            raise _BadVideoError("at least one decodable frame, got none")
+        return max(0.0, float((first.pts or 0) * (stream.time_base or 0)))
+
+
 class _BadVideoError(Exception):
     """Carries 'what was expected, got what' up to where the file's name is known."""
 

@@ -20,10 +20,15 @@ def file_of(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def write(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: Any) -> None:
-    """Writes all or nothing: a crash leaves the old file, never half of a new one."""
-    file = file_of(path)
+    """Writes all or nothing: a crash leaves the old file, never half of a new one.
+
+    A file that holds the same already stays as it is, so that its readers need not look again.
+    """
+    file, digest = file_of(path), _digest(arrays, header)
+    if _holds(file, digest):
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"version": VERSION, "sha256": _digest(arrays, header), "data": header})
+    text = json.dumps({"version": VERSION, "sha256": digest, "data": header})
     temporary = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as stream:  # with the usual permissions, unlike `mkstemp`
@@ -61,6 +66,13 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
     if digest != _digest(arrays, data):
         raise ValueError(f"{file} is damaged (its checksum does not match); rebuild it")
     return arrays, data
+
+
+def _holds(file: pathlib.Path, digest: str) -> bool:
+    try:
+        return _digest(*read(file)) == digest
+    except ValueError:
+        return False
 
 
 def _digest(arrays: dict[str, np.ndarray], header: Any) -> str:

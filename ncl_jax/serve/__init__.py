@@ -5,7 +5,8 @@
     GET /api/search?q=&k=&scores=      {"hits": [hit]}, best first; scores "normalised" or "plain"
     GET /api/captions?item=&k=&scores= {"hits": [{"caption", "score"}]}: a window's best captions
     GET /preview/ITEM                  JPEG of the middle of a window
-    GET /video/ITEM                    the file itself, with byte ranges
+    GET /api/begin?item=               {"seconds"}: what players show at the file's first frame
+    GET /video/ITEM                    the file itself, with byte ranges, of `PIECE` at the most
 
 A hit is {"item", "file", "start", "end", "clock", "score"}: seconds count from the file's first
 frame, and `item` is "VERSION-ROW", a row of one version of the index, so that a page opened before
@@ -30,6 +31,9 @@ MAX_HITS = 100
 MAX_QUERY = 1000
 PREVIEWS_KEPT = 500
 PREVIEW_SIDE = 180
+PIECE = 1 << 22
+"""Bytes of a range that are sent at once; a player asks on. More would not fit the server's
+buffers, and a player that is paused would hold up a thread."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _POLICY = "default-src 'self'; media-src 'self'; object-src 'none'; frame-ancestors 'none'"
 
@@ -89,8 +93,19 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
         jpeg = picture(path, path.stat().st_mtime_ns, (window.start + window.end) / 2)
         return flask.send_file(io.BytesIO(jpeg), mimetype="image/jpeg")
 
+    @functools.lru_cache(PREVIEWS_KEPT)
+    def begin_of(path: pathlib.Path, changed: int) -> float:
+        return video.begin_of(path)
+
+    @app.get("/api/begin")
+    def begin() -> dict[str, Any]:
+        shelf = library.shelf()
+        path = shelf.file(shelf.row(flask.request.args.get("item", "")))
+        return {"seconds": begin_of(path, path.stat().st_mtime_ns)}
+
     @app.get("/video/<item>")
     def whole(item: str) -> flask.Response:
+        _cut_range()
         shelf = library.shelf()
         path = shelf.file(shelf.row(item))
         status = path.stat()
@@ -126,6 +141,15 @@ def _host() -> str:
     if not name:
         raise BadRequest(f"Host: expected NAME or NAME:PORT, got {host!r}")
     return name
+
+
+def _cut_range() -> None:
+    """Makes the request one for the first piece of what it asks for."""
+    wanted = flask.request.range
+    if wanted and wanted.units == "bytes" and len(wanted.ranges) == 1:
+        start, stop = wanted.ranges[0]
+        if start >= 0 and (stop is None or stop - start > PIECE):
+            flask.request.environ["HTTP_RANGE"] = f"bytes={start}-{start + PIECE - 1}"
 
 
 def _k() -> int:

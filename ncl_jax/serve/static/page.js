@@ -2,7 +2,9 @@
 // Whatever comes from file names or captions goes in as text, never as HTML.
 
 const $ = (id) => document.getElementById(id);
+const PAGE = 12, MOST = 100; // clips shown at first and with every "More clips"; at all
 let latest = 0; // answers to older searches are dropped
+let playing = null; // the player, its card's screen and the picture it stands for
 
 async function fetched(path, options) {
   const answer = await fetch(path, options).catch(() => null);
@@ -26,14 +28,29 @@ const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count ==
 
 async function search() {
   const query = $("query").value.trim();
-  if (!query) return;
+  if (!query) {
+    if ($("query").value) say("Type a few words that describe a clip.", true);
+    return;
+  }
+  await show(query, PAGE, 0);
+}
+
+// The best `count` clips of a query, of which `shown` are on the page already.
+async function show(query, count, shown) {
   const mine = ++latest;
   say("Searching…");
   try {
     const scores = chosenScores();
-    const { hits } = await ask("/api/search", { q: query, scores });
+    const { hits } = await ask("/api/search", { q: query, scores, k: count });
     if (mine !== latest) return;
-    $("hits").replaceChildren(...hits.map(card));
+    if (!shown) {
+      stop();
+      $("hits").replaceChildren();
+    }
+    $("hits").append(...hits.slice(shown).map(card));
+    const next = Math.min(hits.length + PAGE, MOST);
+    $("more").hidden = hits.length < count || hits.length === MOST;
+    $("more").onclick = () => show(query, next, hits.length);
     say(`${plural(hits.length, "clip")}, best first, by ${scores} scores in logits.`);
     history.replaceState(null, "", `?${new URLSearchParams({ q: query, scores })}`);
   } catch (error) {
@@ -44,6 +61,10 @@ async function search() {
 function card(hit) {
   const node = $("hit").content.cloneNode(true).firstElementChild;
   const part = (name) => node.querySelector(name);
+  part("img").addEventListener("error", async () => {
+    const why = await whyNot(`/preview/${hit.item}`, `There is no picture of ${hit.file}.`);
+    part(".screen").replaceChildren(note(why));
+  });
   part("img").src = `/preview/${hit.item}`;
   part(".play").setAttribute("aria-label", `Play ${hit.file} from ${hit.clock}`);
   part(".play").addEventListener("click", () => play(part(".screen"), hit));
@@ -54,27 +75,46 @@ function card(hit) {
   return node;
 }
 
-function play(screen, hit) {
+// One clip at a time: browsers open few connections to a server, and every player holds one.
+function stop() {
+  if (!playing) return;
+  const { screen, picture, player } = playing;
+  playing = null;
+  player.pause();
+  player.removeAttribute("src");
+  player.load();
+  if (screen.contains(player)) screen.replaceChildren(picture);
+}
+
+async function play(screen, hit) {
+  stop();
   const player = document.createElement("video");
   player.controls = true;
   player.muted = true; // browsers start only silent videos by themselves
   player.playsInline = true;
-  player.src = `/video/${hit.item}#t=${hit.start},${hit.end}`;
   player.addEventListener("error", async () => {
-    const note = document.createElement("p");
-    note.className = "failed";
-    note.textContent = await whyNot(hit);
-    screen.replaceChildren(note);
+    if (playing?.player !== player) return;
+    const why = await whyNot(`/video/${hit.item}`, `This browser cannot play ${hit.file}.`);
+    screen.replaceChildren(note(why));
   });
+  playing = { screen, player, picture: screen.firstElementChild };
   screen.replaceChildren(player);
-  player.play().catch(() => {}); // the error event says what there is to say
   player.focus();
+  // A file's clock need not start at 0; a file without an answer is told of by the error event.
+  const { seconds } = await ask("/api/begin", { item: hit.item }).catch(() => ({ seconds: 0 }));
+  if (playing?.player !== player) return;
+  player.src = `/video/${hit.item}#t=${seconds + hit.start},${seconds + hit.end}`;
+  player.play().catch(() => {}); // the error event says what there is to say
 }
 
-// A player does not tell what the server said: one byte of the same file does.
-function whyNot(hit) {
-  return fetched(`/video/${hit.item}`, { headers: { Range: "bytes=0-0" } }).then(
-    () => `This browser cannot play ${hit.file}.`,
+function note(text) {
+  return Object.assign(document.createElement("p"), { className: "failed", textContent: text });
+}
+
+// Pictures and players do not tell what the server said: one byte of the same thing does.
+function whyNot(path, otherwise) {
+  return fetched(path, { headers: { Range: "bytes=0-0" } }).then(
+    () => otherwise,
     (error) => error.message,
   );
 }
