@@ -3,14 +3,16 @@
 A checkpoint holds four items:
   state     the `TrainState` (step, params, opt_state, rng), one array per leaf
   data      {"samples": pairs seen by all processes together, "seed": seed of their order,
-            "skipped": steps whose loss or gradient was not finite}
+            "skipped": steps whose loss or gradient was not finite, "score": of validation or None}
   metadata  {"config", "tokenizer" (text of tokenizer.json), "captions" (number of training
             captions), "version" (of ncl_jax)}
   contents  what the others must be: shape, type and sum of every leaf, digests of the rest.
             Orbax and TensorStore notice some damage; a flipped bit in an array is not among it
-and, where it was measured, `metrics` with the validation score.
+and, where it was measured, `metrics` with the validation score, for Orbax to keep the best.
 """
 
+import contextlib
+import json
 import sys
 from typing import Any, NamedTuple
 
@@ -47,8 +49,11 @@ class Checkpointer:
         self._read_only = read_only
         # Orbax's own read_only would warn about itself each time.
         reading = ocp.CheckpointManagerOptions(create=False, cleanup_tmp_directories=False)
+        path = epath.Path(directory).absolute()
+        if not read_only:
+            agreement.once("scores", lambda: _mend_scores(path))
         self._manager = ocp.CheckpointManager(
-            epath.Path(directory).absolute(),
+            path,
             options=reading if read_only else _saving(keep),
         )
 
@@ -90,6 +95,7 @@ class Checkpointer:
         step = int(state.step)
         if step == self.latest_step():
             return
+        data = data | {"score": score}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state._asdict()),
             data=ocp.args.JsonSave(data),
@@ -294,6 +300,30 @@ def _meet(*, key: str, timeout_ms: int) -> None:
     if error := sys.exception():
         raise error
     ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+
+
+def _mend_scores(directory: epath.Path) -> None:
+    """Makes Orbax's own copies of the scores those in `data`, which has a digest.
+
+    Orbax reads its copies unchecked when it opens a folder: a damaged one would keep it from
+    opening, a missing or changed one would let the best checkpoint go.
+    """
+    for folder in directory.glob("[0-9]*"):
+        if not folder.name.isdigit():  # a save that was cut short
+            continue
+        copy, score = folder / "metrics" / "metrics", None
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # told when it is read
+            data, held = (json.loads((folder / name / "metadata").read_text())
+                          for name in ("data", "contents"))  # fmt: skip
+            if contents.digest(data) == held["data"]:
+                score = data["score"]
+        wanted = None if score is None else json.dumps({"score": score})
+        found = copy.read_bytes() if copy.exists() else None
+        if wanted is None and found is not None:
+            copy.unlink()
+        elif wanted is not None and found != wanted.encode():
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_text(wanted)
 
 
 def _score(metrics: dict[str, float]) -> float:

@@ -37,14 +37,19 @@ def changed(held: dict[str, Any], data: dict[str, Any], metadata: dict[str, Any]
 
 
 def described(state: TrainState) -> dict[str, list[Any]]:
+    """`leaves` of a state, whose random key is taken as its numbers."""
+    return leaves(state._replace(rng=jax.random.key_data(state.rng)))
+
+
+def leaves(tree: Any) -> dict[str, list[Any]]:
     """{path of a leaf: [shape, type, sum of its bits]}, the same under every sharding."""
-    plain = state._replace(rng=jax.random.key_data(state.rng))
-    flat, _ = jax.tree_util.tree_flatten_with_path(plain)
-    sums = jax.device_get([_bit_sum(leaf) for _, leaf in flat])
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
+        # One after the other: sums of spread leaves are collectives, and on CPUs those of several
+        # programs at once can wait for each other for ever.
         jax.tree_util.keystr(path, simple=True, separator="."):
-            [list(leaf.shape), str(leaf.dtype), int(total)]
-        for (path, leaf), total in zip(flat, sums, strict=True)
+            [list(leaf.shape), str(leaf.dtype), int(_bit_sum(leaf))]
+        for path, leaf in flat
     }  # fmt: skip
 
 

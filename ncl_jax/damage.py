@@ -29,8 +29,11 @@ def told(error: Exception, folder: epath.Path) -> Exception:
     """What to raise instead of what Orbax and TensorStore raised while they read `folder`."""
     if lost := processes.lost_peer(error):
         return lost
+    if processes.out_of_memory(error):
+        return error
     line = first_line(error)
     here = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+    here |= isinstance(error, MemoryError) or "can't start new thread" in str(error)
     why = next((word for word in _passing() if word in str(error)), "")
     if here or why:
         why = why if why and why not in line else ""

@@ -71,7 +71,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
         directory = directory or assembly.prepare_data(config)
     with _phase("model", seconds):
         parts = assembly.build(config, directory)
-        agreement.check_same("parts", _facts(config, parts))
+        agreement.check_same("parts", _facts(parts))
     profile = InputProfile() if config.profile_input else None
     with _phase("training", seconds):
         state = train_or_resume(config, parts, mesh, workdir, profile)
@@ -100,11 +100,22 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
     return summary
 
 
-def _facts(config: ml_collections.ConfigDict, parts: assembly.Parts) -> dict[str, str]:
-    """What must not differ between hosts, which may prepare data of their own."""
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Make sure that all processes of a job have the same settings and version.
+
+    Raises:
+      ValueError: on every process, with the first difference.
+    """
     told = flat({"config": config.to_dict(), "version": __version__})
     facts = {name: str(value) for name, value in told.items() if name not in PLACES}
-    facts["tokenizer (digest)"] = contents.digest(parts.tokenizer.to_json())
+    agreement.check_same("config", facts)
+
+
+def _facts(parts: assembly.Parts) -> dict[str, str]:
+    """What must not differ between hosts, which may prepare data and fetch weights of their own."""
+    facts = {"tokenizer (digest)": contents.digest(parts.tokenizer.to_json())}
+    if not processes.alone():
+        facts["initial weights (digest)"] = contents.digest(contents.leaves(parts.params))
     for name, split in parts.splits.items():
         facts[f"{name} split (digest)"] = contents.digest([split.video_ids, split.captions])
     return facts

@@ -70,11 +70,13 @@ def main(argv: Sequence[str]) -> None:
         if not processes.is_first():
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the story is told once
         with owned(workdir):
+            experiment.check_config(config)  # before one goes another way than the others
             summary = (seeds if config.seeds != 1 else experiment).run(config, workdir)
         agreement.once("end", lambda: tell(config, workdir, summary))
+        processes.leave()
     except KeyboardInterrupt:
         stop("interrupted; the same command goes on from what is there", 130)
-    except TimeoutError as error:
+    except (TimeoutError, processes.NotFoundError) as error:
         stop(str(error), processes.RETRY)
     except (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
         if lost := processes.lost_peer(error):
@@ -86,7 +88,9 @@ def main(argv: Sequence[str]) -> None:
             stop("JAX has failed, which is not for the run to mend; it may be worth a report", 1)
         missing = isinstance(error, FileNotFoundError) and config.data.manual_dir in str(error)
         stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}" if missing else str(error))
-    processes.leave()
+    except Exception:  # a fault of ours: the others of the job must not take it for a lost peer
+        traceback.print_exc()
+        stop("this is a fault of the program; it will come again, and is worth a report", 1)
 
 
 def quiet_libraries() -> None:

@@ -180,16 +180,28 @@ def _by_pmap(step: Step, mesh: Mesh) -> MappedStep:
         return step.update(state, jax.lax.psum(grads, AXIS), metrics)
 
     rows = mesh.local_mesh.size
+    mapped = jax.pmap(
+        run,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        devices=list(mesh.devices.flat),
+        donate_argnums=0,
+    )
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def of_all_processes(leaf: Array) -> Array:
+        """Of pmap a process gets an array of its own devices; the rest of us knows global ones."""
+        mine = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, mine)
+
+    def run_all(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        state, metrics = mapped(state, batch)
+        return jax.tree.map(of_all_processes, state), metrics
+
     return MappedStep(
         place=lambda batch: jax.tree.map(lambda x: x.reshape(rows, -1, *x.shape[1:]), batch),
-        run=jax.pmap(
-            run,
-            axis_name=AXIS,
-            in_axes=(None, 0),
-            out_axes=None,
-            devices=list(mesh.devices.flat),
-            donate_argnums=0,
-        ),
+        run=mapped if jax.process_count() == 1 else run_all,
     )
 
 

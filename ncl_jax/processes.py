@@ -23,6 +23,10 @@ RETRY = 75
 """Exit code (`EX_TEMPFAIL`) of a run that is worth starting again as it is."""
 
 
+class NotFoundError(Exception):
+    """The processes of a job did not find each other."""
+
+
 class Job(NamedTuple):
     """What is known of a job before joining it; None is found out by JAX."""
 
@@ -68,7 +72,7 @@ def join(job: Job | None, peer_timeout: int) -> None:
 
     Raises:
       ValueError: the launcher does not say where the others are.
-      ConnectionError: the processes did not find each other.
+      NotFoundError: the processes did not find each other.
     """
     if job is None:
         return
@@ -91,7 +95,7 @@ def join(job: Job | None, peer_timeout: int) -> None:
         ) from error
     except RuntimeError as error:
         cause = str(error).strip().splitlines()[0][:200]
-        raise ConnectionError(
+        raise NotFoundError(
             f"the processes of this job did not find each other ({cause}); start all of them with "
             "the same coordinator, which must be process 0 on a free port that all can reach"
         ) from error
@@ -115,7 +119,9 @@ def say(text: str) -> None:
 
 def lost_peer(error: BaseException | None) -> Exception | None:
     """JAX's account of another process that is lost, where an error comes of that."""
-    while error is not None and not alone() and not out_of_memory(error):
+    if not jax.distributed.is_initialized():
+        return None
+    while error is not None and not out_of_memory(error):
         in_jax = isinstance(error, jax.errors.JaxRuntimeError)
         if (_LOST_IN_JAX if in_jax else _LOST).search(str(error)):  # a ValueError, on the CPU
             return jax.errors.JaxRuntimeError(str(error))

@@ -96,10 +96,7 @@ class Progress:
         step = int(state.step)
         self._in_a_row = self._in_a_row + 1 if step == self._last_skipped + 1 else 1
         self._skipped, self._last_skipped = self._skipped + 1, step
-        folder = self._workdir / NONFINITE
         go_on = not self._stop and self._in_a_row < IN_A_ROW
-        if self._skipped <= KEPT or not go_on:
-            health.keep_batch(batch, folder, step)
         names = [self._clips[number] for number in health.clips_of(batch)]
         told = (
             f"at step {step} the loss is {float(metrics['loss'])} and the gradient norm "
@@ -107,19 +104,31 @@ class Progress:
         )
         if go_on:
             processes.say(f"{told}; the step is skipped, {self._skipped} so far")
-            return
-        snapshot = checkpoint.Checkpointer(folder / "checkpoints")
-        snapshot.save(
-            state._replace(step=state.step - 1),
-            {"samples": 0, "seed": self._seed, "skipped": self._skipped},
-            self._metadata,
-        )
-        snapshot.close()
-        raise FloatingPointError(
-            f"{told}; batch and state are in {folder}, and the last checkpoint is kept. Lower "
-            "optim.learning_rate, look at these clips, or go on past such steps with "
-            "--config.train.on_nonfinite=skip"
-        )
+        where = self._kept(state, batch, step, go_on)
+        if not go_on:
+            raise FloatingPointError(
+                f"{told}; {where}, and the last checkpoint is kept. Look at these clips, go on "
+                "past such steps with --config.train.on_nonfinite=skip, or begin anew in another "
+                "--workdir with a lower optim.learning_rate"
+            )
+
+    def _kept(self, state: TrainState, batch: Batch, step: int, go_on: bool) -> str:
+        """Keeps what is worth a look, and says where, or why it could not be kept."""
+        folder = self._workdir / NONFINITE
+        try:
+            if self._skipped <= KEPT or not go_on:
+                health.keep_batch(batch, folder, step)
+            if not go_on:
+                snapshot = checkpoint.Checkpointer(folder / "checkpoints")
+                snapshot.save(
+                    state._replace(step=state.step - 1),
+                    {"samples": 0, "seed": self._seed, "skipped": self._skipped},
+                    self._metadata,
+                )
+                snapshot.close()
+        except OSError as error:
+            return f"batch and state could not be kept ({error})"
+        return f"batch and state are in {folder}"
 
     def close(self) -> None:
         """Wait for the last checkpoint."""

@@ -1,12 +1,16 @@
 """Where a run's numbers go: `metrics.jsonl`, TensorBoard event files and a progress bar."""
 
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from ncl_jax import processes
@@ -20,11 +24,10 @@ class RunLog:
     """
 
     def __init__(self, workdir: epath.Path, *, steps: int, done: int, batch_size: int):
+        self._workdir = workdir
         _drop_after(workdir / "metrics.jsonl", done)
         self._lines = (workdir / "metrics.jsonl").open("a")
-        self._events = SummaryWriter(
-            str(workdir / "tensorboard"), flush_secs=10, purge_step=done + 1
-        )
+        self._events = _open_events(workdir / "tensorboard", done + 1)
         # In a file every refresh is a line: one a minute is enough there.
         self._bar = tqdm(
             total=steps,
@@ -41,17 +44,23 @@ class RunLog:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._bar.close()
-        self._lines.close()
-        self._events.close()
+        for file in (self._bar, self._lines, self._events):
+            with contextlib.suppress(OSError):  # what counts was written by `write`, or it has told
+                file.close()
 
     def write(self, step: int, metrics: dict[str, Any], prefix: str) -> None:
-        """Append one line and one event per number (nested dicts become `a/b`)."""
+        """Append one line and one event per number (nested dicts become `a/b`).
+
+        Raises:
+          OSError: they could not be written.
+        """
         flat = _flatten(metrics, prefix)
-        self._lines.write(json.dumps({"step": step, "time": time.time()} | flat) + "\n")
-        self._lines.flush()
-        for name, value in flat.items():
-            self._events.add_scalar(name, value, step)
+        with self._telling():
+            self._lines.write(json.dumps({"step": step, "time": time.time()} | flat) + "\n")
+            self._lines.flush()
+            for name, value in flat.items():
+                self._event(step, name, value)
+            self._events.flush()
 
     def progress(self, step: int, metrics: dict[str, Any] | None) -> None:
         """Move the bar; with metrics, show the loss and the clips per second since the last."""
@@ -64,7 +73,22 @@ class RunLog:
         self._bar.set_postfix_str(
             f"loss {metrics['loss']:.3f}, {speed:.0f} clips/s", refresh=False
         )
-        self._events.add_scalar("train/clips_per_second", speed, step)
+        with self._telling():
+            self._event(step, "train/clips_per_second", speed)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"the log of the run could not be written to {self._workdir} ({error}); free "
+                "space there and start the same command again: it goes on from the last checkpoint"
+            ) from error
+
+    def _event(self, step: int, name: str, value: float) -> None:
+        event = Event(wall_time=time.time(), step=step, summary=scalar(name, value))
+        self._events.write_event(event)
 
 
 class Silent:
@@ -81,6 +105,18 @@ class Silent:
 def open_log(workdir: epath.Path, **run: int) -> RunLog | Silent:
     """The log of this process: one process of a job writes."""
     return RunLog(workdir, **run) if processes.is_first() else Silent()
+
+
+def _open_events(folder: epath.Path, first_step: int) -> EventsWriter:
+    """TensorBoard's file; what a killed run wrote from `first_step` on is not shown.
+
+    Written by the thread that logs: tensorboardX's usual writer has one of its own, which a full
+    disk ends, and for which the next events then wait for ever.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    events = EventsWriter(str(folder / "events"))
+    events.write_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+    return events
 
 
 def _drop_after(path: epath.Path, step: int) -> None:

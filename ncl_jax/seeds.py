@@ -10,6 +10,7 @@ import ml_collections
 from etils import epath
 
 from ncl_jax import agreement, experiment, results
+from ncl_jax.workdir import owned
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any] | None:
@@ -36,7 +37,9 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
         folder.mkdir(parents=True, exist_ok=True)
         summary = _finished(folder, one)
         agreement.check_same("finished", {f"{folder}/results.json": str(summary is not None)})
-        summary = summary or experiment.run(one, folder)
+        if summary is None:
+            with owned(folder):  # a run of this seed alone may be at work there
+                summary = experiment.run(one, folder)
         if summary is None:
             return None
         found[seed] = summary

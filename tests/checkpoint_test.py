@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import json
 import os
 import resource
 import shutil
@@ -85,7 +86,7 @@ def test_round_trip_is_exact_on_any_number_of_devices(saved, devices, placement,
     restored = restore(folder, make_state(devices, placement=placement, step=0))
     assert bits(restored.state) == bits(state)
     assert type(restored.state.opt_state) is type(state.opt_state)
-    assert restored.data == DATA
+    assert restored.data == DATA | {"score": None}
     assert restored.metadata == METADATA
     checkpointer = checkpoint.Checkpointer(folder)
     assert checkpointer.metadata() == METADATA
@@ -258,6 +259,31 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     assert checkpointer.best_step() == 2
     assert checkpointer.latest_step() == 5
     checkpointer.close()
+
+
+@pytest.mark.parametrize("damage_to", ["lost", "garbled", "no such key", "another number"])
+def test_a_damaged_score_is_the_one_that_was_measured_again(tmp_path, damage_to):
+    save(tmp_path, *[make_state(width=4, step=step) for step in (1, 2, 3)],
+         scores=[10.0, 30.25, 20.0])  # fmt: skip
+    copy = tmp_path / "2" / "metrics" / "metrics"
+    assert json.loads(copy.read_text()) == {"score": 30.25}
+    if damage_to == "lost":
+        copy.unlink()
+    else:
+        copy.write_text({"garbled": '{"sco', "no such key": '{"scorf": 30.25}',
+                         "another number": '{"score": 10.25}'}[damage_to])  # fmt: skip
+    save(tmp_path, make_state(width=4, step=4), make_state(width=4, step=5), scores=[None, None])
+    assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [2, 4, 5]
+    checkpointer = checkpoint.Checkpointer(tmp_path)
+    assert checkpointer.best_step() == 2
+    checkpointer.close()
+
+
+def test_what_a_host_lacks_is_no_damage(tmp_path):
+    for error in (MemoryError(), RuntimeError("can't start new thread")):
+        assert isinstance(damage.told(error, epath.Path(tmp_path)), OSError)
+    full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    assert damage.told(full, epath.Path(tmp_path)) is full
 
 
 def test_a_save_that_cannot_be_written_leaves_the_others(tmp_path):

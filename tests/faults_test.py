@@ -82,6 +82,7 @@ def test_results_may_take_longer_than_a_peer_may_be_silent(data, reference, tmp_
     [
         ("--workdir={}/elsewhere", "expected one folder that all processes share"),
         ("--config.train.steps=25", "process 1 has config.train.steps 25, process 0 has 24"),
+        ("--config.seeds=2", "process 1 has config.seeds 2, process 0 has 1"),
     ],
 )
 def test_processes_that_do_not_fit_refuse_together(data, tmp_path, own, told):

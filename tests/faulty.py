@@ -123,8 +123,8 @@ def record(step, batch):
     import jax
 
     clips, tokens = (health._local(x) for x in (batch.video_id, batch.tokens))
-    digests = [zlib.crc32(text.tobytes()) for text in tokens]
-    rows = list(zip(clips.tolist(), digests, strict=True))
+    digests = [zlib.crc32(text.tobytes()) for text in tokens.reshape(-1, tokens.shape[-1])]
+    rows = list(zip(clips.ravel().tolist(), digests, strict=True))
     workdir = main._WORKDIR.value
     with open(f"{workdir}.pairs-{jax.process_index()}.jsonl", "a") as file:
         file.write(json.dumps([step, rows]) + "\n")

@@ -2,7 +2,10 @@
 
 import collections
 import json
+import os
 import shutil
+import subprocess
+import sys
 import types
 import zlib
 
@@ -62,17 +65,17 @@ def check_whole_epoch(workdir, reference):
 @pytest.mark.slow
 @needs_ports
 @pytest.mark.parametrize(
-    ("count", "devices", "placement"), [(2, 2, "fsdp"), (4, 1, "replicated")]
+    ("count", "devices", "setting"),
+    [(2, 2, "placement=fsdp"), (2, 2, "mapper=pmap"), (4, 1, "placement=replicated")],
 )
-def test_the_curve_is_that_of_one_process(
-    count, devices, placement, data, reference, tmp_path
-):
+def test_the_curve_is_that_of_one_process(count, devices, setting, data, reference, tmp_path):
     workdir = tmp_path / "run"
-    said = jobs.run(workdir, [*data, f"--config.placement={placement}"], processes=count,
+    said = jobs.run(workdir, [*data, f"--config.{setting}"], processes=count,
                     devices=devices, faults=dict.fromkeys(range(count), "pairs"))
     check_same_curve(workdir, reference)
     check_whole_epoch(workdir, reference)
     assert jobs.shown(workdir) == jobs.shown(reference)
+    assert jobs.steps(workdir) == jobs.steps(reference)
     assert "text -> video" in said[0]
     assert not any("text -> video" in other or "training:" in other for other in said[1:])
 
@@ -175,15 +178,68 @@ def test_half_a_description_is_refused(flags, environ, told):
         processes.find_job(flags, environ)
 
 
-def test_hosts_with_other_data_are_told_apart():
-    config = demo.get_config()
+def test_hosts_with_other_data_or_weights_are_told_apart(monkeypatch):
     split = types.SimpleNamespace(video_ids=["a", "b"], captions=["one", "two"])
     parts = types.SimpleNamespace(
-        splits={"train": split}, tokenizer=types.SimpleNamespace(to_json=lambda: "{}")
-    )
-    facts = experiment._facts(config, parts)
-    config.data.data_dir = "/elsewhere"
-    assert experiment._facts(config, parts) == facts
+        splits={"train": split}, tokenizer=types.SimpleNamespace(to_json=lambda: "{}"),
+        params={"w": np.ones(3, np.float32)},
+    )  # fmt: skip
+    monkeypatch.setattr(processes, "alone", lambda: False)
+    facts = experiment._facts(parts)
+
+    def differing():
+        other = experiment._facts(parts)
+        return {name for name in facts if facts[name] != other[name]}
+
+    assert not differing()
     split.captions = ["one", "three"]
-    other = experiment._facts(config, parts)
-    assert {name for name in facts if facts[name] != other[name]} == {"train split (digest)"}
+    assert differing() == {"train split (digest)"}
+    parts.params["w"][1] = 1.5  # weights to start from that are another file on one host
+    assert differing() == {"train split (digest)", "initial weights (digest)"}
+
+
+def test_hosts_may_keep_their_data_in_places_of_their_own(monkeypatch):
+    told = []
+    monkeypatch.setattr(experiment.agreement, "check_same", lambda _, facts: told.append(facts))
+    config = demo.get_config()
+    experiment.check_config(config)
+    config.data.data_dir = "/elsewhere"
+    experiment.check_config(config)
+    config.train.steps += 1
+    experiment.check_config(config)
+    assert told[0] == told[1]
+    assert {name for name in told[0] if told[0][name] != told[2][name]} == {"config.train.steps"}
+
+
+# Sums over many spread leaves, again and again, by two processes.
+SUMS = """
+import sys
+import jax, numpy as np
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from ncl_jax import contents, parallel
+leaves = {str(i): np.full((64, 64 + 64 * (i % 3)), i, np.float32) for i in range(160)}
+spread = parallel.place_state(
+    leaves, parallel.state_sharding(leaves, parallel.data_mesh(), "fsdp"))
+found = [contents.leaves(spread) for _ in range(20)]
+assert all(one == found[0] for one in found)
+assert found[0] == contents.leaves(leaves)
+jax.distributed.shutdown()
+"""
+
+
+@pytest.mark.slow
+@needs_ports
+def test_sums_of_many_spread_leaves_wait_for_nobody():
+    where = f"127.0.0.1:{jobs.free_port()}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    started = [
+        subprocess.Popen([sys.executable, "-c", SUMS, where, str(index)], cwd=jobs.ROOT,
+                         env=environment, stdout=subprocess.DEVNULL)
+        for index in range(2)
+    ]  # fmt: skip
+    try:
+        assert [process.wait(150) for process in started] == [0, 0]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()

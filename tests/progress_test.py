@@ -43,6 +43,17 @@ def test_skipped_steps_are_counted_and_a_few_batches_kept(tmp_path, batch, capsy
     assert "the step is skipped, 20 so far" in said
 
 
+def test_a_batch_that_cannot_be_kept_hides_no_nan(tmp_path, batch, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(progress.health, "keep_batch", full)
+    run = opened(tmp_path, "stop")
+    with pytest.raises(FloatingPointError, match=r"at step 1 the loss is nan .*could not be kept"):
+        run.skipped(state_after(1), batch, METRICS)
+    run.close()
+
+
 def test_ten_skipped_steps_in_a_row_end_the_run(tmp_path, batch):
     run = opened(tmp_path, "skip")
     for step in range(1, 10):

@@ -103,7 +103,12 @@ async function play(screen, hit) {
   // A file's clock need not start at 0; a file without an answer is told of by the error event.
   const { seconds } = await ask("/api/begin", { item: hit.item }).catch(() => ({ seconds: 0 }));
   if (playing?.player !== player) return;
-  player.src = `/video/${hit.item}#t=${seconds + hit.start},${seconds + hit.end}`;
+  const from = seconds + hit.start;
+  // A start beyond the length that a file claims is not taken, until it plays and is seen to go on.
+  player.addEventListener("playing", () => {
+    if (Math.abs(player.currentTime - from) > 1) player.currentTime = from;
+  }, { once: true });
+  player.src = `/video/${hit.item}#t=${from},${seconds + hit.end}`;
   player.play().catch(() => {}); // the error event says what there is to say
 }
 
