@@ -315,6 +315,8 @@ def _mend_scores(directory: epath.Path) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # told when it is read
             data, held = (json.loads((folder / name / "metadata").read_text())
                           for name in ("data", "contents"))  # fmt: skip
+            if "score" not in data:  # written before scores were kept there
+                continue
             if contents.digest(data) == held["data"]:
                 score = data["score"]
         wanted = None if score is None else json.dumps({"score": score})
