@@ -115,7 +115,7 @@ def _facts(parts: assembly.Parts) -> dict[str, str]:
     """What must not differ between hosts, which may prepare data and fetch weights of their own."""
     facts = {"tokenizer (digest)": contents.digest(parts.tokenizer.to_json())}
     if not processes.alone():
-        facts["initial weights (digest)"] = contents.digest(contents.leaves(parts.params))
+        facts["initial weights (digest)"] = contents.digest_of_arrays(parts.params)
     for name, split in parts.splits.items():
         facts[f"{name} split (digest)"] = contents.digest([split.video_ids, split.captions])
     return facts
