@@ -1,7 +1,7 @@
 """Checkpoints through Orbax: everything a run needs to go on, and nothing else.
 
 A checkpoint holds four items:
-  state     the `TrainState` (step, params, opt_state, rng), one array per leaf
+  arrays    every leaf of the `TrainState` (step, params, opt_state, rng) by its path
   data      {"samples": pairs seen by all processes together, "seed": seed of their order,
             "skipped": steps whose loss or gradient was not finite, "score": of validation or None}
   metadata  {"config", "tokenizer" (text of tokenizer.json), "captions" (number of training
@@ -23,6 +23,8 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from ncl_jax import agreement, contents, damage, processes
 from ncl_jax.types import TrainState
+
+PLAIN = ("data", "metadata", "contents")  # the items that are JSON
 
 
 class Restored(NamedTuple):
@@ -55,6 +57,7 @@ class Checkpointer:
         self._manager = ocp.CheckpointManager(
             path,
             options=reading if read_only else _saving(keep),
+            item_handlers=_handlers(),
         )
 
     def latest_step(self) -> int | None:
@@ -95,12 +98,12 @@ class Checkpointer:
         step = int(state.step)
         if step == self.latest_step():
             return
-        data = data | {"score": score}
+        data, arrays = data | {"score": score}, contents.named(state)
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state._asdict()),
+            arrays=ocp.args.PyTreeSave(arrays),
             data=ocp.args.JsonSave(data),
             metadata=ocp.args.JsonSave(metadata),
-            contents=ocp.args.JsonSave(contents.of(state, data, metadata)),
+            contents=ocp.args.JsonSave(contents.of(arrays, data, metadata)),
         )
         metrics = None if score is None else {"score": score}
         try:
@@ -177,15 +180,15 @@ class Checkpointer:
     def _read_plain(self, step: int) -> dict[str, Any]:
         """All but the arrays, checked against their digests."""
         folder = self._manager.directory / str(step)
-        if not (folder / "contents").exists():
+        if (folder / "state").exists():
             raise ValueError(
-                f"the checkpoint {folder} is of an older version of ncl_jax (it has no "
-                "`contents`); go on with that version, or give another --workdir"
+                f"the checkpoint {folder} is of an older version of ncl_jax (it has `state`, not "
+                "`arrays`); go on with that version, or give another --workdir"
             )
         return agreement.together("plain", lambda: self._plain(folder, step), *damage.READING)
 
     def _plain(self, folder: epath.Path, step: int) -> dict[str, Any]:
-        items = {name: ocp.args.JsonRestore() for name in ("data", "metadata", "contents")}
+        items = {name: ocp.args.JsonRestore() for name in PLAIN}
         try:
             read = self._manager.restore(step, args=ocp.args.Composite(**items))
             changed = contents.changed(read["contents"], read["data"], read["metadata"])
@@ -202,17 +205,18 @@ class Checkpointer:
     def _read(self, step: int, like: TrainState) -> Restored:
         plain = self._read_plain(step)
         self._check_same_tree(plain["leaves"], like, step)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, contents.named(like))
+        where = ocp.checkpoint_utils.construct_restore_args(wanted)
+        args = ocp.args.Composite(arrays=ocp.args.PyTreeRestore(wanted, restore_args=where))
 
-        def arrays() -> dict[str, Any]:
+        def read() -> dict[str, Any]:
             try:
-                return dict(self._manager.restore(step, args=args)["state"])
+                return dict(self._manager.restore(step, args=args)["arrays"])
             except Exception as error:  # Orbax and TensorStore raise whatever damage leads to
                 raise damage.told(error, self._manager.directory / str(step)) from error
 
-        state = TrainState(**agreement.together("arrays", arrays, *damage.READING))
-        found = contents.described(state)
+        arrays = agreement.together("arrays", read, *damage.READING)
+        found = contents.described(arrays)
 
         def compare() -> None:
             for name, leaf in found.items():
@@ -222,10 +226,10 @@ class Checkpointer:
                     )
 
         agreement.together("sums", compare, damage.Damaged)  # each process has read for itself
-        return Restored(state, plain["data"], plain["metadata"])
+        return Restored(contents.unnamed(arrays, like), plain["data"], plain["metadata"])
 
     def _check_same_tree(self, saved: dict[str, Any], like: TrainState, step: int) -> None:
-        wanted = {name: leaf[:2] for name, leaf in contents.described(like).items()}
+        wanted = {name: leaf[:2] for name, leaf in contents.described(contents.named(like)).items()}
         for name in sorted({**saved, **wanted}):
             found = saved[name][:2] if name in saved else None
             if found != wanted.get(name):
@@ -289,6 +293,14 @@ def _saving(keep: int) -> ocp.CheckpointManagerOptions:
         create=True,
         cleanup_tmp_directories=True,
     )
+
+
+def _handlers() -> dict[str, ocp.CheckpointHandler]:
+    # A file of shardings would be a third of Orbax's work; who restores says where arrays go.
+    array = ocp.type_handlers.ArrayHandler(enable_write_sharding_file=False)
+    registry = ocp.type_handlers.create_type_handler_registry((jax.Array, array))
+    plain = {name: ocp.JsonCheckpointHandler() for name in PLAIN}
+    return plain | {"arrays": ocp.PyTreeCheckpointHandler(type_handler_registry=registry)}
 
 
 def _meet(*, key: str, timeout_ms: int) -> None:

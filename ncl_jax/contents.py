@@ -14,9 +14,11 @@ from ncl_jax.types import TrainState
 BASE, PARTS = 31, 8  # of the weights of places; that a sum is folded into
 
 
-def of(state: TrainState, data: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
-    """Every leaf described, and digests of the rest and of the description itself."""
-    held = {"leaves": described(state), "data": digest(data), "metadata": digest(metadata)}
+def of(
+    arrays: dict[str, Array], data: dict[str, Any], metadata: dict[str, Any]
+) -> dict[str, Any]:
+    """Every array described, and digests of the rest and of the description itself."""
+    held = {"leaves": described(arrays), "data": digest(data), "metadata": digest(metadata)}
     return held | {"digest": digest(held)}
 
 
@@ -37,21 +39,30 @@ def changed(held: dict[str, Any], data: dict[str, Any], metadata: dict[str, Any]
     return ""
 
 
-def described(state: TrainState) -> dict[str, list[Any]]:
-    """`leaves` of a state, whose random key is taken as its numbers."""
-    return leaves(state._replace(rng=jax.random.key_data(state.rng)))
-
-
-def leaves(tree: Any) -> dict[str, list[Any]]:
-    """{path of a leaf: [shape, type, sum of its bits]}, the same under every sharding."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+def named(state: TrainState) -> dict[str, Array]:
+    """{"params.logit_scale": array, ...}: every leaf of a state; the random key as its numbers."""
+    plain = state._replace(rng=jax.random.key_data(state.rng))
     return {
-        # One after the other: sums of spread leaves are collectives, and on CPUs those of several
-        # programs at once can wait for each other for ever.
-        jax.tree_util.keystr(path, simple=True, separator="."):
-            [list(leaf.shape), str(leaf.dtype), int(_bit_sum(leaf))]
-        for path, leaf in flat
-    }  # fmt: skip
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(plain)[0]
+    }
+
+
+def unnamed(arrays: dict[str, Array], like: TrainState) -> TrainState:
+    """The state whose leaves `named` gave, in the form of `like`."""
+    state = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in named(like)])
+    key = jax.random.wrap_key_data(state.rng, impl=jax.random.key_impl(like.rng))
+    return TrainState(state.step, state.params, state.opt_state, key)
+
+
+def described(arrays: dict[str, Array]) -> dict[str, list[Any]]:
+    """{name: [shape, type, sum of its bits]}, the same under every sharding."""
+    # One after the other: sums of spread arrays are collectives, and on CPUs those of several
+    # programs at once can wait for each other for ever.
+    return {
+        name: [list(array.shape), str(array.dtype), int(_bit_sum(array))]
+        for name, array in arrays.items()
+    }
 
 
 def digest(value: Any) -> str:
