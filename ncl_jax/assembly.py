@@ -20,14 +20,13 @@ import tfds_builders
 from ncl_jax import (
     evaluate,
     evaluate_pairs,
-    health,
     losses,
     optim,
     parallel,
     train,
 )
 from ncl_jax.data import pipeline
-from ncl_jax.data.ahead import Ahead
+from ncl_jax.data.ahead import Ahead, watched
 from ncl_jax.data.clips import Shapes, View
 from ncl_jax.data.records import Split, load_split
 from ncl_jax.data.tokenizer import Tokenizer
@@ -91,14 +90,26 @@ def prepare_data(config: ml_collections.ConfigDict) -> str:
     )
 
 
-def build(config: ml_collections.ConfigDict, directory: str) -> Parts:
-    """Everything but the data directory, from the config."""
+def build(
+    config: ml_collections.ConfigDict, directory: str, kept: Tokenizer | None = None
+) -> Parts:
+    """Everything but the data directory, from the config.
+
+    `kept` is the tokenizer of a run that goes on. Its weights are in its checkpoint: nothing is
+    drawn, and published weights, which may be out of reach by now, are not asked for.
+    """
     data = config.data
     names = filter(None, (data.train_split, data.validation_split, data.test_split))
-    splits = {name: load_split(directory, name) for name in names}
-    published = weights.read(config.init.checkpoint) if config.init.checkpoint else None
-    tokenizer = build_tokenizer(config, splits[data.train_split], published)
-    towers, params = build_towers(config, tokenizer.vocab_size, published)
+    timeout = config.train.input_timeout
+    splits = {name: load_split(directory, name, timeout) for name in names}
+    if kept is None:
+        published = weights.read(config.init.checkpoint) if config.init.checkpoint else None
+        tokenizer = build_tokenizer(config, splits[data.train_split], published)
+        towers, params = build_towers(config, tokenizer.vocab_size, published)
+    else:
+        asked = config.init.checkpoint and not config.tokenizer.path
+        tokenizer = kept if asked else build_tokenizer(config, splits[data.train_split])
+        towers, params = build_blank_towers(config, tokenizer.vocab_size)
     return Parts(directory, splits, tokenizer, towers, params, build_optimizer(config))
 
 
@@ -157,6 +168,14 @@ def build_towers(
         )
         return clip.abstract(sizes)[0], params
     return clip.functional(clip.VideoClip(sizes, rngs=nnx.Rngs(config.seed)))
+
+
+def build_blank_towers(
+    config: ml_collections.ConfigDict, vocab_size: int
+) -> tuple[Towers, Any]:
+    """The towers, and zeros in the shapes of their parameters, for those of a checkpoint."""
+    towers, params = clip.abstract(build_sizes(config, vocab_size))
+    return towers, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
 
 
 def build_loss(config: ml_collections.ConfigDict) -> Loss:
@@ -262,8 +281,8 @@ def build_embed(
     def numbered(count: int, batches: Iterator[tuple[np.ndarray, ...]]) -> Iterator[Any]:
         ids = pipeline.evaluation_rows(count, size, **mine)
         with contextlib.closing(Ahead(batches)) as ahead:
-            watched = health.watched(ahead, config.train.input_timeout, "evaluation input")
-            yield from ((rows, *batch) for rows, batch in zip(ids, watched, strict=True))
+            given = watched(ahead, config.train.input_timeout, "evaluation input")
+            yield from ((rows, *batch) for rows, batch in zip(ids, given, strict=True))
 
     def embed(params: Any, name: str, shuffle_frames: int | None = None) -> evaluate.Embedded:
         split = parts.splits[name]

@@ -25,6 +25,7 @@ from ncl_jax import (
     results,
     train,
 )
+from ncl_jax.data.ahead import watched
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.index import RetrievalIndex
@@ -70,7 +71,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
         directory = agreement.once("data", lambda: assembly.prepare_data(config))
         directory = directory or assembly.prepare_data(config)
     with _phase("model", seconds):
-        parts = assembly.build(config, directory)
+        parts = assembly.build(config, directory, kept_tokenizer(workdir))
         agreement.check_same("parts", _facts(parts))
     profile = InputProfile() if config.profile_input else None
     with _phase("training", seconds):
@@ -98,6 +99,17 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
     if processes.is_first():
         results.write(workdir, summary)
     return summary
+
+
+def kept_tokenizer(workdir: epath.Path) -> Tokenizer | None:
+    """The tokenizer of the run that goes on in `workdir`, None where one begins."""
+    folder = workdir / CHECKPOINTS
+    if not agreement.any_of(folder.exists()):
+        return None
+    with contextlib.closing(checkpoint.Checkpointer(folder, read_only=True)) as checkpointer:
+        if checkpointer.is_new():
+            return None
+        return Tokenizer.from_json(checkpointer.metadata()["tokenizer"])
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
@@ -176,7 +188,7 @@ def train_or_resume(
         state = train.fit(
             state,
             mapped,
-            health.watched(batches, schedule.input_timeout, "training input"),
+            watched(batches, schedule.input_timeout, "training input"),
             steps=schedule.steps,
             validate=build_validation(config, parts),
             validate_every=schedule.validate_every,
@@ -281,10 +293,8 @@ def restore(workdir: epath.Path) -> Run:
         config = ml_collections.ConfigDict(metadata["config"])
         tokenizer = Tokenizer.from_json(metadata["tokenizer"])
         sizes = assembly.build_sizes(config, tokenizer.vocab_size)
-        towers, params = clip.abstract(sizes)
-        optimizer = assembly.build_optimizer(config)
-        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
-        like = train.init_state(zeros, optimizer, config.seed)
+        towers, params = assembly.build_blank_towers(config, tokenizer.vocab_size)
+        like = train.init_state(params, assembly.build_optimizer(config), config.seed)
         sharding = parallel.state_sharding(like, parallel.data_mesh(), "replicated")
         state = checkpointer.restore(parallel.place_state(like, sharding)).state
     return Run(config, sizes, tokenizer, towers, state)

@@ -1,10 +1,9 @@
-"""What can end a run in good order: a notice to stop, a stalled input, a batch gone wrong."""
+"""What can end a run in good order: a notice to stop, a batch gone wrong."""
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,10 +11,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from ncl_jax import agreement, processes
-from ncl_jax.data.ahead import Ahead
 from ncl_jax.types import Batch
 
-Item = TypeVar("Item")
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 STOPS = b"\ninterrupted: stops after this step and its checkpoint (once more: at once)\n"
 
@@ -50,25 +47,6 @@ class Notice:
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
             os.write(2, STOPS)  # a print may be what was interrupted
-
-
-def watched(batches: Ahead[Item], seconds: float, what: str) -> Iterator[Item]:
-    """The same batches.
-
-    Raises:
-      TimeoutError: one took longer than `seconds`.
-    """
-    while True:
-        try:
-            batch = batches.take(seconds)
-        except StopIteration:
-            return
-        except TimeoutError as error:
-            raise TimeoutError(
-                f"{what}: {error}; look at the disk or network the records are on, then start the "
-                "same command again: it goes on from the last checkpoint"
-            ) from error
-        yield batch
 
 
 def keep_batch(batch: Batch, folder: epath.Path, step: int) -> None:

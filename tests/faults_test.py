@@ -37,13 +37,14 @@ def test_killed_in_a_step_and_in_a_save_a_job_ends_with_the_same_bits(data, tmp_
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     flags = [*data, "--config.train.peer_timeout=20"]
     jobs.run(whole, data, processes=2)
-    for fault in ("kill:8", "before:15", "save:20"):
-        with jobs.Job(broken, flags, processes=2, faults={1: fault}) as job:
+    for victim, fault in ((1, "kill:8"), (0, "before:10"), (1, "before:15"), (0, "save:15"),
+                          (1, "save:20")):  # fmt: skip
+        with jobs.Job(broken, flags, processes=2, faults={victim: fault}) as job:
             codes = job.wait(240)
-            assert codes[1] == -9, job.said()
-            assert codes[0] in (processes.RETRY, -6), job.said()
+            assert codes[victim] == -9, job.said()
+            assert codes[1 - victim] in (processes.RETRY, -6), job.said()
             told = "connection to another process of this job is lost", "another task died"
-            assert any(line in job.said(0) for line in told)
+            assert any(line in job.said(1 - victim) for line in told), job.said()
     said = jobs.run(broken, data, processes=2)
     assert "at step 1" in said[0] or "at step 2" in said[0]
     assert jobs.arrays(broken, 24) == jobs.arrays(whole, 24)
@@ -195,6 +196,18 @@ def test_a_stalled_input_ends_the_run(data, tmp_path):
     assert jobs.steps(tmp_path / "run") == [5]
 
 
+@pytest.mark.parametrize(
+    ("fault", "told"), [("mute:9", "split 'train' of"), ("blind", "evaluation input")]
+)
+def test_a_read_that_never_ends_is_told_of_before_and_after_training(data, tmp_path, fault, told):
+    flags = [*data, "--config.train.input_timeout=5", "--config.train.steps=2",
+             "--config.optim.warmup=0"]
+    said = jobs.run(tmp_path / "run", flags, codes=processes.RETRY, faults={0: fault})[0]
+    assert told in said
+    assert "no input for 5 seconds" in said
+    assert "Traceback" not in said
+
+
 def test_nan_in_a_clip_stops_with_its_name_or_is_skipped(data, tmp_path):
     workdir = tmp_path / "run"
     said = jobs.run(workdir, data, codes=2, faults={0: "nan:6"})[0]
@@ -252,10 +265,15 @@ def test_a_process_without_its_data_says_so_and_ends_the_job(data, reference, tm
     assert "Traceback" not in job.said()
 
 
-def test_a_short_soak_ends_with_the_same_bits_and_leaves_nothing(tmp_path):
-    found = soak.soak(tmp_path, steps=200, kills=3)
+@pytest.mark.parametrize(
+    ("processes", "steps", "kills"), [(1, 200, 3), pytest.param(2, 100, 2, marks=needs_ports)]
+)
+def test_a_short_soak_ends_with_the_same_bits_and_leaves_nothing(
+    processes, steps, kills, tmp_path
+):
+    found = soak.soak(tmp_path, steps, kills, processes)
     assert found.same_weights
-    assert found.kills == 3
+    assert found.kills == kills
     assert found.leaked_processes == 0
     assert not found.leaked_files
     assert soak.growth(found.megabytes) < 1.1

@@ -12,7 +12,10 @@ term    it gets a SIGTERM
 freeze  it stops without ending
 memory  the device has too little memory for the step
 nan     the step's first clip has a NaN pixel
-stall   the input gives nothing more after that many batches
+stall   the input of training gives nothing more after that many batches
+mute    a record cannot be read when the run starts, nor can it fail
+blind   the frames of evaluation do not come
+auto    `auto` would choose the candidate of that number, and says which one it took
 full    files can no longer grow
 pairs   no fault: the pairs of every step go to `<workdir>.pairs-<process>.jsonl`
 """
@@ -23,6 +26,7 @@ import json
 import os
 import resource
 import signal
+import sys
 import time
 import zlib
 
@@ -32,7 +36,9 @@ import orbax.checkpoint as ocp
 from absl import app
 
 from ncl_jax import checkpoint, health, main, parallel, results
-from ncl_jax.data import ahead
+from ncl_jax.data import ahead, pipeline, records
+from ncl_jax.normalizers import auto
+from ncl_jax.types import Batch
 
 LIMIT = 100_000
 FAULT, _, AT = os.environ.get("NCL_FAULT", "").partition(":")
@@ -43,6 +49,8 @@ def plant():
     map_step, save, take = parallel.map_step, checkpoint.Checkpointer.save, ahead.Ahead.take
     restore, write = ocp.CheckpointManager.restore, results.write
     wait = checkpoint.Checkpointer.wait
+    read, video_batches = records._read, pipeline.video_batches
+    agreed = auto._of_first_process
 
     def faulty_map_step(*args):
         mapped = map_step(*args)
@@ -83,18 +91,37 @@ def plant():
             if taken == int(AT):
                 time.sleep(timeout or 1e6)
                 raise TimeoutError(f"no input for {timeout:g} seconds")
-            self.taken = taken + 1
+            item = take(self, timeout)
+            self.taken = taken + isinstance(item, Batch)
+            return item
         return take(self, timeout)
+
+    def faulty_read(split, number, *where):
+        if FAULT == "mute" and number == int(AT):
+            time.sleep(1e6)
+        return read(split, number, *where)
+
+    def faulty_video_batches(*args, **named):
+        if FAULT == "blind":
+            time.sleep(1e6)
+        yield from video_batches(*args, **named)
+
+    def faulty_agreed(number):
+        if FAULT != "auto":
+            return agreed(number)
+        taken = agreed(int(AT))
+        print(f"auto took {taken}", file=sys.stderr)
+        return taken
 
     def faulty_restore(self, step, args):
         read = restore(self, step, args=args)
-        if "state" in args:
+        if "arrays" in args:
             if FAULT == "lost":
                 os.kill(os.getpid(), signal.SIGKILL)
             if FAULT == "unread":
                 raise OSError(errno.ESTALE, "Stale file handle")
             if FAULT == "sums":
-                read["state"]["step"] = read["state"]["step"] + 1
+                read["arrays"]["step"] = read["arrays"]["step"] + 1
         return read
 
     def faulty_wait(self):
@@ -108,6 +135,8 @@ def plant():
             time.sleep(20)
         write(*args)
 
+    records._read, pipeline.video_batches = faulty_read, faulty_video_batches
+    auto._of_first_process = faulty_agreed
     ocp.CheckpointManager.restore = faulty_restore
     results.write = faulty_write
     parallel.map_step = faulty_map_step

@@ -1,6 +1,7 @@
 """A run that starts from published weights."""
 
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -32,7 +33,8 @@ def test_weights_are_evaluated_as_they_are_and_go_out_again(tmp_path):
     convert.save(tmp_path / "hf", convert.from_params(params), sizes, tokenizer.to_json())
 
     (tmp_path / "run").mkdir()
-    results = experiment.run(config, epath.Path(tmp_path / "run"))
+    workdir = epath.Path(tmp_path / "run")
+    results = experiment.run(config, workdir)
     assert results["run"]["step"] == 0
     assert 0 < results["metrics"]["text_to_video"]["plain"]["MnR"] <= 8
     assert command.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
@@ -42,3 +44,7 @@ def test_weights_are_evaluated_as_they_are_and_go_out_again(tmp_path):
         for key in one:
             np.testing.assert_array_equal(one[key], other[key], err_msg=key)
     assert (tmp_path / "out" / weights.TOKENIZER).read_text() == tokenizer.to_json()
+
+    shutil.rmtree(tmp_path / "hf")  # out of reach, as a hub without a network
+    (workdir / "results.json").unlink()
+    assert experiment.run(config, workdir)["metrics"] == results["metrics"]

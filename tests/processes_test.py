@@ -109,7 +109,9 @@ def test_evaluation_by_two_processes_gives_the_numbers_of_one(data, reference, t
     shutil.copytree(reference, workdir)
     (workdir / "results.json").unlink()
     (workdir / "embeddings.npz").unlink()
-    jobs.run(workdir, data, processes=2, devices=2)
+    hosts = {0: "auto:3", 1: "auto:0"}  # would choose apart, and all must take part in one fit
+    said = jobs.run(workdir, data, processes=2, devices=2, faults=hosts)
+    assert all("auto took 3" in line for line in said)
     found, expected = jobs.embeddings(workdir), jobs.embeddings(reference)
     assert sorted(found) == sorted(expected)
     for name, rows in expected.items():
@@ -133,7 +135,7 @@ def test_a_run_goes_on_with_other_devices_and_past_damage(devices, data, referen
     )
     (workdir / "results.json").unlink()
     shutil.rmtree(workdir / "checkpoints" / str(STEPS))
-    files = [p for p in (workdir / "checkpoints" / "20" / "state").rglob("d/*") if p.is_file()]
+    files = [p for p in (workdir / "checkpoints" / "20" / "arrays").rglob("d/*") if p.is_file()]
     for victim in files:  # all of them: Orbax leaves some behind that nothing refers to
         content = bytearray(victim.read_bytes())
         content[::100] = (byte ^ 1 for byte in content[::100])
@@ -220,9 +222,9 @@ from ncl_jax import contents, parallel
 leaves = {str(i): np.full((64, 64 + 64 * (i % 3)), i, np.float32) for i in range(160)}
 spread = parallel.place_state(
     leaves, parallel.state_sharding(leaves, parallel.data_mesh(), "fsdp"))
-found = [contents.leaves(spread) for _ in range(20)]
+found = [contents.described(spread) for _ in range(20)]
 assert all(one == found[0] for one in found)
-assert found[0] == contents.leaves(leaves)
+assert found[0] == contents.described(leaves)
 jax.distributed.shutdown()
 """
 

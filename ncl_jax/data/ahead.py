@@ -1,4 +1,4 @@
-"""Batches made ahead of their use by a thread that cannot hold up the process."""
+"""Input made ahead of its use by a thread that cannot hold up the process."""
 
 import queue
 import threading
@@ -59,6 +59,30 @@ class Ahead(Iterator[T], Generic[T]):
         """Ask the thread to stop after the item it is at, and iterate no more."""
         self._stop.set()
         self._end = self._end or StopIteration()
+
+
+def watched(items: Ahead[T], seconds: float | None, what: str) -> Iterator[T]:
+    """The same items, or an end where none comes.
+
+    Args:
+      items: to wait for.
+      seconds: to wait for each; None waits for ever.
+      what: they are, for the message.
+
+    Raises:
+      TimeoutError: one took longer.
+    """
+    while True:
+        try:
+            item = items.take(seconds)
+        except StopIteration:
+            return
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"{what}: {error}; look at the disk or network the records are on, then start the "
+                "same command again: it goes on from the last checkpoint"
+            ) from error
+        yield item
 
 
 def _fill(items: Iterable[T], ready: queue.Queue[Any], stop: threading.Event) -> None:

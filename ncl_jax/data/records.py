@@ -1,13 +1,18 @@
 """A split of a prepared dataset: random access to its clips, and all its captions."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 from jaxtyping import Int
+
+from ncl_jax.data.ahead import Ahead, watched
+
+BEFOREHAND = 64  # records read while the text of one is taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +33,33 @@ class Split:
         return _read(self.records, video)["frames"]
 
 
-def load_split(directory: epath.PathLike, name: str) -> Split:
+def load_split(directory: epath.PathLike, name: str, timeout: float | None = None) -> Split:
     """Open a split of the dataset prepared in `directory`; reads every record once for its text.
 
+    Args:
+      directory: from `tfds_builders.prepare`.
+      name: of the split.
+      timeout: seconds that a record may take to come; None waits for ever.
+
     Raises:
+      TimeoutError: one took longer.
       ValueError: the split is not there or holds no clip, or a record is damaged or without
         captions or frames.
     """
+    read = Ahead(_read_all(directory, name), BEFOREHAND)
+    with contextlib.closing(read):
+        given = watched(read, timeout, f"split {name!r} of {directory}")
+        records = next(given)
+        video_ids, captions, video_of_text = [], [], []
+        for video, (video_id, texts) in enumerate(given):
+            video_ids.append(video_id)
+            captions += texts
+            video_of_text += [video] * len(texts)
+    return Split(records, video_ids, captions, np.asarray(video_of_text, np.int32))
+
+
+def _read_all(directory: epath.PathLike, name: str) -> Iterator[Any]:
+    """The records, then (video id, captions) of each."""
     builder = tfds.builder_from_directory(directory)
     if not builder.info.splits.get(name) or not builder.info.splits[name].num_examples:
         raise ValueError(
@@ -42,16 +67,14 @@ def load_split(directory: epath.PathLike, name: str) -> Split:
             "choose one of these or prepare the missing clips"
         )
     records = builder.as_data_source(name)
-    video_ids, captions, video_of_text = [], [], []
+    yield records
     for video in range(len(records)):
         record = _read(records, video, f" (of split {name!r} in {directory})")
-        video_ids.append(_text(record["video_id"]))
+        video_id = _text(record["video_id"])
         for part in ("frames", "captions"):
             if not len(record[part]):
-                raise ValueError(f"clip {video_ids[-1]!r} in {directory}: it has no {part}")
-        captions += [_text(caption) for caption in record["captions"]]
-        video_of_text += [video] * len(record["captions"])
-    return Split(records, video_ids, captions, np.asarray(video_of_text, np.int32))
+                raise ValueError(f"clip {video_id!r} in {directory}: it has no {part}")
+        yield video_id, [_text(caption) for caption in record["captions"]]
 
 
 def _read(records: Sequence[dict[str, Any]], number: int, where: str = "") -> dict[str, Any]:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ncl_jax.normalizers.base import Bank, BiasFitted, Kind, checked
 from ncl_jax.normalizers.biases import InvertedSoftmax, Ncl, Nnn, Plain, items_of
@@ -83,6 +85,8 @@ class Auto:
 def choose(bank: Bank, seed: int = 0) -> tuple[Choice, dict[str, Any]]:
     """(winner, evidence) for the pairs of `bank`; see `Auto`.
 
+    In a job of several processes all must call, and process 0 chooses.
+
     Raises:
       ValueError: the bank has no items, or ids that do not fit.
     """
@@ -98,6 +102,7 @@ def choose(bank: Bank, seed: int = 0) -> tuple[Choice, dict[str, Any]]:
     if best:
         other = len(family) + 1 + _best(worth[len(family) + 1 :], worth[best], CAUTION_OTHER)
         best = other if _lead(worth[other], worth[best], CAUTION_OTHER) > 0 else best
+    best = _of_first_process(best)
     table = {
         c.name: {"R@1": 100 * float(np.mean(m > 0)), "smooth": float(np.mean(w))}
         for c, m, w in zip(names, margins, worth, strict=True)
@@ -176,6 +181,13 @@ def _candidates(spread: float) -> tuple[list[Choice], list[Choice]]:
     others.append(Choice("inverted_softmax beta=2/spread", InvertedSoftmax(2 / spread)))
     others += [Choice(f"nnn k=10 alpha={a:g}", Nnn(10, a)) for a in (0.25, 0.5, 0.75)]
     return family, others
+
+
+def _of_first_process(number: int) -> int:
+    """Hosts may round apart, and all must take part in the same fit, which can be a shared one."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def _lead(worth: np.ndarray, over: np.ndarray, caution: float) -> np.ndarray:
