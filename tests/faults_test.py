@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -165,6 +166,16 @@ def test_sigterm_leaves_a_complete_checkpoint_and_code_0(data, reference, tmp_pa
     jobs.run(workdir, data)
     assert jobs.arrays(workdir, 24) == jobs.arrays(reference, 24)
     assert jobs.losses(workdir) == jobs.losses(reference)
+
+
+def test_sigterm_in_evaluation_ends_the_run_at_once_and_loses_nothing(data, reference, tmp_path):
+    workdir = shutil.copytree(reference, tmp_path / "run")
+    expected = json.loads((workdir / "results.json").read_text())["metrics"]
+    (workdir / "results.json").unlink()
+    jobs.run(workdir, data, codes=-signal.SIGTERM, faults={0: "notice"})
+    assert not (workdir / "results.json").exists()
+    jobs.run(workdir, data)
+    assert json.loads((workdir / "results.json").read_text())["metrics"] == expected
 
 
 @needs_ports

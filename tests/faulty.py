@@ -15,6 +15,7 @@ nan     the step's first clip has a NaN pixel
 stall   the input of training gives nothing more after that many batches
 mute    a record cannot be read when the run starts, nor can it fail
 blind   the frames of evaluation do not come
+notice  a SIGTERM comes during evaluation
 auto    `auto` would choose the candidate of that number, and says which one it took
 full    files can no longer grow
 pairs   no fault: the pairs of every step go to `<workdir>.pairs-<process>.jsonl`
@@ -104,6 +105,8 @@ def plant():
     def faulty_video_batches(*args, **named):
         if FAULT == "blind":
             time.sleep(1e6)
+        if FAULT == "notice":
+            os.kill(os.getpid(), signal.SIGTERM)
         yield from video_batches(*args, **named)
 
     def faulty_agreed(number):
