@@ -232,7 +232,7 @@ def test_an_error_of_the_system_is_no_damage_wherever_it_is_told(tmp_path, numbe
     assert isinstance(damage.told(gone, epath.Path(tmp_path)), damage.Damaged)
 
 
-@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("keep", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_reader_follows_a_run_that_goes_on(tmp_path, monkeypatch, keep):
     """What it was about to read is replaced by newer checkpoints, before and in mid-reading."""
     save(tmp_path, make_state(step=3), keep=keep)

@@ -88,7 +88,7 @@ LOSSES = {
 }
 
 
-SLOW = {"diagonal", "infonce", "implicit"}
+SLOW = {"diagonal", "infonce", "implicit", "stop"}
 NAMES = [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in LOSSES]
 
 

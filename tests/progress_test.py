@@ -1,5 +1,6 @@
 """Steps that went wrong: counted, kept for inspection in bounds, and an end to them."""
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -24,7 +25,7 @@ def opened(tmp_path, on_nonfinite):
 
 
 def state_after(step):
-    state = train.init_state({"w": np.ones(2, np.float32)}, optax.sgd(1.0), 0)
+    state = train.init_state({"w": jnp.ones(2)}, optax.sgd(1.0), 0)
     return state._replace(step=state.step + step)
 
 

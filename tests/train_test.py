@@ -45,14 +45,15 @@ def run(name, devices, mapper, placement="replicated"):
     return np.asarray(seen), tiny.leaves(state.params), tiny.leaves(params)
 
 
-@pytest.mark.parametrize("name", ["ncl", pytest.param("infonce", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ncl", "infonce"])
 @pytest.mark.parametrize(
     ("devices", "mapper", "placement"),
     [
-        pytest.param(1, "pmap", "replicated", marks=pytest.mark.slow),
+        (1, "pmap", "replicated"),
         (4, "shard_map", "replicated"),
-        pytest.param(4, "pmap", "replicated", marks=pytest.mark.slow),
-        pytest.param(4, "shard_map", "fsdp", marks=pytest.mark.slow),
+        (4, "pmap", "replicated"),
+        (4, "shard_map", "fsdp"),
     ],
 )
 def test_mappers_placements_and_devices_agree(name, devices, mapper, placement, monkeypatch):
