@@ -268,7 +268,8 @@ def test_a_corrupted_record_is_told(data, reference, tmp_path):
 def test_a_process_without_its_data_says_so_and_ends_the_job(data, reference, tmp_path):
     (tmp_path / "file").write_text("")
     own = {1: [f"--config.data.data_dir={tmp_path}/file/tfds"]}
-    with jobs.Job(tmp_path / "run", data, processes=2, own_flags=own) as job:
+    flags = [*data, "--config.train.peer_timeout=10"]
+    with jobs.Job(tmp_path / "run", flags, processes=2, own_flags=own) as job:
         codes = job.wait(120)
     assert codes[1] == 2, job.said()
     assert codes[0] in (processes.RETRY, -6), job.said()
