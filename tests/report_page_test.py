@@ -379,6 +379,7 @@ def column(browser, table, number):
 
 
 def look(browser, path, width=1280, scheme="light"):
+    browser.get_log("browser")  # of pages before, which others may have looked at
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},

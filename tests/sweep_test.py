@@ -259,6 +259,7 @@ def test_a_wrong_flag_is_one_plain_message(tmp_path):
 # Interrupted where the data is prepared, before any run.
 INTERRUPTED = SHORT.replace("app.run", """
 import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job begun with `&` ignores it
 sweep.prepare = lambda config: os.kill(os.getpid(), signal.SIGNAL)
 app.run""")
 

@@ -46,14 +46,15 @@ def run(name, devices, mapper, placement="replicated"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ncl", "infonce"])
 @pytest.mark.parametrize(
-    ("devices", "mapper", "placement"),
+    ("name", "devices", "mapper", "placement"),
     [
-        (1, "pmap", "replicated"),
-        (4, "shard_map", "replicated"),
-        (4, "pmap", "replicated"),
-        (4, "shard_map", "fsdp"),
+        ("ncl", 1, "pmap", "replicated"),
+        ("ncl", 4, "shard_map", "replicated"),
+        ("ncl", 4, "pmap", "replicated"),
+        ("ncl", 4, "shard_map", "fsdp"),
+        ("infonce", 4, "shard_map", "replicated"),
+        ("infonce", 4, "pmap", "replicated"),
     ],
 )
 def test_mappers_placements_and_devices_agree(name, devices, mapper, placement, monkeypatch):
