@@ -296,8 +296,8 @@ def _saving(keep: int) -> ocp.CheckpointManagerOptions:
 
 
 def _handlers() -> dict[str, ocp.CheckpointHandler]:
-    # A file of shardings would be a third of Orbax's work; who restores says where arrays go. And
-    # weights compress by 8 %, for more than half of the time that a large save takes of the cores.
+    # Neither a file of shardings, as who restores says where arrays go, nor compression, as weights
+    # hardly shrink: both take much of the cores' time while training goes on.
     array = ocp.type_handlers.ArrayHandler(enable_write_sharding_file=False)
     registry = ocp.type_handlers.create_type_handler_registry((jax.Array, array))
     plain = {name: ocp.JsonCheckpointHandler() for name in PLAIN}

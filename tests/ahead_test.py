@@ -108,5 +108,5 @@ def test_profile_tells_waiting_from_computing():
         assert metrics == {"loss": 0.0, "input_wait_share": profile.share}
         return profile.share
 
-    assert train(0.0, 0.02) < 0.4  # far from what they are alone: this machine may be busy
-    assert train(0.04, 0.01) > 0.6
+    assert train(0.0, 0.1) < 0.1  # steps long beside what a busy machine may add to a wait
+    assert train(0.04, 0.01) > 0.5

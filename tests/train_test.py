@@ -46,15 +46,14 @@ def run(name, devices, mapper, placement="replicated"):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["ncl", "infonce"])
 @pytest.mark.parametrize(
-    ("name", "devices", "mapper", "placement"),
+    ("devices", "mapper", "placement"),
     [
-        ("ncl", 1, "pmap", "replicated"),
-        ("ncl", 4, "shard_map", "replicated"),
-        ("ncl", 4, "pmap", "replicated"),
-        ("ncl", 4, "shard_map", "fsdp"),
-        ("infonce", 4, "shard_map", "replicated"),
-        ("infonce", 4, "pmap", "replicated"),
+        (1, "pmap", "replicated"),
+        (4, "shard_map", "replicated"),
+        (4, "pmap", "replicated"),
+        (4, "shard_map", "fsdp"),
     ],
 )
 def test_mappers_placements_and_devices_agree(name, devices, mapper, placement, monkeypatch):
