@@ -229,7 +229,7 @@ class Checkpointer:
         return Restored(contents.unnamed(arrays, like), plain["data"], plain["metadata"])
 
     def _check_same_tree(self, saved: dict[str, Any], like: TrainState, step: int) -> None:
-        wanted = {name: leaf[:2] for name, leaf in contents.described(contents.named(like)).items()}
+        wanted = {name: contents.form(array) for name, array in contents.named(like).items()}
         for name in sorted({**saved, **wanted}):
             found = saved[name][:2] if name in saved else None
             if found != wanted.get(name):

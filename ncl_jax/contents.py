@@ -57,12 +57,20 @@ def unnamed(arrays: dict[str, Array], like: TrainState) -> TrainState:
 
 def described(arrays: dict[str, Array]) -> dict[str, list[Any]]:
     """{name: [shape, type, sum of its bits]}, the same under every sharding."""
-    # One after the other: sums of spread arrays are collectives, and on CPUs those of several
-    # programs at once can wait for each other for ever.
-    return {
-        name: [list(array.shape), str(array.dtype), int(_bit_sum(array))]
-        for name, array in arrays.items()
-    }
+    sums = {}
+    for name, array in arrays.items():
+        sums[name] = _bit_sum(array)
+        if not array.sharding.is_fully_replicated:
+            # A sum of a spread array is a collective, and on CPUs those of several programs at
+            # once can wait for each other for ever.
+            sums[name].block_until_ready()
+    sums = jax.device_get(sums)
+    return {name: [*form(array), int(sums[name])] for name, array in arrays.items()}
+
+
+def form(array: Array) -> list[Any]:
+    """[shape, type], as JSON gives them back."""
+    return [list(array.shape), str(array.dtype)]
 
 
 def digest(value: Any) -> str:
