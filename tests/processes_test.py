@@ -224,7 +224,7 @@ spread = parallel.place_state(
     leaves, parallel.state_sharding(leaves, parallel.data_mesh(), "fsdp"))
 found = [contents.described(spread) for _ in range(20)]
 assert all(one == found[0] for one in found)
-assert found[0] == contents.described(leaves)
+assert found[0] == contents.described(jax.device_put(leaves))
 jax.distributed.shutdown()
 """
 
