@@ -7,11 +7,14 @@ import glob
 import importlib.util
 import os
 import re
+import socket
 import sys
 from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
 
 import jax
+
+from ncl_jax.data.ahead import Ahead
 
 _LOST = re.compile(r"Gloo \w+ failed|Connection closed by peer|heartbeat timeout")
 _LOST_IN_JAX = re.compile(
@@ -19,6 +22,10 @@ _LOST_IN_JAX = re.compile(
     "|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED"
 )
 """How the collectives of GPUs and TPUs and JAX's own service put it."""
+_NOT_FOUND = (
+    "the processes of this job did not find each other ({}); start all of them with the same "
+    "coordinator, which must be process 0 on a free port that all can reach"
+)
 RETRY = 75
 """Exit code (`EX_TEMPFAIL`) of a run that is worth starting again as it is."""
 
@@ -79,26 +86,33 @@ def join(job: Job | None, peer_timeout: int) -> None:
     # JAX's own notice of preemption counts steps from 0, also in a run that goes on, and so would
     # never come; `health.Notice` listens instead.
     jax.config.update("jax_enable_preemption_service", False)
-    try:
+    if job.process_id == 0:
+        _check_free(job.coordinator)
+    patience = 5 * peer_timeout
+    # JAX would abort the process at a deadline of its own, and a wait in it cannot be interrupted.
+    joining = Ahead(
         jax.distributed.initialize(
             job.coordinator,
             job.num_processes,
             job.process_id,
-            initialization_timeout=5 * peer_timeout,
+            initialization_timeout=2 * patience,
             heartbeat_timeout_seconds=peer_timeout,
             shutdown_timeout_seconds=peer_timeout,
         )
+        for _ in range(1)
+    )
+    try:
+        joining.take(patience)
     except ValueError as error:
         raise ValueError(
             f"this process belongs to a job, but JAX cannot tell which ({error}); give "
             "--coordinator (host:port of process 0), --num_processes and --process_id"
         ) from error
-    except RuntimeError as error:
+    except (RuntimeError, TimeoutError) as error:
         cause = str(error).strip().splitlines()[0][:200]
-        raise NotFoundError(
-            f"the processes of this job did not find each other ({cause}); start all of them with "
-            "the same coordinator, which must be process 0 on a free port that all can reach"
-        ) from error
+        if isinstance(error, TimeoutError):
+            cause = f"not all came within {patience} s"
+        raise NotFoundError(_NOT_FOUND.format(cause)) from error
 
 
 def alone() -> bool:
@@ -147,7 +161,21 @@ def abandon(code: int) -> NoReturn:
     os._exit(code)
 
 
+def _check_free(coordinator: str | None) -> None:
+    """Whether process 0 can listen where the others will look for it; JAX may crash if not."""
+    port = int(str(coordinator).rpartition(":")[2])
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        cause = os.strerror(error.errno or 0)
+        raise NotFoundError(_NOT_FOUND.format(f"port {port}: {cause}")) from error
+
+
 def _checked(job: Job) -> Job:
+    if not re.fullmatch(r".+:\d+", job.coordinator or ""):
+        raise ValueError(f"expected the coordinator as host:port, got {job.coordinator!r}")
     if job.num_processes is None or not 0 <= (job.process_id or 0) < job.num_processes:
         raise ValueError(
             "expected a process id from 0 and below the number of processes, got "

@@ -4,6 +4,8 @@ import collections
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import types
@@ -104,6 +106,39 @@ def test_a_job_whose_coordinator_is_not_told_is_refused(tmp_path):
 
 @pytest.mark.slow
 @needs_ports
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_whose_peer_never_comes_says_so(tmp_path, index):
+    flags, _ = jobs.by_flags(jobs.free_port(), 2, index)
+    patient = [*flags, "--config.train.peer_timeout=1"]
+    (said,) = jobs.run(tmp_path / "run", patient, codes=processes.RETRY, timeout=60)
+    assert "(not all came within 5 s)" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.slow
+@needs_ports
+def test_a_port_that_is_taken_is_told_of(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        flags, _ = jobs.by_flags(taken.getsockname()[1], 2, 0)
+        (said,) = jobs.run(tmp_path / "run", flags, codes=processes.RETRY, timeout=60)
+    assert "Address already in use" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.slow
+@needs_ports
+def test_a_process_that_waits_for_its_peer_can_be_interrupted(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        flags, _ = jobs.by_flags(silent.getsockname()[1], 2, 1)
+        with jobs.Job(tmp_path / "run", flags) as job, silent.accept()[0]:
+            job.processes[0].send_signal(signal.SIGINT)
+            assert job.wait(20) == [130], job.said()
+    assert "interrupted" in job.said()
+
+
+@pytest.mark.slow
+@needs_ports
 def test_evaluation_by_two_processes_gives_the_numbers_of_one(data, reference, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(reference, workdir)
@@ -173,6 +208,7 @@ def test_jobs_are_found_by_flags_and_environment():
         (Job("a:1", 2, 2), {}, "got 2 of 2"),
         (Job("a:1", 2, -1), {}, "got -1 of 2"),
         (Job("a:1", 0, 0), {}, "got 0 of 0"),
+        (Job("a", 2, 0), {}, "as host:port, got 'a'"),
     ],
 )
 def test_half_a_description_is_refused(flags, environ, told):
