@@ -11,21 +11,14 @@ A checkpoint holds four items:
 and, where it was measured, `metrics` with the validation score, for Orbax to keep the best.
 """
 
-import contextlib
-import json
-import sys
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint import checkpoint_managers as policies
 
-from ncl_jax import agreement, contents, damage, processes
+from ncl_jax import agreement, contents, damage, orbax_setup, processes
 from ncl_jax.types import TrainState
-
-PLAIN = ("data", "metadata", "contents")  # the items that are JSON
 
 
 class Restored(NamedTuple):
@@ -50,15 +43,13 @@ class Checkpointer:
         would be taken for the remains of a killed run and removed.
         """
         self._read_only = read_only
-        # Orbax's own read_only would warn about itself each time.
-        reading = ocp.CheckpointManagerOptions(create=False, cleanup_tmp_directories=False)
         path = epath.Path(directory).absolute()
         if not read_only:
-            agreement.once("scores", lambda: _mend_scores(path))
+            agreement.once("scores", lambda: orbax_setup.mend_scores(path))
         self._manager = ocp.CheckpointManager(
             path,
-            options=reading if read_only else _saving(keep),
-            item_handlers=_handlers(),
+            options=orbax_setup.reading() if read_only else orbax_setup.saving(keep),
+            item_handlers=orbax_setup.handlers(),
         )
 
     def latest_step(self) -> int | None:
@@ -108,7 +99,7 @@ class Checkpointer:
         )
         metrics = None if score is None else {"score": score}
         try:
-            with _short_turns():
+            with orbax_setup.short_turns():
                 self._manager.save(step, args=args, metrics=metrics, force=True)
         except Exception as error:
             raise self._failed(error) from error
@@ -190,7 +181,7 @@ class Checkpointer:
         return agreement.together("plain", lambda: self._plain(folder, step), *damage.READING)
 
     def _plain(self, folder: epath.Path, step: int) -> dict[str, Any]:
-        items = {name: ocp.args.JsonRestore() for name in PLAIN}
+        items = {name: ocp.args.JsonRestore() for name in orbax_setup.PLAIN}
         try:
             read = self._manager.restore(step, args=ocp.args.Composite(**items))
             changed = contents.changed(read["contents"], read["data"], read["metadata"])
@@ -280,87 +271,6 @@ class Checkpointer:
             f"({damage.first_line(error)}); free space there and start the same command again: it "
             f"goes on from step {max(kept, default=0)}"
         )
-
-
-def _saving(keep: int) -> ocp.CheckpointManagerOptions:
-    best = policies.BestN(
-        get_metric_fn=_score,
-        n=1,
-        keep_checkpoints_without_metrics=False,
-    )
-    return ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-        best_fn=_score,  # without it, scores would not be written
-        async_options=ocp.AsyncOptions(barrier_sync_fn=_meet),
-        create=True,
-        cleanup_tmp_directories=True,
-    )
-
-
-def _handlers() -> dict[str, ocp.CheckpointHandler]:
-    # Neither a file of shardings, as who restores says where arrays go, nor compression, as weights
-    # hardly shrink: both take much of the cores' time while training goes on.
-    array = ocp.type_handlers.ArrayHandler(enable_write_sharding_file=False)
-    registry = ocp.type_handlers.create_type_handler_registry((jax.Array, array))
-    plain = {name: ocp.JsonCheckpointHandler() for name in PLAIN}
-    arrays = ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=registry)
-    return plain | {"arrays": arrays}
-
-
-@contextlib.contextmanager
-def _short_turns() -> Iterator[None]:
-    """Threads of Python change over more often.
-
-    Orbax's begin to write while the one that trains has yet to come back from the save, which took
-    longer than the copy where it waited a whole turn for each of them.
-    """
-    turn = sys.getswitchinterval()
-    sys.setswitchinterval(turn / 10)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(turn)
-
-
-def _meet(*, key: str, timeout_ms: int) -> None:
-    """A meeting of all processes in the midst of a save.
-
-    Orbax comes to its last one even after a failure, which would keep the failure from being told:
-    the others wait elsewhere, for the part that failed.
-    """
-    if error := sys.exception():
-        raise error
-    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
-
-
-def _mend_scores(directory: epath.Path) -> None:
-    """Makes Orbax's own copies of the scores those in `data`, which has a digest.
-
-    Orbax reads its copies unchecked when it opens a folder: a damaged one would keep it from
-    opening, a missing or changed one would let the best checkpoint go.
-    """
-    for folder in directory.glob("[0-9]*"):
-        if not folder.name.isdigit():  # a save that was cut short
-            continue
-        copy, score = folder / "metrics" / "metrics", None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # told when it is read
-            data, held = (json.loads((folder / name / "metadata").read_text())
-                          for name in ("data", "contents"))  # fmt: skip
-            if "score" not in data:  # written before scores were kept there
-                continue
-            if contents.digest(data) == held["data"]:
-                score = data["score"]
-        wanted = None if score is None else json.dumps({"score": score})
-        found = copy.read_bytes() if copy.exists() else None
-        if wanted is None and found is not None:
-            copy.unlink()
-        elif wanted is not None and found != wanted.encode():
-            copy.parent.mkdir(exist_ok=True)
-            copy.write_text(wanted)
-
-
-def _score(metrics: dict[str, float]) -> float:
-    return metrics["score"]
 
 
 def _next(folder: epath.Path, step: int) -> int:

@@ -14,9 +14,7 @@ from ncl_jax.types import TrainState
 BASE, PARTS = 31, 8  # of the weights of places; that a sum is folded into
 
 
-def of(
-    arrays: dict[str, Array], data: dict[str, Any], metadata: dict[str, Any]
-) -> dict[str, Any]:
+def of(arrays: dict[str, Array], data: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
     """Every array described, and digests of the rest and of the description itself."""
     held = {"leaves": described(arrays), "data": digest(data), "metadata": digest(metadata)}
     return held | {"digest": digest(held)}
