@@ -6,13 +6,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from ncl_jax import sinkhorn
 from ncl_jax.index import storage, topk
-from ncl_jax.scores import logits
+from ncl_jax.normalizers import Ncl
 from ncl_jax.types import MAX_SCALE, Biases
 
 DRIFT_ALLOWED = 0.1
@@ -72,7 +71,8 @@ class RetrievalIndex:
           video: embeddings of any length > 0; they are brought to unit norm here.
           bank_text: training captions' embeddings. None: plain cosine search, all biases 0.
           scale: logits per cosine, > 0 (the model's; 100 if it is not known).
-          iterations: of Sinkhorn, as in `normalizers.Ncl`.
+          iterations: of Sinkhorn, as in `normalizers.Ncl`, which solves it: in panels where bank x
+            items is large, by all devices together where there are several.
           strength: in [0, 1], as there.
           biases: already solved for this bank (`text`) and gallery (`video`), instead of solving.
           meta: stored with the index.
@@ -94,7 +94,8 @@ class RetrievalIndex:
         if not len(bank) or not len(ids):
             bank, a, b = bank[:0], np.zeros(0, np.float32), np.zeros(len(ids), np.float32)
         else:
-            biases = biases or _solve(bank, video, scale, iterations, strength)
+            fit = Ncl(scale, iterations, strength)
+            biases = biases or fit.balance(bank, video)[0]
             a, b = (np.asarray(x, np.float32) for x in biases)
         log_mass = float(np.log(max(1, len(bank)) / max(1, len(ids))))
         index = cls(ids, video, b, bank, a, np.zeros(len(bank)), scale, strength, log_mass)
@@ -249,17 +250,6 @@ def fold_query(query: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, "quer
     """Unit-norm queries `[x, 1]` for `RetrievalIndex.folded` and `to_faiss`."""
     query = _unit(query, "queries")
     return np.column_stack([query, np.ones(len(query), np.float32)])
-
-
-def _solve(
-    bank: np.ndarray, video: np.ndarray, scale: float, iterations: int, strength: float
-) -> Biases:
-    scores = logits(jnp.asarray(bank), jnp.asarray(video), scale)
-    rows, columns = scores.shape
-    mass = jnp.full(columns, rows / columns)
-    return sinkhorn.solve(
-        scores, jnp.ones(rows), mass, iterations=iterations, strength=strength
-    )[0]
 
 
 def _unit(rows: Any, what: str, dim: int | None = None) -> Float[np.ndarray, "row dim"]:
