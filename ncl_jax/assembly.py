@@ -25,8 +25,8 @@ from ncl_jax import (
     parallel,
     train,
 )
+from ncl_jax.ahead import Ahead, watched
 from ncl_jax.data import pipeline
-from ncl_jax.data.ahead import Ahead, watched
 from ncl_jax.data.clips import Shapes, View
 from ncl_jax.data.records import Split, load_split
 from ncl_jax.data.tokenizer import Tokenizer

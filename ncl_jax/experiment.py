@@ -25,7 +25,7 @@ from ncl_jax import (
     results,
     train,
 )
-from ncl_jax.data.ahead import watched
+from ncl_jax.ahead import watched
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.index import RetrievalIndex

@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn
 
 import jax
 
-from ncl_jax.data.ahead import Ahead
+from ncl_jax.ahead import Ahead
 
 _LOST = re.compile(r"Gloo \w+ failed|Connection closed by peer|heartbeat timeout")
 _LOST_IN_JAX = re.compile(

@@ -36,8 +36,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import app
 
-from ncl_jax import checkpoint, health, main, parallel, results
-from ncl_jax.data import ahead, pipeline, records
+from ncl_jax import ahead, checkpoint, health, main, parallel, results
+from ncl_jax.data import pipeline, records
 from ncl_jax.normalizers import auto
 from ncl_jax.types import Batch
 

@@ -1,4 +1,4 @@
-"""Input made ahead of its use by a thread that cannot hold up the process."""
+"""Input ahead of its use, or a call that may hang, in a thread that cannot hold up the process."""
 
 import queue
 import threading
