@@ -125,8 +125,17 @@ def test_a_port_that_is_taken_is_told_of(tmp_path):
     assert len(said.splitlines()) == 1
 
 
+@pytest.fixture
+def interruptible():
+    """Processes begun now hear SIGINT, which those of a job begun with `&` ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
 @needs_ports
+@pytest.mark.usefixtures("interruptible")
 def test_a_process_that_waits_for_its_peer_can_be_interrupted(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
