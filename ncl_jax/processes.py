@@ -3,6 +3,7 @@
 JAX's own distributed runtime does the work; `agreement` has what the processes decide together.
 """
 
+import errno
 import glob
 import importlib.util
 import os
@@ -162,19 +163,20 @@ def abandon(code: int) -> NoReturn:
 
 
 def _check_free(coordinator: str | None) -> None:
-    """Whether process 0 can listen where the others will look for it; JAX may crash if not."""
+    """That nobody listens where process 0 is going to, at which JAX may crash."""
     port = int(str(coordinator).rpartition(":")[2])
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:
         socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
     except OSError as error:
-        cause = os.strerror(error.errno or 0)
-        raise NotFoundError(_NOT_FOUND.format(f"port {port}: {cause}")) from error
+        if error.errno == errno.EADDRINUSE:  # whatever else it is, JAX may know another way
+            raise NotFoundError(_NOT_FOUND.format(f"port {port} is in use")) from error
 
 
 def _checked(job: Job) -> Job:
-    if not re.fullmatch(r".+:\d+", job.coordinator or ""):
+    port = re.fullmatch(r".+:(\d{1,5})", job.coordinator or "")
+    if not port or not 0 < int(port[1]) < 1 << 16:
         raise ValueError(f"expected the coordinator as host:port, got {job.coordinator!r}")
     if job.num_processes is None or not 0 <= (job.process_id or 0) < job.num_processes:
         raise ValueError(

@@ -72,7 +72,8 @@ class RetrievalIndex:
           bank_text: training captions' embeddings. None: plain cosine search, all biases 0.
           scale: logits per cosine, > 0 (the model's; 100 if it is not known).
           iterations: of Sinkhorn, as in `normalizers.Ncl`, which solves it: in panels where bank x
-            items is large, by all devices together where there are several.
+            items is large, by all devices together where there are several accelerators; in a job
+            of several processes all of them must then call.
           strength: in [0, 1], as there.
           biases: already solved for this bank (`text`) and gallery (`video`), instead of solving.
           meta: stored with the index.
