@@ -30,6 +30,8 @@ _TICK_SLACK = 1e-6
 # Files are not trusted: a playlist under a video's name must not open other files or addresses.
 _DEMUXERS = "3gp,asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,mov,mp4,mpeg,mpegts,mpegvideo,ogg,webm"
 _CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
+# Titles in any encoding: PyAV 19 accepts them by itself and no longer has the argument.
+_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 # A picture of 2 x 16,000 pixels would grow into gigabytes when its short side is resized.
 _MAX_ASPECT = 64
 
@@ -187,7 +189,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[av.VideoStream]:
     name = file_name(path)
     try:
         with av.open(
-            os.fspath(path), metadata_errors="replace", container_options=_CONTAINER_OPTIONS
+            os.fspath(path), container_options=_CONTAINER_OPTIONS, **_METADATA
         ) as container:
             streams = container.streams
             if not streams.video:
