@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from ncl_jax import processes
+from ncl_jax.errors import InputError
 
 Result = TypeVar("Result")
 DAY_MS = 24 * 3600 * 1000
@@ -22,7 +23,8 @@ def once(name: str, work: Callable[[], Result]) -> Result | None:
     """Do something on process 0 while the others wait; they get None.
 
     The wait has no limit but a dead peer, so the work may take hours. Where it fails, every
-    process raises: process 0 the error itself, the others a `ValueError` with its message.
+    process raises: process 0 the error itself, the others one of the same kind of those that
+    commands tell apart: `TimeoutError`, `InputError`, or `RuntimeError` for a fault of the program.
     """
     if processes.alone():
         return work()
@@ -32,12 +34,22 @@ def once(name: str, work: Callable[[], Result]) -> Result | None:
             result = work()
         except Exception as error:
             failure = error
-    told = gather_texts(name, "" if failure is None else str(failure) or repr(failure))[0]
+    told = gather_texts(name, "" if failure is None else _described(failure))[0]
     if failure is not None:
         raise failure
     if told:
-        raise ValueError(told)
+        kind, _, message = told.partition(":")
+        raise {"late": TimeoutError, "input": InputError}.get(kind, RuntimeError)(message)
     return result
+
+
+def _described(error: Exception) -> str:
+    """`<kind>:<message>` of an error of process 0."""
+    if isinstance(error, TimeoutError):
+        return f"late:{error}"
+    if isinstance(error, InputError | OSError):
+        return f"input:{error}"
+    return f"fault:process 0 has failed with {error!r}"
 
 
 def together(name: str, work: Callable[[], Result], *kinds: type[Exception]) -> Result:
@@ -74,7 +86,7 @@ def check_same(name: str, facts: dict[str, str]) -> None:
     for number, other in enumerate(others, start=1):
         for key in sorted({**first, **other}):
             if first.get(key) != other.get(key):
-                raise ValueError(
+                raise InputError(
                     f"process {number} has {key} {other.get(key)}, process 0 has {first.get(key)}; "
                     "start all processes with the same command, code and data"
                 )

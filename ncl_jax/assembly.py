@@ -30,6 +30,7 @@ from ncl_jax.data import pipeline
 from ncl_jax.data.clips import Shapes, View
 from ncl_jax.data.records import Split, load_split
 from ncl_jax.data.tokenizer import Tokenizer
+from ncl_jax.errors import InputError
 from ncl_jax.models import clip, convert, weights
 from ncl_jax.parallel import Step
 from ncl_jax.train import Loss
@@ -63,23 +64,23 @@ def check_counts(config: ml_collections.ConfigDict) -> None:
     ):
         for name in names:
             if section[name] < 1:
-                raise ValueError(f"{name}: expected at least 1, got {section[name]}")
+                raise InputError(f"{name}: expected at least 1, got {section[name]}")
     if data.threads < 0:
-        raise ValueError(f"data.threads: expected at least 0, got {data.threads}")
+        raise InputError(f"data.threads: expected at least 0, got {data.threads}")
     for use in ("train", "eval"):
         build_view(config, use)
     if config.batch.micro < 0:
-        raise ValueError(f"batch.micro: expected at least 0, got {config.batch.micro}")
+        raise InputError(f"batch.micro: expected at least 0, got {config.batch.micro}")
     if training.steps < 0:
-        raise ValueError(f"steps: expected at least 0 (evaluation only), got {training.steps}")
+        raise InputError(f"steps: expected at least 0 (evaluation only), got {training.steps}")
     for name in ("bank_clips", "bank_captions"):
         if config.eval[name] < 0:
-            raise ValueError(f"eval.{name}: expected at least 0 (all), got {config.eval[name]}")
+            raise InputError(f"eval.{name}: expected at least 0 (all), got {config.eval[name]}")
     # Wrong names are told before any data is built.
     build_loss(config)
     build_optimizer(config)
     if not 0 <= config.optim.warmup <= 1:
-        raise ValueError(f"optim.warmup: expected a share in [0, 1], got {config.optim.warmup}")
+        raise InputError(f"optim.warmup: expected a share in [0, 1], got {config.optim.warmup}")
 
 
 def prepare_data(config: ml_collections.ConfigDict) -> str:
@@ -127,7 +128,7 @@ def build_tokenizer(
     if published is None:
         return Tokenizer.train(split.captions, config.tokenizer.vocab_size)
     if published.tokenizer is None:
-        raise ValueError(
+        raise InputError(
             f"{published.source}: there is no {TOKENIZER} beside these weights; give the one they "
             "were trained with by --config.tokenizer.path"
         )
@@ -145,7 +146,7 @@ def build_sizes(config: ml_collections.ConfigDict, vocab_size: int) -> clip.Clip
     """What the model is, from the sections `model` and `data`."""
     model, data = config.model, config.data
     if data.max_tokens > model.context_length:
-        raise ValueError(
+        raise InputError(
             f"data.max_tokens: expected at most model.context_length = {model.context_length}, "
             f"got {data.max_tokens}"
         )
@@ -201,7 +202,7 @@ def build_loss(config: ml_collections.ConfigDict) -> Loss:
 
     choices = {"ncl": ncl, "infonce": infonce}
     if config.loss.name not in choices:
-        raise ValueError(
+        raise InputError(
             f"loss.name: expected one of {', '.join(choices)}, got {config.loss.name!r}"
         )
     return choices[config.loss.name]
@@ -259,8 +260,8 @@ def build_view(config: ml_collections.ConfigDict, use: Literal["train", "eval"])
             least_area=data.crop_least_area,
             flip=data.flip,
         )
-    except ValueError as error:
-        raise ValueError(f"config.data, {use}: {error}") from error
+    except InputError as error:
+        raise InputError(f"config.data, {use}: {error}") from error
     return view if use == "train" else dataclasses.replace(view, crop="centre", flip=False)
 
 

@@ -1,11 +1,15 @@
 """Why a checkpoint could not be read: its own fault, or that of the way to it."""
 
 import errno
+import functools
 import os
+import subprocess
+import sys
 
 from etils import epath
 
 from ncl_jax import processes
+from ncl_jax.errors import BUGS, InputError
 
 PASSING = ("PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED")
 """TensorStore's words for what is no damage."""
@@ -21,7 +25,7 @@ class Damaged(Exception):
     """A checkpoint that cannot be read as it was written."""
 
 
-READING = (Damaged, OSError, ValueError)
+READING = (Damaged, OSError, InputError)
 """What goes wrong with reading."""
 
 
@@ -31,6 +35,11 @@ def told(error: Exception, folder: epath.Path) -> Exception:
         return lost
     if processes.out_of_memory(error):
         return error
+    if isinstance(error, BUGS) and not _orbax_works():
+        return RuntimeError(
+            f"the Orbax of this environment does not read what it writes, so {folder} was left as "
+            "it is; install the versions that requirements.txt names"
+        )
     line = first_line(error)
     here = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
     here |= isinstance(error, MemoryError) or "can't start new thread" in str(error)
@@ -42,6 +51,17 @@ def told(error: Exception, folder: epath.Path) -> Exception:
             "it was left as it is: look at its disk or network, then start the same command again"
         )
     return Damaged(f"damaged ({line})")
+
+
+@functools.cache
+def _orbax_works() -> bool:
+    """Whether `checkpoint` reads what it writes, tried in a process that knows of no other."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "ncl_jax.checkpoint"],
+        env=environment, capture_output=True, timeout=300, check=False,
+    )  # fmt: skip
+    return done.returncode == 0
 
 
 def _passing() -> list[str]:

@@ -15,6 +15,7 @@ from etils import epath
 from jaxtyping import Array, Float, Int
 
 from ncl_jax import metrics, normalizers, sinkhorn
+from ncl_jax.errors import InputError
 from ncl_jax.normalizers import BiasFitted
 from ncl_jax.scores import logits
 
@@ -61,7 +62,7 @@ def embed(
         np.add.at(seen, ids[live], 1)
         rows[ids[live]] = found[live]
     if (seen != 1).any():
-        raise ValueError(
+        raise InputError(
             f"expected each of {count} rows to be embedded once, got {np.sum(seen == 0)} missing "
             f"and {np.sum(seen > 1)} repeated"
         )

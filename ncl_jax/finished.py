@@ -13,6 +13,7 @@ from etils import epath
 from ncl_jax import experiment
 from ncl_jax.data.frames import choose_frames
 from ncl_jax.data.records import Split, load_split
+from ncl_jax.errors import InputError
 from ncl_jax.evaluate import Embedded
 
 
@@ -42,17 +43,17 @@ def open_run(workdir: epath.PathLike) -> FinishedRun:
     workdir = epath.Path(workdir)
     results = read_results(workdir)
     if results.get("files", {}).get("embeddings", "") is None:
-        raise ValueError(f"{workdir}: its head scores pairs, so the run has left no embeddings")
+        raise InputError(f"{workdir}: its head scores pairs, so the run has left no embeddings")
     test, bank, scale = read_embeddings(workdir / experiment.EMBEDDINGS)
     directory = results["data"]["directory"]
     if not epath.Path(directory).exists():
-        raise ValueError(
+        raise InputError(
             f"{workdir}: its dataset {directory} is not here; go to the folder the run was started "
             "in, or prepare the dataset again"
         )
     split = load_split(directory, results["config"]["data"]["test_split"])
     if list(test.video_ids) != split.video_ids:
-        raise ValueError(f"{workdir}: {directory} holds other clips than the run was tested on")
+        raise InputError(f"{workdir}: {directory} holds other clips than the run was tested on")
     return FinishedRun(results, test, bank, scale, split)
 
 
@@ -63,7 +64,7 @@ def read_embeddings(path: epath.Path) -> tuple[Embedded, Embedded, float]:
       ValueError: no such file, or it is damaged.
     """
     if not path.exists():
-        raise ValueError(f"{path}: not found; expected the folder of a finished run")
+        raise InputError(f"{path}: not found; expected the folder of a finished run")
     try:
         with path.open("rb") as stream, np.load(stream) as arrays:
             test = Embedded(
@@ -76,7 +77,7 @@ def read_embeddings(path: epath.Path) -> tuple[Embedded, Embedded, float]:
             )
             return test, bank, float(arrays["scale"])
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: damaged ({error}); run the same command again") from error
+        raise InputError(f"{path}: damaged ({error}); run the same command again") from error
 
 
 def read_results(workdir: epath.Path) -> dict[str, Any]:
@@ -87,10 +88,10 @@ def read_results(workdir: epath.Path) -> dict[str, Any]:
     """
     path = workdir / "results.json"
     if not path.exists():
-        raise ValueError(f"{path}: not found; expected the folder of a finished run")
+        raise InputError(f"{path}: not found; expected the folder of a finished run")
     try:
         results = json.loads(path.read_text())
         _ = results["data"]["directory"], results["metrics"], results["config"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged ({error!r}); run the same command again") from error
+        raise InputError(f"{path}: damaged ({error!r}); run the same command again") from error
     return dict(results)

@@ -11,13 +11,10 @@ A file that could not be read is not in it: the next build tries it again.
 windows in the order of time; the id of a row is "name 0:10.0-0:20.0".
 """
 
-import collections
-import concurrent.futures
 import contextlib
 import itertools
 import os
 import pathlib
-import queue
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +22,9 @@ import numpy as np
 from jaxtyping import Float
 
 from ncl_jax.data import video
+from ncl_jax.data.video_pool import GIVE_UP_AFTER, read_files
 from ncl_jax.data.video_worker import VideoWorker, unpack
+from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex
 
 
@@ -73,6 +72,8 @@ class Reading(NamedTuple):
       short_side: pixels of the frames' shorter side.
       jpeg_quality: 1 to 95; training saw frames through JPEG, so these do too.
       timeout: seconds; a file that takes longer to decode counts as unreadable.
+      give_up_after: the work stops when this many first files all fail for one and the same
+        reason; 0 never stops it.
     """
 
     window: float
@@ -80,6 +81,7 @@ class Reading(NamedTuple):
     short_side: int
     jpeg_quality: int
     timeout: float
+    give_up_after: int = GIVE_UP_AFTER
 
 
 def find_files(folder: str | os.PathLike[str]) -> dict[str, Stamp]:
@@ -90,7 +92,7 @@ def find_files(folder: str | os.PathLike[str]) -> dict[str, Stamp]:
     """
     root = pathlib.Path(folder)
     if not root.is_dir():
-        raise ValueError(f"{folder}: expected a folder of videos")
+        raise InputError(f"{folder}: expected a folder of videos")
     found = {}
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
@@ -137,10 +139,24 @@ def embed_files(
     Yields:
       (name, entry) in the order of `files`; a file that cannot be read carries its reason.
     """
-    waiting: list[_Read] = []
-    with contextlib.closing(_read_ahead(pathlib.Path(folder), list(files), reading)) as reads:
-        for read in reads:
-            waiting.append(read)
+    root, waiting = pathlib.Path(folder), list[_Read]()
+
+    def read(worker: VideoWorker, name: str, path: pathlib.Path) -> _Read:
+        clip = unpack(worker.decode(
+            path, fps=reading.fps, short_side=reading.short_side,
+            jpeg_quality=reading.jpeg_quality,
+        ))  # fmt: skip
+        return _Read(name, clip, cut(clip.times, reading.window))
+
+    results = read_files(
+        read, {name: root / name for name in files}, seconds=reading.timeout, in_order=True,
+        give_up_after=reading.give_up_after,
+    )  # fmt: skip
+    with contextlib.closing(results):
+        for name, result in results:
+            if isinstance(result, video.VideoError):
+                result = _Read(name, result.reason, [])
+            waiting.append(result)
             if sum(len(parts) for _, _, parts in waiting) >= batch:
                 yield from _embed(waiting, files, encode)
                 waiting = []
@@ -153,44 +169,6 @@ class _Read(NamedTuple):
     name: str
     clip: video.Clip | str
     parts: list[slice]
-
-
-def _read_ahead(
-    folder: pathlib.Path, names: Sequence[str], reading: Reading
-) -> Generator[_Read, None, None]:
-    """Files in order, a few of them ahead, each decoded in a process that it may not outstay."""
-    jobs = min(os.cpu_count() or 1, max(1, len(names)))
-    workers = [VideoWorker(reading.timeout) for _ in range(jobs)]
-    free = queue.SimpleQueue[VideoWorker]()
-    for worker in workers:
-        free.put(worker)
-
-    def read(name: str) -> _Read:
-        worker = free.get()
-        try:
-            clip = unpack(worker.decode(
-                folder / name, fps=reading.fps, short_side=reading.short_side,
-                jpeg_quality=reading.jpeg_quality,
-            ))  # fmt: skip
-        except video.VideoError as error:
-            return _Read(name, str(error).removeprefix(f"{video.file_name(name)}: "), [])
-        finally:
-            free.put(worker)
-        return _Read(name, clip, cut(clip.times, reading.window))
-
-    todo = iter(names)
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        pending = collections.deque(
-            pool.submit(read, name) for name in itertools.islice(todo, 2 * jobs)
-        )
-        try:
-            while pending:
-                yield pending.popleft().result()
-                pending.extend(pool.submit(read, name) for name in itertools.islice(todo, 1))
-        finally:  # after an interrupt nobody waits for what is being decoded
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:
-                worker.close()
 
 
 def _embed(
@@ -263,7 +241,7 @@ def windows_of(index: RetrievalIndex) -> list[Window]:
       ValueError: the index was not made from a folder of videos.
     """
     if "gallery" not in index.meta:
-        raise ValueError(
+        raise InputError(
             "this index was not made from videos; make one with "
             "`python -m ncl_jax.cli.index build INDEX --videos FOLDER --checkpoint WORKDIR`"
         )

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
+from ncl_jax.errors import InputError
+
 Encode = Callable[..., Float[Array, "batch dim"]]
 
 
@@ -44,7 +46,7 @@ def in_micro_batches(encode: Encode, micro: int) -> Encode:
         if count <= micro:
             return encode(params, *rows)
         if count % micro:
-            raise ValueError(f"micro-batches of {micro} rows do not divide {count} rows")
+            raise InputError(f"micro-batches of {micro} rows do not divide {count} rows")
         parts = [x.reshape(count // micro, micro, *x.shape[1:]) for x in rows]
         # Inside a scan nothing can undo the recomputation, so XLA needs no barrier against it.
         one = jax.checkpoint(lambda part: encode(params, *part), prevent_cse=False)

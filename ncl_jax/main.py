@@ -6,11 +6,13 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
+
+from ncl_jax.errors import InputError
 
 DEMO = "  python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo"
 
@@ -47,9 +49,19 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         if _CONFIG.value is None:
             raise UserError("--config is missing, for example --config=configs/demo.py")
         _ = _CONFIG.value.name  # raises the error of a file that could not be loaded
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, UserError) as e:
-        stop(_flag_message(e))
+    except (flags.Error, ValueError, OSError, SyntaxError, UserError) as error:
+        stop(_flag_message(error))
+    except (AttributeError, KeyError, TypeError) as error:
+        if not _raised_in(error, "ml_collections"):
+            raise  # a bug in a config file, which its traceback shows
+        stop(_flag_message(error))
     return rest
+
+
+def _raised_in(error: BaseException, package: str) -> bool:
+    """Whether an error comes from a package itself, not from what it called."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).split(".")[0] == package
 
 
 def main(argv: Sequence[str]) -> None:
@@ -57,7 +69,6 @@ def main(argv: Sequence[str]) -> None:
     del argv
     quiet_libraries()
     # Imported late: a mistyped flag should not have to wait for JAX.
-    import jax
 
     from ncl_jax import agreement, experiment, processes, seeds
     from ncl_jax.workdir import owned
@@ -76,21 +87,31 @@ def main(argv: Sequence[str]) -> None:
         processes.leave()
     except KeyboardInterrupt:
         stop("interrupted; the same command goes on from what is there", 130)
-    except (TimeoutError, processes.NotFoundError) as error:
+    except Exception as error:
+        _stop_for(error, config)
+
+
+def _stop_for(error: Exception, config: Any) -> NoReturn:
+    """Ends the process as an error of the run asks for."""
+    import jax
+
+    from ncl_jax import processes
+
+    if isinstance(error, TimeoutError | processes.NotFoundError):
         stop(str(error), processes.RETRY)
-    except (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
-        if lost := processes.lost_peer(error):
-            stop(_LOST.format(_first_line(lost)), processes.RETRY)
-        if processes.out_of_memory(error):
-            stop(_MEMORY.format(_first_line(error)))
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            traceback.print_exc()
-            stop("JAX has failed, which is not for the run to mend; it may be worth a report", 1)
-        missing = isinstance(error, FileNotFoundError) and config.data.manual_dir in str(error)
-        stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}" if missing else str(error))
-    except Exception:  # a fault of ours: the others of the job must not take it for a lost peer
-        traceback.print_exc()
-        stop("this is a fault of the program; it will come again, and is worth a report", 1)
+    if lost := processes.lost_peer(error):
+        stop(_LOST.format(_first_line(lost)), processes.RETRY)
+    if processes.out_of_memory(error):
+        stop(_MEMORY.format(_first_line(error)))
+    if isinstance(error, FileNotFoundError) and config.data.manual_dir in str(error):
+        stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}")
+    if isinstance(error, InputError | OSError | FloatingPointError):
+        stop(str(error))
+    # The process ends here, so that the others of its job do not take it for a lost peer.
+    traceback.print_exception(error)
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        stop("JAX has failed, which is not for the run to mend; it may be worth a report", 1)
+    stop("this is a fault of the program; it will come again, and is worth a report", 1)
 
 
 def quiet_libraries() -> None:
@@ -121,7 +142,7 @@ def tell(config: Any, workdir: epath.Path, summary: dict[str, Any] | None) -> No
     print(_whats_next(file, workdir))
 
 
-def stop(message: str, code: int = 2) -> None:
+def stop(message: str, code: int = 2) -> NoReturn:
     """Print the message and leave: with 2 something must change, with 75 it is worth a retry."""
     with contextlib.suppress(OSError):  # the disk may be full that this goes to
         print(f"ncl_jax: {message}", file=sys.stderr)
@@ -140,6 +161,8 @@ def _flag_message(error: Exception) -> str:
         return str(error)
     if "has no attribute 'get_config'" in str(error):
         return "the file of --config is no config: it has no function get_config"
+    if isinstance(error, SyntaxError):
+        return f"the file of --config is not Python: {error.filename}, line {error.lineno}"
     if isinstance(error, KeyError | AttributeError):
         name = re.search(r"\w+", str(error.args[0]))
         return f"the config has no key '{name and name[0]}'; configs/common.py lists all keys"

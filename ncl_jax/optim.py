@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ncl_jax.errors import InputError
 from ncl_jax.types import MAX_SCALE, Towers
 
 MAX_LOGIT_SCALE = math.log(MAX_SCALE)
@@ -65,16 +66,16 @@ def build(
     """
     if algorithm not in get_args(Algorithm):
         choices = ", ".join(get_args(Algorithm))
-        raise ValueError(f"optim.algorithm: expected one of {choices}, got {algorithm!r}")
+        raise InputError(f"optim.algorithm: expected one of {choices}, got {algorithm!r}")
     peak = learning_rate if tower_learning_rate is None else tower_learning_rate
     for name, value, limit in (
         ("learning_rate", learning_rate, math.inf), ("tower_learning_rate", peak, math.inf),
         ("weight_decay", weight_decay, math.inf), ("b1", b1, 1.0), ("b2", b2, 1.0),
     ):  # fmt: skip
         if not 0 <= value < limit:
-            raise ValueError(f"optim.{name}: expected a number in [0, {limit}), got {value}")
+            raise InputError(f"optim.{name}: expected a number in [0, {limit}), got {value}")
     if not (clip_norm > 0 and clip_each_norm >= 0):
-        raise ValueError(
+        raise InputError(
             "optim: expected clip_norm above 0 and clip_each_norm of at least 0, got "
             f"{clip_norm} and {clip_each_norm}"
         )
@@ -217,7 +218,7 @@ def is_frozen(path: Path, rule: str) -> bool:
         return False
     found = re.fullmatch(r"stem|layers<([1-9]\d*)", rule)
     if not found:
-        raise ValueError(
+        raise InputError(
             f"optim.freeze: expected none, stem or layers<N with N of at least 1, got {rule!r}"
         )
     if not path or path[0] not in ("text_model", "vision_model"):

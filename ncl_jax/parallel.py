@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from ncl_jax.errors import InputError
 from ncl_jax.types import Batch, TrainState
 
 AXIS = "data"
@@ -57,17 +58,17 @@ def check_batch_size(batch_size: int, mesh: Mesh, micro: int = 0) -> None:
     """
     local = collections.Counter(device.process_index for device in mesh.devices.flat)
     if len(set(local.values())) > 1:
-        raise ValueError(
+        raise InputError(
             f"expected as many devices in every process, got {dict(sorted(local.items()))} "
             "(process: devices); start processes on hosts of one kind"
         )
     if batch_size % mesh.size:
-        raise ValueError(
+        raise InputError(
             f"train.batch_size: expected a multiple of the {mesh.size} devices, got {batch_size}"
         )
     each = batch_size // mesh.size
     if micro and each > micro and each % micro:
-        raise ValueError(
+        raise InputError(
             f"batch.micro: expected a divisor of the {each} pairs of each device "
             f"(train.batch_size={batch_size} over {mesh.size}), got {micro}"
         )
@@ -81,7 +82,7 @@ def state_sharding(state: Any, mesh: Mesh, placement: Placement) -> Any:
     the moments of an optimizer lie where their parameters do.
     """
     if placement not in get_args(Placement):
-        raise ValueError(f"placement: expected one of {get_args(Placement)}, got {placement!r}")
+        raise InputError(f"placement: expected one of {get_args(Placement)}, got {placement!r}")
 
     def spec(leaf: Any) -> PartitionSpec:
         shape = np.shape(leaf)
@@ -116,12 +117,12 @@ def map_step(step: Step, mesh: Mesh, mapper: Mapper, sharding: Any) -> MappedSte
       ValueError: an unknown mapper, or pmap with a sharded state.
     """
     if mapper not in get_args(Mapper):
-        raise ValueError(f"mapper: expected one of {get_args(Mapper)}, got {mapper!r}")
+        raise InputError(f"mapper: expected one of {get_args(Mapper)}, got {mapper!r}")
     specs = jax.tree.map(lambda leaf: leaf.spec, sharding)
     whole = all(spec == PartitionSpec() for spec in jax.tree.leaves(specs))
     if mapper == "pmap":
         if not whole:
-            raise ValueError(
+            raise InputError(
                 "mapper: pmap keeps a whole copy of the state on every device; use "
                 "mapper=shard_map with placement=fsdp, or placement=replicated"
             )

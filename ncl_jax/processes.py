@@ -16,6 +16,7 @@ from typing import NamedTuple, NoReturn
 import jax
 
 from ncl_jax.ahead import Ahead
+from ncl_jax.errors import InputError
 
 _LOST = re.compile(r"Gloo \w+ failed|Connection closed by peer|heartbeat timeout")
 _LOST_IN_JAX = re.compile(
@@ -55,13 +56,13 @@ def find_job(flags: Job, environ: Mapping[str, str]) -> Job | None:
     given = [name for name, value in flags._asdict().items() if value is not None]
     if given and len(given) < len(flags):
         missing = ", --".join(name for name in Job._fields if name not in given)
-        raise ValueError(f"--{given[0]} is given without --{missing}: give all three or none")
+        raise InputError(f"--{given[0]} is given without --{missing}: give all three or none")
     if given:
         return None if flags.num_processes == 1 else _checked(flags)
     if "JAX_COORDINATOR_ADDRESS" in environ:
         count, index = (environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
         if count is None or index is None:
-            raise ValueError(
+            raise InputError(
                 "JAX_COORDINATOR_ADDRESS is set without JAX_NUM_PROCESSES and JAX_PROCESS_ID: "
                 "set all three or none"
             )
@@ -105,7 +106,7 @@ def join(job: Job | None, peer_timeout: int) -> None:
     try:
         joining.take(patience)
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"this process belongs to a job, but JAX cannot tell which ({error}); give "
             "--coordinator (host:port of process 0), --num_processes and --process_id"
         ) from error
@@ -177,9 +178,9 @@ def _check_free(coordinator: str | None) -> None:
 def _checked(job: Job) -> Job:
     port = re.fullmatch(r".+:(\d{1,5})", job.coordinator or "")
     if not port or not 0 < int(port[1]) < 1 << 16:
-        raise ValueError(f"expected the coordinator as host:port, got {job.coordinator!r}")
+        raise InputError(f"expected the coordinator as host:port, got {job.coordinator!r}")
     if job.num_processes is None or not 0 <= (job.process_id or 0) < job.num_processes:
-        raise ValueError(
+        raise InputError(
             "expected a process id from 0 and below the number of processes, got "
             f"{job.process_id} of {job.num_processes}"
         )

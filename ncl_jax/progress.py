@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from ncl_jax import checkpoint, contents, health, processes
+from ncl_jax.errors import InputError
 from ncl_jax.types import Batch, TrainState
 
 CHECKPOINTS, NONFINITE = "checkpoints", "nonfinite"
@@ -47,7 +48,7 @@ class Progress:
         clips: list[str],
     ):
         if on_nonfinite not in get_args(OnNonfinite):
-            raise ValueError(
+            raise InputError(
                 f"train.on_nonfinite: expected one of {get_args(OnNonfinite)}, got {on_nonfinite!r}"
             )
         self.samples = 0  # seen by all processes together at the restored state
@@ -167,7 +168,7 @@ def check_same_run(
     for name in sorted({**old, **new}):
         if not name.startswith(may_change) and old.get(name) != new.get(name):
             was, now_is = (_shown(str(flat.get(name))) for flat in (old, new))
-            raise ValueError(
+            raise InputError(
                 f"{workdir} holds another run: {name} was {was}, now it is {now_is}; go on with "
                 "the same settings and data, or give another --workdir"
             )

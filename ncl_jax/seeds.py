@@ -10,6 +10,7 @@ import ml_collections
 from etils import epath
 
 from ncl_jax import agreement, experiment, results
+from ncl_jax.errors import InputError
 from ncl_jax.workdir import owned
 
 
@@ -28,7 +29,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
       ValueError: fewer than one seed, and all that `experiment.run` raises.
     """
     if config.seeds < 1:
-        raise ValueError(f"seeds: expected at least 1, got {config.seeds}")
+        raise InputError(f"seeds: expected at least 1, got {config.seeds}")
     found: dict[int, dict[str, Any]] = {}
     for seed in range(config.seed, config.seed + config.seeds):
         one = config.copy_and_resolve_references()

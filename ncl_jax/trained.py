@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from ncl_jax import assembly, experiment
 from ncl_jax.data.clips import clip_frames
+from ncl_jax.errors import InputError
 
 
 class Trained(NamedTuple):
@@ -42,7 +43,7 @@ def load(workdir: epath.PathLike) -> Trained:
     run = experiment.restore(epath.Path(workdir))
     config, towers, params = run.config, run.towers, run.state.params
     if towers.score is not None:
-        raise ValueError(
+        raise InputError(
             f"{workdir}: its head {config.model.temporal} scores pairs and gives a clip no "
             "embedding of its own, so nothing can be searched by it"
         )

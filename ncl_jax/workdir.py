@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from ncl_jax import agreement
+from ncl_jax.errors import InputError
 
 SECONDS_TO_APPEAR = 10.0
 """Until a network file system shows a new file everywhere."""
@@ -24,7 +25,7 @@ def owned(workdir: epath.Path) -> Iterator[None]:
     """
     mark = agreement.once("workdir", lambda: _mark(workdir))
     mark = agreement.gather_texts("mark", mark or "")[0]
-    agreement.together("shared", lambda: _see(workdir / mark), ValueError)
+    agreement.together("shared", lambda: _see(workdir / mark), InputError)
     handle = agreement.once("lock", lambda: _lock(workdir, mark))
     try:
         yield
@@ -40,7 +41,7 @@ def prepare(workdir: epath.Path) -> None:
       ValueError: they cannot.
     """
     if "://" in os.fspath(workdir):
-        raise ValueError(
+        raise InputError(
             f"--workdir={workdir}: expected a folder of a file system, which a bucket becomes when "
             "it is mounted (gcsfuse, s3fs)"
         )
@@ -50,7 +51,7 @@ def prepare(workdir: epath.Path) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise ValueError(
+        raise InputError(
             f"--workdir={workdir}: expected a folder that can be written, got: {error}"
         ) from error
 
@@ -67,7 +68,7 @@ def _see(mark: epath.Path) -> None:
     end = time.monotonic() + SECONDS_TO_APPEAR
     while not mark.exists():
         if time.monotonic() > end:
-            raise ValueError(
+            raise InputError(
                 f"--workdir={mark.parent}: expected one folder that all processes share; on "
                 f"{os.uname().nodename} it is another one than on process 0"
             )
@@ -82,7 +83,7 @@ def _lock(workdir: epath.Path, mark: str) -> int | None:
     except BlockingIOError:
         owner = os.read(handle, 200).decode()
         os.close(handle)
-        raise ValueError(
+        raise InputError(
             f"{workdir}: another run (process {owner}) is at work there; wait for it, stop it, or "
             "give another --workdir"
         ) from None

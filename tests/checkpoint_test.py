@@ -223,6 +223,41 @@ def test_what_cannot_be_read_for_a_moment_is_left_alone(saved, monkeypatch):
     assert (folder / "3").is_dir()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("orbax_works", [True, False])
+def test_an_orbax_that_does_not_read_its_own_checkpoints_damages_none(
+    saved, monkeypatch, tmp_path, orbax_works
+):
+    """Damage may raise whatever a bug raises, so Orbax is tried on a checkpoint just written."""
+    folder, state = saved
+
+    def changed(*_, **__):
+        raise TypeError("restore() got an unexpected keyword argument 'args'")
+
+    if not orbax_works:
+        (tmp_path / "newer" / "orbax").mkdir(parents=True)
+        (tmp_path / "newer" / "orbax" / "__init__.py").write_text("raise ImportError('planted')")
+        monkeypatch.syspath_prepend(tmp_path / "newer")
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "restore", changed)
+    damage._orbax_works.cache_clear()
+    kind, said = (ValueError, "3 is damaged") if orbax_works else (RuntimeError, "left as it is")
+    with pytest.raises(kind, match=said):
+        restore(folder, state)
+    damage._orbax_works.cache_clear()
+    assert (folder / "3").is_dir() != orbax_works
+
+
+def test_a_save_that_fails_by_a_bug_does_not_ask_for_free_space(tmp_path, monkeypatch):
+    def changed(*_, **__):
+        raise TypeError("save() got an unexpected keyword argument 'args'")
+
+    checkpointer = checkpoint.Checkpointer(tmp_path / "ckpt")
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", changed)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        checkpointer.save(make_state(), {}, {})
+    checkpointer.close()
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN, errno.ESTALE])
 def test_an_error_of_the_system_is_no_damage_wherever_it_is_told(tmp_path, number):
     """As TensorStore puts it, far behind the first words."""

@@ -1,8 +1,10 @@
-"""How commands end when they are interrupted."""
+"""How commands end when they are interrupted, when input is bad, and when they have a bug."""
 
 import pytest
 
-from ncl_jax.cli import convert, index, metrics, normalize, report, serve
+from ncl_jax.cli import convert, exits, index, metrics, normalize, report, serve
+from ncl_jax.errors import BUGS, InputError, blame_input
+from tfds_builders import check
 
 
 def interrupt(*_, **__):
@@ -24,3 +26,29 @@ def test_an_interrupt_is_one_word(command, arguments, where, monkeypatch, capsys
     monkeypatch.setattr(where, interrupt)
     assert command.main(arguments) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def fail(error):
+    raise error
+
+
+@pytest.mark.parametrize("ending", [exits.code_of, check.run])
+def test_only_bad_input_is_a_sentence(ending, capsys):
+    for error in (InputError("expected a, got b"), FileNotFoundError("expected a, got b")):
+        assert ending(lambda e=error: fail(e)) == 2
+        assert "expected a, got b" in capsys.readouterr().err
+    for fault in (ValueError("shapes differ"), TypeError("planted"), RuntimeError("planted")):
+        with pytest.raises(type(fault), match=str(fault)):  # a traceback and code 1
+            ending(lambda e=fault: fail(e))
+
+
+def test_a_library_may_blame_a_file_but_not_for_a_bug():
+    for error in (ValueError("noise at 3"), RuntimeError("noise at 3"), OSError("noise at 3")):
+        said = pytest.raises(InputError, match=r"^a: expected b \(noise at 3\); repair it$")
+        with said, blame_input("a: expected b", "repair it"):
+            raise error
+    for bug in BUGS:
+        with pytest.raises(bug, match="planted"), blame_input("a: expected b", "repair it"):
+            raise bug("planted")
+    with pytest.raises(InputError, match=r"^said already$"), blame_input("a", "b"):
+        raise InputError("said already")

@@ -114,6 +114,14 @@ def test_a_device_with_too_little_memory_is_told_of_and_not_tried_again(data, tm
     assert "Traceback" not in job.said(1)
 
 
+def test_a_fault_of_the_program_is_not_told_as_bad_input(data, tmp_path):
+    (said,) = jobs.run(tmp_path / "run", data, codes=1, faults={0: "bug:3"})
+    assert "Traceback" in said
+    assert "ValueError: planted: shapes differ" in said
+    assert said.strip().endswith("this is a fault of the program; it will come again, and is worth "
+                                 "a report")  # fmt: skip
+
+
 @needs_ports
 def test_a_frozen_peer_ends_the_job(data, tmp_path):
     flags = [*data, "--config.train.peer_timeout=10"]

@@ -10,6 +10,7 @@ slow    committing a checkpoint takes four seconds more, with a SIGTERM in the m
 late    results are written twenty seconds later
 term    it gets a SIGTERM
 freeze  it stops without ending
+bug     a library raises an error that is not about the input
 memory  the device has too little memory for the step
 nan     the step's first clip has a NaN pixel
 stall   the input of training gives nothing more after that many batches
@@ -63,6 +64,8 @@ def plant():
             if AT and step == int(AT):
                 if FAULT == "full":
                     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
+                elif FAULT == "bug":
+                    raise ValueError("planted: shapes differ")
                 elif FAULT == "memory":
                     jnp.zeros(1 << 52).block_until_ready()
                 elif FAULT in SIGNALS:

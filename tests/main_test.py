@@ -47,6 +47,7 @@ def run(*arguments, timeout=300):
         (["--config=configs/demo.py", "--config.train.steps=many"], "'many'"),
         (["--config=configs/demo.py:lose=ncl"], "expected some of loss=ncl, seed=0"),
         (["--config=configs/clip4clip.py"], "it has no function get_config"),
+        (["--config=README.md"], "is not Python: README.md, line"),
         (["--config=configs/demo.py", "surplus"], "unexpected arguments surplus"),
     ],
 )
@@ -56,6 +57,19 @@ def test_wrong_flags_are_one_plain_message(arguments, said):
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), [("config.no_such_key.x = 1", 2), ("ml_collections.no_such_class()", 1)]
+)
+def test_a_bug_in_a_config_file_is_not_told_as_an_unknown_key(tmp_path, line, code):
+    text = f"import ml_collections\nfrom configs import demo\n\n\ndef get_config():\n" \
+           f"    config = demo.get_config()\n    {line}\n    return config\n"
+    (tmp_path / "mine.py").write_text(text)
+    done = run(f"--config={tmp_path}/mine.py")
+    assert done.returncode == code
+    assert ("has no key 'no_such_key'" in done.stderr) == (code == 2)
+    assert ("Traceback" in done.stderr) == (code == 1)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from ncl_jax import gallery, trained
 from ncl_jax.cli import index as cli
 from ncl_jax.cli import serve as serve_cli
 from ncl_jax.index import RetrievalIndex
-from tests import jobs
+from tests import jobs, reader_faults_test
 from tests.gallery_test import write_video
 from tests.main_test import TINY, run
 
@@ -81,6 +81,15 @@ def test_a_folder_is_embedded_once_and_followed(tmp_path, workdir, videos, capsy
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert re.fullmatch(r"a red ball\t1\t\S+ \d:\d\d\.\d-\d:\d\d\.\d\t-?\d+\.\d{4}", lines[0])
+
+
+def test_a_bug_in_the_reader_ends_the_build(tmp_path, workdir, videos):
+    planted = reader_faults_test.plant(tmp_path, reader_faults_test.BUG_EVERYWHERE)
+    done = reader_faults_test.run(planted, "ncl_jax.cli.index", *build(tmp_path, workdir))
+    assert done.returncode == 1
+    assert "ReaderFault: the video reader" in done.stderr
+    assert "skipped" not in done.stdout
+    assert not (tmp_path / "index").exists()
 
 
 def test_moved_and_renamed_files_are_known(tmp_path, workdir, videos, capsys):

@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.options import pipeline_options as beam_options
 from etils import epath
 
-from ncl_jax.data import video, video_worker
+from ncl_jax.data import video, video_pool, video_worker
 from tfds_builders import decoding, layout, video_records
 
 
@@ -34,7 +34,7 @@ class _Decode(beam.DoFn):
         try:
             self._store.decode(self._worker, clip, epath.Path(path))
         except video.VideoError as error:
-            self._store.refuse(clip, epath.Path(path), str(error))
+            self._store.refuse(clip, epath.Path(path), error.reason)
 
     def teardown(self) -> None:
         self._worker.close()
@@ -51,9 +51,13 @@ def decode(
             | beam.Create(jobs, reshuffle=True)
             | beam.ParDo(_Decode(store, options.clip_seconds))
         )
-    return {
-        clip: store.reason(clip, path) for clip, path in todo.items() if not store.has(clip, path)
-    }
+    unreadable, give_up = dict[str, str](), video_pool.GiveUp(options.give_up_after)
+    for clip, path in todo.items():
+        bad = None if store.has(clip, path) else store.reason(clip, path)
+        give_up.see(None if bad is None else video.VideoError(path, bad))
+        if bad is not None:
+            unreadable[clip] = f"{video.file_name(path)}: {bad}"
+    return unreadable
 
 
 def examples(

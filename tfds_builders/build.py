@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import tensorflow_datasets as tfds
 from etils import epath
 
+from ncl_jax.data import video_pool
 from tfds_builders import check, decoding, preparation
 
 
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="unreadable files: build nothing, or build without them")
     parser.add_argument("--jobs", type=int, default=0, help="processes; 0: one per core")
     parser.add_argument("--clip_seconds", type=float, default=900, help="time limit per file")
+    parser.add_argument("--give_up_after", "--give-up-after", type=int, metavar="N",
+                        default=video_pool.GIVE_UP_AFTER,
+                        help="stop when the first N files all fail for one reason; 0: never")
     parser.add_argument("--fps", type=float, default=1.0, help="frames kept per second")
     parser.add_argument("--short_side", type=int, default=None, help="pixels of stored frames")
     parser.add_argument("--jpeg_quality", type=int, default=90, help="1 to 95")
@@ -35,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         beam = None if flags.beam is None else tuple(flags.beam)
-        options = decoding.BuildOptions(flags.on_bad, flags.jobs, flags.clip_seconds, beam)
+        options = decoding.BuildOptions(
+            flags.on_bad, flags.jobs, flags.clip_seconds, flags.give_up_after, beam
+        )
         settings = {"fps": flags.fps, "jpeg_quality": flags.jpeg_quality}
         if flags.short_side is not None:
             settings["short_side"] = flags.short_side

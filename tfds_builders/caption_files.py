@@ -6,12 +6,13 @@ from typing import Any, NoReturn
 
 from etils import epath
 
+from ncl_jax.errors import InputError
 from tfds_builders import text_files
 
 Captions = dict[str, list[str]]
 
 
-class _RefusedError(ValueError):
+class _RefusedError(InputError):
     """The file asks for code."""
 
 
@@ -43,7 +44,7 @@ def read_pickle(path: epath.Path) -> Captions:
             raise
         except Exception as error:  # a damaged pickle raises nearly anything
             message = f"{path.name}: expected a pickled dict of captions: {error}"
-            raise ValueError(message) from error
+            raise InputError(message) from error
     return _checked(content, path.name)
 
 
@@ -75,7 +76,7 @@ def read_corpus_csv(path: epath.Path) -> Captions:
 
 def _checked(content: object, name: str) -> Captions:
     if not isinstance(content, dict):
-        raise ValueError(f"{name}: expected a dict of clip id to captions, got {_kind(content)}")
+        raise InputError(f"{name}: expected a dict of clip id to captions, got {_kind(content)}")
     return {
         _text(clip, name): [_sentence(item, name) for item in _list(items, name)]
         for clip, items in content.items()
@@ -84,13 +85,13 @@ def _checked(content: object, name: str) -> Captions:
 
 def _list(items: object, name: str) -> list[object]:
     if not isinstance(items, list):
-        raise ValueError(f"{name}: expected a list of captions per clip, got {_kind(items)}")
+        raise InputError(f"{name}: expected a list of captions per clip, got {_kind(items)}")
     return items
 
 
 def _text(clip: object, name: str) -> str:
     if not isinstance(clip, str):
-        raise ValueError(f"{name}: expected clip ids as text, got {_kind(clip)}")
+        raise InputError(f"{name}: expected clip ids as text, got {_kind(clip)}")
     return clip
 
 
@@ -99,7 +100,7 @@ def _sentence(item: object, name: str) -> str:
         return item
     if isinstance(item, list) and all(isinstance(word, str) for word in item):
         return " ".join(item)
-    raise ValueError(f"{name}: expected captions as text or lists of words, got {_kind(item)}")
+    raise InputError(f"{name}: expected captions as text or lists of words, got {_kind(item)}")
 
 
 def _kind(content: object) -> str:

@@ -22,6 +22,7 @@ import tqdm
 from etils import epath
 
 from ncl_jax.data import video
+from ncl_jax.errors import InputError
 from tfds_builders import decoding, layout, preparation, video_records
 
 _INTERRUPTED = "interrupted; the same command goes on from here"
@@ -53,7 +54,8 @@ def check(
     folder = epath.Path(manual_dir) / builder_class.name
     found = builder_class.read_layout(folder, config)
     listed = layout.listed_videos(found)
-    unreadable, damaged = _probe_all(listed, deep, options or decoding.BuildOptions())
+    options = options or decoding.BuildOptions(give_up_after=0)
+    unreadable, damaged = _probe_all(listed, deep, options)
     splits = {}
     for split, clips in found.splits.items():
         splits[split] = video_records.account(found, split, unreadable)
@@ -176,7 +178,7 @@ def _interruptible() -> Iterator[None]:
 def _run(command: Callable[[], int]) -> int:
     try:
         return command()
-    except (FileNotFoundError, ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -195,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
 
     def command() -> int:
-        options = decoding.BuildOptions(jobs=flags.jobs)
+        options = decoding.BuildOptions(jobs=flags.jobs, give_up_after=0)
         report = check(flags.name, flags.manual_dir, flags.deep, options)
         rich.console.Console(width=120).print(table(report))
         for line in details(report):

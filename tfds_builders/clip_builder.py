@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from etils import epath
 
+from ncl_jax.errors import InputError
 from tfds_builders import decoding, layout, video_records
 
 
@@ -30,11 +31,11 @@ class VideoConfig(tfds.core.BuilderConfig):
 
     def __post_init__(self) -> None:
         if not (self.fps > 0 and math.isfinite(self.fps)):
-            raise ValueError(f"fps: expected a number > 0, got {self.fps}")
+            raise InputError(f"fps: expected a number > 0, got {self.fps}")
         if self.short_side < 1:
-            raise ValueError(f"short_side: expected at least 1 pixel, got {self.short_side}")
+            raise InputError(f"short_side: expected at least 1 pixel, got {self.short_side}")
         if not 1 <= self.jpeg_quality <= 95:
-            raise ValueError(f"jpeg_quality: expected 1 to 95, got {self.jpeg_quality}")
+            raise InputError(f"jpeg_quality: expected 1 to 95, got {self.jpeg_quality}")
         frames = f"fps{self.fps:g}_side{self.short_side}_jpeg{self.jpeg_quality}"
         plain = frames == "fps1_side224_jpeg90"
         if not self.protocol:
@@ -74,7 +75,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     def download(cls, folder: epath.Path) -> None:
         """Fetches what of the set is public to `folder`, its place below manual_dir."""
         expected = cls.MANUAL_DOWNLOAD_INSTRUCTIONS
-        raise ValueError(f"{cls.name}: nothing of it can be downloaded\n{expected}")
+        raise InputError(f"{cls.name}: nothing of it can be downloaded\n{expected}")
 
     @classmethod
     def read_layout(cls, folder: epath.Path, config: Any) -> layout.Layout:
@@ -120,7 +121,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             bad = account["unreadable"]
             if bad["count"] and not account["clips"]["used"]:
                 reason = next(iter(bad["first"].values()))
-                raise ValueError(f"{name}: none of {bad['count']:,} clips is readable: {reason}")
+                raise InputError(f"{name}: none of {bad['count']:,} clips is readable: {reason}")
             good = [clip for clip in split if clip in found.videos and clip not in unreadable]
             if good:
                 generators[name] = self._generate_examples(store, found, split, good)

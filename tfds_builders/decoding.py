@@ -1,21 +1,19 @@
 """Clips to packed JPEG frames on disk, on all cores, going on where a killed build stopped."""
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
 import importlib.util
 import json
-import os
-import threading
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Generator, Mapping
+from typing import Literal, TypeVar
 
 import tqdm
 from etils import epath
 
-from ncl_jax.data import video, video_worker
+from ncl_jax.data import video, video_pool, video_worker
+from ncl_jax.errors import InputError
 from tfds_builders import layout
 
 _Result = TypeVar("_Result")
@@ -29,6 +27,8 @@ class BuildOptions:
       on_bad: 'skip' accounts for unreadable files; 'error' refuses to build, naming all of them.
       jobs: decoding processes, 0 for one per core.
       clip_seconds: time limit per file.
+      give_up_after: the build stops when this many first files all fail for one and the same
+        reason; 0 never stops it.
       beam: options of Apache Beam as 'name=value' strings, to decode and write with it; None
         for processes of this machine.
     """
@@ -36,23 +36,26 @@ class BuildOptions:
     on_bad: Literal["skip", "error"] = "skip"
     jobs: int = 0
     clip_seconds: float = 900.0
+    give_up_after: int = video_pool.GIVE_UP_AFTER
     beam: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.on_bad not in ("skip", "error"):
-            raise ValueError(f"on_bad: expected 'error' or 'skip', got {self.on_bad!r}")
+            raise InputError(f"on_bad: expected 'error' or 'skip', got {self.on_bad!r}")
         if self.jobs < 0:
-            raise ValueError(f"jobs: expected at least 0, got {self.jobs}")
+            raise InputError(f"jobs: expected at least 0, got {self.jobs}")
+        if self.give_up_after < 0:
+            raise InputError(f"give_up_after: expected at least 0, got {self.give_up_after}")
         if not self.clip_seconds > 0:
-            raise ValueError(f"clip_seconds: expected a number > 0, got {self.clip_seconds}")
+            raise InputError(f"clip_seconds: expected a number > 0, got {self.clip_seconds}")
         if self.beam is not None and importlib.util.find_spec("apache_beam") is None:
-            raise ValueError(
+            raise InputError(
                 "beam: expected Apache Beam to be installed; make an environment of its own and "
                 "pip install -r requirements-beam.txt there"
             )
 
 
-class BadVideosError(ValueError):
+class BadVideosError(InputError):
     """Unreadable files, one line each."""
 
 
@@ -164,37 +167,8 @@ def on_workers(
     clips: Mapping[str, epath.Path],
     options: BuildOptions,
 ) -> Generator[tuple[str, _Result | video.VideoError], None, None]:
-    """Calls `function(worker, clip, path)` on decoding processes; yields as they finish.
-
-    Close it when leaving early: the processes live as long as it does.
-    """
-    jobs = min(options.jobs or os.cpu_count() or 1, max(1, len(clips)))
-    with _pool(jobs, options.clip_seconds) as submit:
-        futures = {submit(function, clip, path): clip for clip, path in clips.items()}
-        for future in concurrent.futures.as_completed(futures):
-            error = future.exception()
-            if error is None:
-                yield futures[future], future.result()
-            elif isinstance(error, video.VideoError):
-                yield futures[future], error
-            else:
-                raise error
-
-
-@contextlib.contextmanager
-def _pool(jobs: int, seconds: float) -> Iterator[Any]:
-    """A `submit(function, ...)` that gives the function a worker as its first argument."""
-    local = threading.local()
-    workers: list[video_worker.VideoWorker] = []
-
-    def start() -> None:
-        local.worker = video_worker.VideoWorker(seconds)
-        workers.append(local.worker)
-
-    with concurrent.futures.ThreadPoolExecutor(jobs, initializer=start) as pool:
-        try:
-            yield lambda function, *args: pool.submit(lambda: function(local.worker, *args))
-        finally:  # after an interrupt nobody waits for what is being decoded
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:
-                worker.close()
+    """`video_pool.read_files` as `options` say; yields as the files are done."""
+    return video_pool.read_files(
+        function, clips, jobs=options.jobs, seconds=options.clip_seconds,
+        give_up_after=options.give_up_after,
+    )  # fmt: skip

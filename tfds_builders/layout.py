@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from ncl_jax.data import video
+from ncl_jax.errors import InputError
 
 # Names written out in messages and metadata; the counts are always complete.
 NAMES_KEPT = 20
@@ -118,12 +119,12 @@ def assemble(
     clips = collections.Counter(clip for split in splits.values() for clip in split)
     twice = [clip for clip, count in clips.items() if count > 1]
     if twice:
-        raise ValueError(
+        raise InputError(
             f"lists: expected every clip in one split, got {len(twice):,} in two, as {twice[0]!r}"
         )
     empty = [name for name, split in splits.items() if not split]
     if empty:
-        raise ValueError(f"split {empty[0]!r}: none of its listed clips has a caption")
+        raise InputError(f"split {empty[0]!r}: none of its listed clips has a caption")
     if not any(clip in videos for clip in clips):
         raise FileNotFoundError(
             f"videos: expected some of the {clips.total():,} listed clips, got {len(videos):,} "

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
+from ncl_jax.errors import InputError
 from tfds_builders import clip_builder, decoding, video_records
 from tfds_builders.activitynet import activitynet_dataset_builder
 from tfds_builders.demo import demo_dataset_builder
@@ -150,7 +151,7 @@ def _change(
         return ""
     try:
         found = builder_class.read_layout(manual_dir / builder_class.name, config)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, InputError):
         return ""
     changes = []
     before = read_metadata(directory)["accounting"]
@@ -177,18 +178,18 @@ def resolve(
     """
     base, slash, protocol = name.partition("/")
     if base not in BUILDERS:
-        raise ValueError(f"name: expected one of {', '.join(sorted(BUILDERS))}, got {base!r}")
+        raise InputError(f"name: expected one of {', '.join(sorted(BUILDERS))}, got {base!r}")
     builder_class = BUILDERS[base]
     protocols = [config.protocol for config in builder_class.BUILDER_CONFIGS]
     if slash and protocol not in filter(None, protocols):
         choices = ", ".join(f"{base}/{p}" if p else base for p in protocols)
-        raise ValueError(f"name: expected {choices}, got {name!r}")
+        raise InputError(f"name: expected {choices}, got {name!r}")
     known = {field.name for field in dataclasses.fields(builder_class.CONFIG) if field.init}
     known -= {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)} | {"protocol"}
     unknown = sorted(set(settings) - known)
     if unknown:
         choices = ", ".join(sorted(known))
-        raise ValueError(f"settings: expected some of {choices}, got {', '.join(unknown)}")
+        raise InputError(f"settings: expected some of {choices}, got {', '.join(unknown)}")
     config = builder_class.CONFIG(protocol=protocol or protocols[0], **settings)
     # TFDS wants its own instance back where the values are those of a named config.
     return builder_class, builder_class.builder_configs.get(config.name, config)

@@ -7,13 +7,15 @@ from typing import Any
 
 from etils import epath
 
+from ncl_jax.errors import InputError
+
 
 def read_text(path: epath.Path) -> str:
     """Reads UTF-8 with or without a byte order mark, every line ending as a newline."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name}: expected UTF-8 text, got {error.reason}") from error
+        raise InputError(f"{path.name}: expected UTF-8 text, got {error.reason}") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -22,7 +24,7 @@ def read_json(path: epath.Path) -> Any:
     try:
         return json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path.name}: expected JSON, got {error}") from error
+        raise InputError(f"{path.name}: expected JSON, got {error}") from error
 
 
 def read_list(path: epath.Path) -> list[str]:
@@ -30,7 +32,7 @@ def read_list(path: epath.Path) -> list[str]:
     if path.suffix == ".json":
         ids = read_json(path)
         if not (isinstance(ids, list) and all(isinstance(item, str) for item in ids)):
-            raise ValueError(f"{path.name}: expected a list of ids, got {str(ids)[:40]!r}")
+            raise InputError(f"{path.name}: expected a list of ids, got {str(ids)[:40]!r}")
     else:
         ids = [line.strip() for line in read_text(path).split("\n")]
     return list(dict.fromkeys(filter(None, ids)))
@@ -50,7 +52,7 @@ def read_table(path: epath.Path, *columns: str) -> list[dict[str, str]]:
     missing = [name for name in columns if name not in present]
     if missing:
         expected, got = ", ".join(missing), ", ".join(present) or "nothing"
-        raise ValueError(f"{path.name}: expected the column {expected}, got {got}")
+        raise InputError(f"{path.name}: expected the column {expected}, got {got}")
     reader.fieldnames = present
     rows = []
     for row in reader:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from ncl_jax.cli import exits
+from ncl_jax.errors import InputError
 from ncl_jax.models import convert, weights
 
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """Weights -> a folder that holds nothing else."""
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise ValueError(f"{args.out}: expected a new or empty folder to write to")
+        raise InputError(f"{args.out}: expected a new or empty folder to write to")
     trained = (pathlib.Path(args.source) / "checkpoints").is_dir()
     print((of_run if trained else of_published)(args.source, args.out))
 

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from ncl_jax.cli import exits
+from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, SearchResult, storage
 from ncl_jax.normalizers import Ncl
 from ncl_jax.types import MAX_SCALE
@@ -79,7 +80,7 @@ def build_index(
         return plain
     bank = RetrievalIndex.build(range(len(bank)), bank, scale=scale).video  # type: ignore[arg-type]
     if bank.shape[1] != plain.video.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"the bank has width {bank.shape[1]}, the items {plain.video.shape[1]}; embed both "
             "with one model"
         )
@@ -95,7 +96,7 @@ def add(args: argparse.Namespace) -> Iterator[str]:
     """More embeddings -> the same file; says when a refit is due."""
     index = RetrievalIndex.load(args.index)
     if "gallery" in index.meta:
-        raise ValueError(
+        raise InputError(
             f"{args.index} was made from videos, which embeddings cannot join; put the files into "
             f"its folder and run `build {args.index} --videos FOLDER --checkpoint WORKDIR` again"
         )
@@ -132,15 +133,15 @@ def index_and_words(given: Sequence[str], in_words: bool) -> tuple[str, list[str
     if in_words and len(given) == 1:
         path, words = DEFAULT, list(given)
         if _is_index(given[0]):
-            raise ValueError(f"search: expected words or --query EMBEDDINGS after {given[0]}")
+            raise InputError(f"search: expected words or --query EMBEDDINGS after {given[0]}")
     else:
         path, *words = given or [DEFAULT]
     if in_words == (not words):
-        raise ValueError("search: expected either words or --query EMBEDDINGS")
+        raise InputError("search: expected either words or --query EMBEDDINGS")
     if not all(text.strip() for text in words):
-        raise ValueError("search: expected words, got an empty text")
+        raise InputError("search: expected words, got an empty text")
     if in_words and not _is_index(path):
-        raise ValueError(
+        raise InputError(
             f"{path}: expected an index there; build one, or name yours before the words, which "
             "want quotes around them"
         )
@@ -164,7 +165,7 @@ def embed_words(words: list[str], index: RetrievalIndex, path: str) -> np.ndarra
     folder = folder.parent if folder.suffix == ".npz" else folder
     model = trained.load(gallery.get("run", folder.parent))
     if gallery.get("model", model.fingerprint) != model.fingerprint:
-        raise ValueError(
+        raise InputError(
             f"{gallery['run']} was trained on after {path} was built; build the index again"
         )
     return model.encode_text(words)
@@ -198,18 +199,18 @@ def read_embeddings(
             else:
                 found = [name for name in ARRAYS if name in stored.files]
                 if not found:
-                    raise ValueError(f"expected one of the arrays {ARRAYS}, found {stored.files}")
+                    raise InputError(f"expected one of the arrays {ARRAYS}, found {stored.files}")
                 rows = stored[found[0]]
                 names = _names(stored["ids"]) if "ids" in stored.files else None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"cannot read embeddings from {path}: {error}") from error
+        raise InputError(f"cannot read embeddings from {path}: {error}") from error
     if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number):
-        raise ValueError(f"{path} must hold numbers [row, dim], got {rows.dtype} {rows.shape}")
+        raise InputError(f"{path} must hold numbers [row, dim], got {rows.dtype} {rows.shape}")
     if ids is not None:
         names = pathlib.Path(ids).read_text(encoding="utf-8").split("\n")
         names = names[:-1] if names[-1] == "" else names
     if names is not None and len(names) != len(rows):
-        raise ValueError(f"{len(names)} ids for {len(rows)} rows of {path}; give one per row")
+        raise InputError(f"{len(names)} ids for {len(rows)} rows of {path}; give one per row")
     return rows, names or [str(first + number) for number in range(len(rows))]
 
 
@@ -251,6 +252,9 @@ def _parser() -> argparse.ArgumentParser:
                                  help="seconds of a video per item (default 10)")
             command.add_argument("--timeout", type=float, default=900.0,
                                  help="seconds that decoding one video may take (default 900)")
+            command.add_argument("--give-up-after", type=int, default=20, metavar="N",
+                                 help="stop when the first N videos all fail for one reason; "
+                                 "0: never (default 20)")
             command.add_argument("--bank-text", help="embeddings of training captions")
             command.add_argument("--scale", type=float, help="logits per cosine (default 100)")
             command.add_argument("--iterations", type=int, default=4)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ncl_jax import gallery, trained
 from ncl_jax.cli.index import build_index, printable
+from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, storage
 
 SECONDS_BETWEEN_SAVES = 60.0
@@ -59,29 +60,31 @@ def _check(args: argparse.Namespace) -> None:
     """What is wrong with the arguments alone; embedding may take hours."""
     for name in ("ids", "bank_text", "scale"):
         if getattr(args, name) is not None:
-            raise ValueError(
+            raise InputError(
                 f"--{name.replace('_', '-')} goes with --video; with --videos the files and the "
                 "run of --checkpoint give it"
             )
     if not args.videos:
-        raise ValueError("--videos: expected a folder of videos, got an empty name")
+        raise InputError("--videos: expected a folder of videos, got an empty name")
     if not args.checkpoint:
-        raise ValueError("--videos: expected --checkpoint WORKDIR too, the run that embeds them")
+        raise InputError("--videos: expected --checkpoint WORKDIR too, the run that embeds them")
     if not 1 <= args.window < math.inf:
-        raise ValueError(f"--window: expected a number of seconds from 1, got {args.window:g}")
+        raise InputError(f"--window: expected a number of seconds from 1, got {args.window:g}")
     if not args.timeout > 0:
-        raise ValueError(f"--timeout: expected a number of seconds above 0, got {args.timeout:g}")
+        raise InputError(f"--timeout: expected a number of seconds above 0, got {args.timeout:g}")
+    if args.give_up_after < 0:
+        raise InputError(f"--give-up-after: expected at least 0, got {args.give_up_after}")
     if args.iterations < 0:
-        raise ValueError(f"--iterations: expected at least 0, got {args.iterations}")
+        raise InputError(f"--iterations: expected at least 0, got {args.iterations}")
     if not 0 <= args.strength <= 1:
-        raise ValueError(f"--strength: expected a number from 0 to 1, got {args.strength:g}")
+        raise InputError(f"--strength: expected a number from 0 to 1, got {args.strength:g}")
 
 
 def _bank(workdir: str) -> RetrievalIndex:
     """The index that the run left: its captions and scale."""
     path = pathlib.Path(workdir) / "index"
     if not storage.file_of(path).exists():
-        raise ValueError(
+        raise InputError(
             f"{workdir} has no index yet: expected a finished run; let it finish first"
         )
     return RetrievalIndex.load(path)
@@ -96,7 +99,7 @@ def _check_writable(path: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:
-        raise ValueError(f"cannot write {file}: {error}; name another INDEX") from error
+        raise InputError(f"cannot write {file}: {error}; name another INDEX") from error
 
 
 def _partial(path: str) -> pathlib.Path:
@@ -115,7 +118,7 @@ def _known(
     known = _entries(storage.file_of(path), about, files)
     try:
         return known | _entries(_partial(path), about, files)
-    except ValueError as error:  # it is nobody's but ours, and will be written again
+    except InputError as error:  # it is nobody's but ours, and will be written again
         print(f"{error}: what it held is embedded again", file=sys.stderr)
         return known
 
@@ -127,14 +130,14 @@ def _entries(
         return {}
     try:
         index = RetrievalIndex.load(path)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as an index; remove it or name another") from error
+    except InputError as error:
+        raise InputError(f"{path} cannot be read as an index; remove it or name another") from error
     before = index.meta.get("gallery")
     if before is None:
-        raise ValueError(f"{path}: an index of other things than videos is there; name another")
+        raise InputError(f"{path}: an index of other things than videos is there; name another")
     # The folder itself may have moved; with none of its files it is another one.
     if before["folder"] != about["folder"] and not set(before["files"]) & set(files):
-        raise ValueError(
+        raise InputError(
             f"{path} holds {len(before['files'])} videos of {before['folder']}, none of which is "
             f"in {about['folder']}; name another INDEX, or remove it first"
         )
@@ -153,7 +156,7 @@ def _embed(
     settings = model.config.data.settings
     reading = gallery.Reading(
         args.window, settings.fps, settings.short_side,
-        settings.get("jpeg_quality", JPEG_QUALITY), args.timeout,
+        settings.get("jpeg_quality", JPEG_QUALITY), args.timeout, args.give_up_after,
     )  # fmt: skip
     batch, saved = model.config.eval.batch_size, time.monotonic()
     progress = tqdm(total=len(todo), unit=" file", disable=not todo, dynamic_ncols=True)
@@ -194,7 +197,7 @@ def _finish(
 ) -> RetrievalIndex:
     ids, rows = gallery.rows_of(entries)
     if not ids:
-        raise ValueError(f"{args.videos}: expected at least one video that can be read, found none")
+        raise InputError(f"{args.videos}: expected at least one video that can be read, found none")
     index = build_index(
         ids, rows, bank.bank_text, bank.scale, args.iterations, args.strength,
         _meta(entries, about) | {"bank_captions": bank.meta.get("bank_captions", [])},

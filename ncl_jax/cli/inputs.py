@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ncl_jax.errors import InputError
 from ncl_jax.normalizers.comparison import Pairs
 
 BANK = ("text", "video", "video_of_text")
@@ -37,9 +38,9 @@ def load(args: argparse.Namespace) -> tuple[Pairs, Pairs | None]:
     given = [args.scores is not None, args.text is not None or args.video is not None,
              args.embeddings is not None]  # fmt: skip
     if sum(given) != 1 or (given[1] and (args.text is None or args.video is None)):
-        raise ValueError("give either --text and --video, or --scores, or --embeddings")
+        raise InputError("give either --text and --video, or --scores, or --embeddings")
     if not given[1] and (args.bank_text or args.bank_video):
-        raise ValueError("--bank-text and --bank-video go with --text and --video")
+        raise InputError("--bank-text and --bank-video go with --text and --video")
     if args.embeddings:
         return _of_run(args.embeddings)
     if args.scores:
@@ -49,12 +50,12 @@ def load(args: argparse.Namespace) -> tuple[Pairs, Pairs | None]:
         text, video = _unit(_matrix(args.text)), _unit(_matrix(args.video))
     test = _pairs(text, video, args.video_of_text)
     if (args.bank_text is None) != (args.bank_video is None):
-        raise ValueError("--bank-text and --bank-video go together")
+        raise InputError("--bank-text and --bank-video go together")
     if args.bank_text is None:
         return test, None
     bank_text, bank_video = _unit(_matrix(args.bank_text)), _unit(_matrix(args.bank_video))
     if bank_text.shape[1] != text.shape[1]:
-        raise ValueError(f"the bank has width {bank_text.shape[1]}, the test {text.shape[1]}; "
+        raise InputError(f"the bank has width {bank_text.shape[1]}, the test {text.shape[1]}; "
                          "embed both with one model")  # fmt: skip
     return test, _pairs(bank_text, bank_video, args.bank_video_of_text)
 
@@ -66,7 +67,7 @@ def write_json(path: str | None, numbers: Any) -> None:
     try:
         pathlib.Path(path).write_text(json.dumps(numbers, indent=1) + "\n")
     except OSError as error:
-        raise ValueError(f"cannot write --json {path}: {error}") from error
+        raise InputError(f"cannot write --json {path}: {error}") from error
 
 
 def _of_run(path: str) -> tuple[Pairs, Pairs]:
@@ -74,20 +75,20 @@ def _of_run(path: str) -> tuple[Pairs, Pairs]:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as run:
             test, bank = (Pairs(*(run[prefix + name] for name in BANK)) for prefix in ("", "bank_"))
     except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"cannot read {path} as the embeddings of a run: {error}") from error
+        raise InputError(f"cannot read {path} as the embeddings of a run: {error}") from error
     return test, bank
 
 
 def _pairs(text: np.ndarray, video: np.ndarray, path: str | None) -> Pairs:
     if text.shape[1] != video.shape[1]:
-        raise ValueError(f"texts have width {text.shape[1]}, videos {video.shape[1]}; they must "
+        raise InputError(f"texts have width {text.shape[1]}, videos {video.shape[1]}; they must "
                          "come from one model")  # fmt: skip
     of = np.arange(len(text)) if path is None else _array(path)
     if path is None and len(text) != len(video):
-        raise ValueError(f"{len(text)} texts and {len(video)} videos: row i must describe row i, "
+        raise InputError(f"{len(text)} texts and {len(video)} videos: row i must describe row i, "
                          "or give --video-of-text")  # fmt: skip
     if of.shape != (len(text),) or of.min() < 0 or of.max() >= len(video):
-        raise ValueError(f"video-of-text must be {len(text)} numbers in [0, {len(video)}), got "
+        raise InputError(f"video-of-text must be {len(text)} numbers in [0, {len(video)}), got "
                          f"shape {of.shape}")  # fmt: skip
     return Pairs(text, video, of.astype(np.int64))
 
@@ -97,21 +98,21 @@ def _array(path: str) -> np.ndarray:
         with open(path, "rb") as stream:  # `np.load` of a path leaves a bad file open
             return np.asarray(np.load(stream, allow_pickle=False))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"cannot read {path} as a .npy array: {error}") from error
+        raise InputError(f"cannot read {path} as a .npy array: {error}") from error
 
 
 def _matrix(path: str) -> np.ndarray:
     matrix = _array(path)
     if matrix.ndim != 2 or matrix.shape[0] < 2 or not np.issubdtype(matrix.dtype, np.number):
-        raise ValueError(f"{path} must hold a matrix of numbers with at least 2 rows, got "
+        raise InputError(f"{path} must hold a matrix of numbers with at least 2 rows, got "
                          f"{matrix.dtype} of shape {matrix.shape}")  # fmt: skip
     if not np.isfinite(matrix).all():
-        raise ValueError(f"{path} must be finite, it holds NaN or infinity; repair these rows")
+        raise InputError(f"{path} must be finite, it holds NaN or infinity; repair these rows")
     return matrix.astype(np.float32)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     if not length.all():
-        raise ValueError(f"row {int(np.argmin(length))} of an embedding file is zero; drop it")
+        raise InputError(f"row {int(np.argmin(length))} of an embedding file is zero; drop it")
     return rows / length

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ncl_jax.cli import exits, inputs
+from ncl_jax.errors import InputError
 from ncl_jax.normalizers.comparison import table
 
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     """Files -> one table per direction."""
     test, bank = inputs.load(args)
     if args.samples < 1:
-        raise ValueError(f"--samples must be at least 1, got {args.samples}")
+        raise InputError(f"--samples must be at least 1, got {args.samples}")
     results = {
         direction: table(test, bank, direction, args.samples, dual=args.scores is None)
         for direction in (("t2v", "v2t") if args.direction == "both" else (args.direction,))

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ncl_jax.cli import exits
+from ncl_jax.errors import InputError
 from ncl_jax.report import reproduction, runs, tables
 
 
@@ -52,11 +53,11 @@ def html(args: argparse.Namespace) -> str:
     from ncl_jax.report import page
 
     if args.details < 0:
-        raise ValueError(f"--details: expected at least 0, got {args.details}")
+        raise InputError(f"--details: expected at least 0, got {args.details}")
     loaded = runs.load(args.workdirs)
     out = args.out or args.workdirs[0] / "report.html"
     if out.is_dir():
-        raise ValueError(f"--out: expected a file for the page, got the folder {out}; name a file")
+        raise InputError(f"--out: expected a file for the page, got the folder {out}; name a file")
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f"{out.name}.partial")
     try:
@@ -86,7 +87,7 @@ def _page(loaded: Sequence[runs.Run], in_depth: int) -> str:
             )
         return page.render(loaded, found)
     except KeyError as error:
-        raise ValueError(
+        raise InputError(
             f"a {runs.RESULTS} lacks the key {error}: expected one that this version has written"
         ) from error
 
@@ -98,7 +99,7 @@ def _details(run: runs.Run) -> Any:
 
     try:
         opened = finished.open_run(run.path)
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         return f"No balance, hubs and queries: {error}"
     return details.details(opened, run.config["eval"]["iterations"])
 

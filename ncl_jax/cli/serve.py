@@ -19,6 +19,7 @@ import waitress
 from ncl_jax import serve, trained
 from ncl_jax.cli import exits
 from ncl_jax.cli.index import DEFAULT
+from ncl_jax.errors import InputError
 from ncl_jax.gallery import windows_of
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.serve.library import Library
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     windows_of(index)
     model = trained.load(index.meta["gallery"]["run"])
     if model.fingerprint != index.meta["gallery"]["model"]:
-        raise ValueError(f"{args.index} was built with another checkpoint; build it again")
+        raise InputError(f"{args.index} was built with another checkpoint; build it again")
     library = Library(args.index, model.encode_text, model.fingerprint)
     library.embed("warm up: the first query compiles the model")
     hosts = serve.LOOPBACK if args.host in serve.LOOPBACK else None
@@ -63,7 +64,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        raise ValueError(
+        raise InputError(
             f"cannot listen on {host} port {port}: {error}; choose another --host or --port"
         ) from error
 

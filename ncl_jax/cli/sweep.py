@@ -26,6 +26,7 @@ from ml_collections import config_flags
 from configs.sweeps import SWEEPS, Overrides
 from ncl_jax import main as job
 from ncl_jax.cli.sweep_runs import Run, execute, finished, read_results, shares
+from ncl_jax.errors import InputError
 from ncl_jax.report import sweeps
 from ncl_jax.workdir import prepare as prepare_workdir
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         failed = sweep(flags.FLAGS.config)
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         job.stop(str(error))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -52,9 +53,9 @@ def main(argv: Sequence[str]) -> None:
 def sweep(config: ml_collections.ConfigDict) -> dict[str, str]:
     """Plan, prepare the data once, run, tabulate; returns what failed and why."""
     if _SWEEP.value not in SWEEPS:
-        raise ValueError(f"--sweep: expected one of {', '.join(SWEEPS)}, got {_SWEEP.value!r}")
+        raise InputError(f"--sweep: expected one of {', '.join(SWEEPS)}, got {_SWEEP.value!r}")
     if _JOBS.value < 1:
-        raise ValueError(f"--jobs: expected at least 1, got {_JOBS.value}")
+        raise InputError(f"--jobs: expected at least 1, got {_JOBS.value}")
     folder = pathlib.Path(flags.FLAGS.workdir or f"runs/sweeps/{config.name}")
     runs = first_seeds(plan(config, _SWEEP.value, folder, given_flags()), _SEEDS.value)
     missing = [run for run in runs if not finished(run)]
@@ -94,7 +95,7 @@ def plan(
         the config asks for several seeds itself.
     """
     if config.seeds != 1:
-        raise ValueError(
+        raise InputError(
             f"seeds: expected 1, got {config.seeds}; a sweep trains every setting with seeds of "
             "its own, see --seeds"
         )
@@ -104,7 +105,7 @@ def plan(
         try:
             varied.update_from_flattened_dict(overrides)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"sweep {sweep}: {overrides} does not fit: {error}") from error
+            raise InputError(f"sweep {sweep}: {overrides} does not fit: {error}") from error
         new = {key: v for key, v in overrides.items() if v != _at(config, key)}
         workdir = folder / ",".join([*label_of(new).split(), f"seed={varied.seed}"])
         command = [
@@ -119,7 +120,7 @@ def plan(
 def first_seeds(runs: list[Run], count: int | None) -> list[Run]:
     """The runs with the first `count` seeds; all for None."""
     if count is not None and count < 1:
-        raise ValueError(f"--seeds: expected at least 1, got {count}")
+        raise InputError(f"--seeds: expected at least 1, got {count}")
     wanted = list(dict.fromkeys(run.seed for run in runs))[:count]
     return [run for run in runs if run.seed in wanted]
 

@@ -10,6 +10,7 @@ import simplejpeg
 from jaxtyping import Bool, UInt8
 
 from ncl_jax.data import frames, transforms
+from ncl_jax.errors import InputError
 
 Crop = Literal["centre", "random_resized"]
 
@@ -49,9 +50,9 @@ class View:
         frames.check_order(self.order)
         if self.crop not in get_args(Crop):
             choices = ", ".join(get_args(Crop))
-            raise ValueError(f"crop: expected one of {choices}, got {self.crop!r}")
+            raise InputError(f"crop: expected one of {choices}, got {self.crop!r}")
         if not 0 < self.least_area <= 1:
-            raise ValueError(f"least area: expected a share in (0, 1], got {self.least_area}")
+            raise InputError(f"least area: expected a share in (0, 1], got {self.least_area}")
 
     @property
     def is_random(self) -> bool:
@@ -110,4 +111,4 @@ def _decode(jpeg: bytes, index: int) -> UInt8[np.ndarray, "height width 3"]:
             _scratch.pixels = np.empty(3 * height * width, np.uint8)
         return simplejpeg.decode_jpeg(jpeg, buffer=_scratch.pixels)
     except ValueError as error:
-        raise ValueError(f"frame {index}: expected a JPEG image, got {error}") from error
+        raise InputError(f"frame {index}: expected a JPEG image, got {error}") from error

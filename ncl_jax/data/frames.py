@@ -5,6 +5,8 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Int
 
+from ncl_jax.errors import InputError
+
 Choice = Literal["uniform", "head", "tail", "tsn_centre", "tsn_random"]
 Order = Literal["ordinary", "reverse", "random"]
 
@@ -31,7 +33,7 @@ def choose_frames(
       ([0, 3, 6, 9], [1, 4, 7])
     """
     if limit < 1:
-        raise ValueError(f"limit: expected at least 1 frame, got {limit}")
+        raise InputError(f"limit: expected at least 1 frame, got {limit}")
     check_choice(how)
     if count <= limit or how == "head":
         return np.arange(min(count, limit))
@@ -43,7 +45,7 @@ def choose_frames(
     if how == "tsn_centre":
         return (edges[:-1] + edges[1:] - 1) // 2
     if rng is None:
-        raise ValueError("rng: 'tsn_random' draws frames and needs a generator")
+        raise InputError("rng: 'tsn_random' draws frames and needs a generator")
     return rng.integers(edges[:-1], edges[1:])
 
 
@@ -59,7 +61,7 @@ def order_frames(
     check_order(order)
     if order == "random":
         if rng is None:
-            raise ValueError("rng: the order 'random' needs a generator")
+            raise InputError("rng: the order 'random' needs a generator")
         return rng.permutation(chosen)
     return chosen[::-1] if order == "reverse" else chosen
 
@@ -67,13 +69,13 @@ def order_frames(
 def check_choice(how: str) -> None:
     """ValueError, with the choices, for an unknown way to choose frames."""
     if how not in get_args(Choice):
-        raise ValueError(f"frame choice: expected one of {_names(Choice)}, got {how!r}")
+        raise InputError(f"frame choice: expected one of {_names(Choice)}, got {how!r}")
 
 
 def check_order(order: str) -> None:
     """ValueError, with the choices, for an unknown order."""
     if order not in get_args(Order):
-        raise ValueError(f"frame order: expected one of {_names(Order)}, got {order!r}")
+        raise InputError(f"frame order: expected one of {_names(Order)}, got {order!r}")
 
 
 def _names(kind: object) -> str:

@@ -7,6 +7,8 @@ import grain
 import numpy as np
 from jaxtyping import Int
 
+from ncl_jax.errors import InputError
+
 
 def shuffled(pairs: int, seed: int) -> grain.MapDataset[int]:
     """Endless pair numbers: every epoch is another permutation of `range(pairs)`."""
@@ -33,7 +35,7 @@ class DistinctClips:
         most = int(np.bincount(video_of_text).max())
         largest = (len(video_of_text) + 1) // (most + 1)
         if batch_size > largest:
-            raise ValueError(
+            raise InputError(
                 f"data.distinct_clips: {len(video_of_text):,} captions, up to {most} of one clip, "
                 f"make batches of different clips up to a size of {largest}, "
                 f"got train.batch_size={batch_size}"

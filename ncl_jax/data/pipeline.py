@@ -21,6 +21,7 @@ from ncl_jax.data import order
 from ncl_jax.data.clips import Shapes, View, clip_frames
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
+from ncl_jax.errors import InputError
 from ncl_jax.types import Batch
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ def train_batches(
     """
     _check_divides(batch_size, process_count, "train.batch_size")
     if seed < 0:
-        raise ValueError(f"seed: expected a number >= 0, got {seed}")
+        raise InputError(f"seed: expected a number >= 0, got {seed}")
     kept = 0 if view.is_random else cache_clips
     look = functools.lru_cache(maxsize=kept)(functools.partial(_look, split, shapes, view))
     tokens, token_mask = tokenizer(split.captions, shapes.max_tokens)
@@ -161,7 +162,7 @@ def evaluation_rows(
 
 def _check_divides(batch_size: int, process_count: int, name: str) -> None:
     if batch_size < 1 or batch_size % process_count:
-        raise ValueError(
+        raise InputError(
             f"{name}: expected a multiple of the {process_count} processes, got {batch_size}"
         )
 
@@ -182,8 +183,8 @@ def _look(
 ) -> tuple[np.ndarray, np.ndarray]:
     try:
         return clip_frames(split.jpegs(video), shapes, view, np.random.default_rng(seed))
-    except ValueError as error:
-        raise ValueError(f"clip {split.video_ids[video]!r}: {error}") from error
+    except InputError as error:
+        raise InputError(f"clip {split.video_ids[video]!r}: {error}") from error
 
 
 def _batches(

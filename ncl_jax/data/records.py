@@ -11,6 +11,7 @@ from etils import epath
 from jaxtyping import Int
 
 from ncl_jax.ahead import Ahead, watched
+from ncl_jax.errors import InputError, blame_input
 
 BEFOREHAND = 64  # records read while the text of one is taken
 
@@ -62,7 +63,7 @@ def _read_all(directory: epath.PathLike, name: str) -> Iterator[Any]:
     """The records, then (video id, captions) of each."""
     builder = tfds.builder_from_directory(directory)
     if not builder.info.splits.get(name) or not builder.info.splits[name].num_examples:
-        raise ValueError(
+        raise InputError(
             f"split {name!r}: {directory} has {sorted(builder.info.splits)}; "
             "choose one of these or prepare the missing clips"
         )
@@ -73,19 +74,15 @@ def _read_all(directory: epath.PathLike, name: str) -> Iterator[Any]:
         video_id = _text(record["video_id"])
         for part in ("frames", "captions"):
             if not len(record[part]):
-                raise ValueError(f"clip {video_id!r} in {directory}: it has no {part}")
+                raise InputError(f"clip {video_id!r} in {directory}: it has no {part}")
         yield video_id, [_text(caption) for caption in record["captions"]]
 
 
 def _read(records: Sequence[dict[str, Any]], number: int, where: str = "") -> dict[str, Any]:
-    try:
+    # array_record and protobuf raise what they like, but what a bug raises is no damage.
+    advice = "delete the prepared dataset and build it again"
+    with blame_input(f"record {number}{where} is damaged", advice):
         return records[number]
-    except Exception as error:  # array_record and protobuf raise what they like
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"record {number}{where} is damaged: delete the prepared dataset and build it "
-            f"again ({type(error).__name__}: {reason})"
-        ) from error
 
 
 def _text(value: bytes | str) -> str:

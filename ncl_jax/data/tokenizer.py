@@ -13,6 +13,8 @@ from jaxtyping import Bool, Int
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
+from ncl_jax.errors import InputError, blame_input
+
 _TABLES = "vocab.json", "merges.txt"
 # Of the pairs in OpenAI's file, CLIP uses as many as fill 49,408 ids with bytes and specials.
 _OPENAI_MERGES = 49_408 - 2 * 256 - 2
@@ -41,7 +43,7 @@ class Tokenizer:
     def __init__(self, backend: Backend):
         start, end = (backend.token_to_id(name) for name in (START, END))
         if start is None or end is None:
-            raise ValueError(
+            raise InputError(
                 f"tokenizer: expected the special tokens {START} and {END} in the vocabulary"
             )
         # What a published file does on top (padding, cutting, specials) is done here instead.
@@ -62,7 +64,7 @@ class Tokenizer:
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         smallest = 2 * len(alphabet) + 2
         if vocab_size < smallest:
-            raise ValueError(f"expected a vocabulary of at least {smallest}, got {vocab_size}")
+            raise InputError(f"expected a vocabulary of at least {smallest}, got {vocab_size}")
         backend = Backend(models.BPE(end_of_word_suffix="</w>"))
         backend.normalizer = normalizers.NFC()
         backend.pre_tokenizer = _words_to_bytes()
@@ -86,19 +88,16 @@ class Tokenizer:
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":
         """From the text of a `tokenizer.json`; ValueError where it is none."""
-        try:
-            backend = Backend.from_str(text)
-        except Exception as error:  # the library raises nothing more specific
-            raise ValueError(f"expected the text of a tokenizer.json: {error}") from error
-        return cls(backend)
+        advice = "take it from the model's own folder"
+        with blame_input("expected the text of a tokenizer.json", advice):
+            return cls(Backend.from_str(text))
 
     @classmethod
     def from_merges(cls, vocab: dict[str, int], merges: list[tuple[str, str]]) -> "Tokenizer":
         """From token -> id and the byte pairs in their order; both specials are in `vocab`."""
-        try:
+        problem = "expected merges of tokens in the vocabulary"
+        with blame_input(problem, "take both files from one model"):
             model = models.BPE(vocab, merges, end_of_word_suffix="</w>", unk_token=END)
-        except Exception as error:  # the library raises nothing more specific
-            raise ValueError(f"expected merges of tokens in the vocabulary: {error}") from error
         backend = Backend(model)
         backend.pre_tokenizer = _words_to_bytes()
         backend.add_special_tokens([token for token in (START, END) if token in vocab])
@@ -126,7 +125,7 @@ class Tokenizer:
                 return cls.from_merges(*_read_openai(path))
             return cls.from_json(path.read_text())
         except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise InputError(f"{path}: {error}") from error
 
     def to_json(self) -> str:
         """The text of a `tokenizer.json`."""
@@ -142,7 +141,7 @@ class Tokenizer:
     ) -> tuple[Int[np.ndarray, "text token"], Bool[np.ndarray, "text token"]]:
         """Ids (padding is 0) and the mask of real tokens, both [text, length]; length >= 2."""
         if length < 2:
-            raise ValueError(f"expected a length of at least 2 (start and end), got {length}")
+            raise InputError(f"expected a length of at least 2 (start and end), got {length}")
         ids = np.zeros((len(captions), length), np.int32)
         mask = np.zeros((len(captions), length), bool)
         encoded = self._backend.encode_batch(
@@ -166,7 +165,7 @@ def _read_tables(folder: epath.Path) -> tuple[dict[str, int], list[tuple[str, st
     """vocab.json and merges.txt, as Hugging Face writes them."""
     vocab = json.loads((folder / _TABLES[0]).read_text())
     if not isinstance(vocab, dict) or not all(isinstance(i, int) for i in vocab.values()):
-        raise ValueError("expected an object of tokens and their ids")
+        raise InputError("expected an object of tokens and their ids")
     return vocab, _pairs((folder / _TABLES[1]).read_text().split("\n"))
 
 
@@ -176,7 +175,7 @@ def _read_openai(path: epath.Path) -> tuple[dict[str, int], list[tuple[str, str]
     text = gzip.decompress(data) if path.suffix == ".gz" else data
     merges = _pairs(text.decode().split("\n"))[:_OPENAI_MERGES]
     if len(merges) < _OPENAI_MERGES:
-        raise ValueError(f"expected {_OPENAI_MERGES:,} pairs of tokens, got {len(merges):,}")
+        raise InputError(f"expected {_OPENAI_MERGES:,} pairs of tokens, got {len(merges):,}")
     # Printable bytes stand for themselves and come first; the others follow as 256, 257, ...
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     endings = [letter + "</w>" for letter in letters]
@@ -187,5 +186,5 @@ def _read_openai(path: epath.Path) -> tuple[dict[str, int], list[tuple[str, str]
 def _pairs(lines: Sequence[str]) -> list[tuple[str, str]]:
     rows = [line.split() for line in lines[1:] if line.strip()]  # the first tells a version
     if not rows or any(len(row) != 2 for row in rows):
-        raise ValueError("expected a version line and then two tokens on each line")
+        raise InputError("expected a version line and then two tokens on each line")
     return [(first, second) for first, second in rows]

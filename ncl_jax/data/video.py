@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ncl_jax.data import video_packets
+from ncl_jax.errors import InputError, reason
 
 Frame = np.ndarray  # uint8 [height, width, 3], RGB
 _KINDS = "3gp avi flv gif m4v mkv mov mp4 mpeg mpg ts webm wmv"
@@ -36,8 +37,16 @@ _METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) 
 _MAX_ASPECT = 64
 
 
-class VideoError(ValueError):
-    """A file that gives no frames; the message is one line: file, expected, got."""
+class VideoError(InputError):
+    """A file that gives no frames; the message is one line: file, expected, got.
+
+    Attributes:
+      reason: the message without the file's name.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str):
+        super().__init__(f"{file_name(path)}: {reason}")
+        self.reason = reason
 
 
 class Clip(NamedTuple):
@@ -110,9 +119,9 @@ def decode_frames(
       ValueError: an argument is out of range.
     """
     if not (fps > 0 and math.isfinite(fps)):
-        raise ValueError(f"fps: expected a number > 0, got {fps}")
+        raise InputError(f"fps: expected a number > 0, got {fps}")
     if short_side is not None and short_side < 1:
-        raise ValueError(f"short_side: expected at least 1 pixel, got {short_side}")
+        raise InputError(f"short_side: expected at least 1 pixel, got {short_side}")
     return _decode_planned(path, fps, short_side, jpeg_quality) or _decode_plainly(
         path, fps, short_side, jpeg_quality
     )
@@ -186,7 +195,6 @@ class _BadVideoError(Exception):
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[av.VideoStream]:
     """The first video stream; whatever goes wrong inside is a VideoError with the file's name."""
-    name = file_name(path)
     try:
         with av.open(
             os.fspath(path), container_options=_CONTAINER_OPTIONS, **_METADATA
@@ -199,21 +207,16 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[av.VideoStream]:
             streams.video[0].thread_type = "NONE"
             yield streams.video[0]
     except (av.FFmpegError, OSError, MemoryError) as error:
-        raise VideoError(f"{name}: expected a readable video, got {_reason(error)}") from error
+        raise VideoError(path, f"expected a readable video, got {reason(error)}") from error
     except video_packets.EncryptedError as error:
-        raise VideoError(f"{name}: expected a readable video, got an encrypted one") from error
+        raise VideoError(path, "expected a readable video, got an encrypted one") from error
     except _BadVideoError as error:
-        raise VideoError(f"{name}: expected {error}") from error
+        raise VideoError(path, f"expected {error}") from error
 
 
 def file_name(path: str | os.PathLike[str]) -> str:
     """The last part of a path, fit to be printed on one line whatever it holds."""
     return "".join(c if c.isprintable() else "?" for c in pathlib.PurePath(path).name)
-
-
-def _reason(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())
 
 
 def _decode_plainly(

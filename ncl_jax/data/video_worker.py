@@ -3,6 +3,10 @@
 A `VideoWorker` hands files to `python -m ncl_jax.data.video_worker`, which answers with packed
 clips. A file that takes too long, crashes the decoder or wants too much memory costs that process,
 which is replaced, and becomes a `VideoError` like any other bad file.
+
+A process first decodes a file that is known to be good. So a reader that does not work on this
+machine, with these versions, is a `ReaderFault`, and so is an exception that no file should cause:
+neither is ever taken for a bad file.
 """
 
 import contextlib
@@ -11,18 +15,26 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import threading
-from typing import Any, BinaryIO
+import traceback
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
 from ncl_jax.data import video
+from ncl_jax.data.video_process import Process
+from ncl_jax.errors import InputError
 
 # Address space of a worker: enough for 8K pictures, too little to freeze a laptop.
 _MEMORY = 8 << 30
-_ROOT = pathlib.Path(__file__).parents[2]
+_STARTING_SECONDS = 120.0
+_KNOWN_GOOD = pathlib.Path(__file__).with_name("known_good.mp4")
+"""48 x 32 pixels, two seconds of H.264 at 10 frames per second: one red, one blue."""
+
+
+class ReaderFault(RuntimeError):
+    """The reader itself is broken, or a library does not fit it; no file is to blame."""
 
 
 class VideoWorker:
@@ -37,9 +49,9 @@ class VideoWorker:
     def __init__(self, seconds: float):
         """`seconds`: time limit for each call."""
         if not seconds > 0:
-            raise ValueError(f"seconds: expected a time limit > 0, got {seconds}")
+            raise InputError(f"seconds: expected a time limit > 0, got {seconds}")
         self._seconds = seconds
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._closed, self._starting = False, threading.Lock()
 
     def decode(
@@ -49,6 +61,8 @@ class VideoWorker:
 
         Raises:
           VideoError: also for a file that takes too long or ends the process.
+          ReaderFault: the reader is broken.
+          TimeoutError: the process did not start in time.
         """
         request = {"fps": fps, "short_side": short_side, "jpeg_quality": jpeg_quality}
         return self._ask(path, request)
@@ -67,76 +81,51 @@ class VideoWorker:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(BrokenPipeError):
-                        pipe.close()
 
     def _ask(self, path: str | os.PathLike[str], request: dict[str, Any]) -> bytes:
+        process = self._ready_process(path)
+        answer = process.ask({"path": os.path.abspath(path), **request}, self._seconds)
+        if answer.kind == "done":
+            return answer.data
+        if answer.kind == "error":
+            raise video.VideoError(path, answer.text)
+        self._end()
+        if answer.kind == "late":
+            self._bad(path, f"more than {self._seconds:g} s of work")
+        if answer.kind == "killed":
+            self._bad(path, f"a decoder that ended with {answer.text}")
+        raise ReaderFault(
+            f"the video reader failed at {video.file_name(path)}, which no file should make it do"
+            f"\n{answer.text}"
+        )
+
+    def _bad(self, path: str | os.PathLike[str], got: str) -> NoReturn:
+        raise video.VideoError(path, f"expected a readable video, got {got}")
+
+    def _ready_process(self, path: str | os.PathLike[str]) -> Process:
+        """The process, which has shown that it can read."""
         with self._starting:
             if self._closed:
-                raise video.VideoError(f"{video.file_name(path)}: not read, reading was stopped")
-            process = self._process = self._process or _start()
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(self._seconds, stop)
-        timer.start()
-        try:
-            answer = _exchange(process, {"path": os.path.abspath(path), **request})
-        finally:
-            timer.cancel()
-        if answer is not None and not late.is_set():
-            kind, data = answer
-            if kind == "error":
-                raise video.VideoError(data.decode())
-            return data
-        code = process.wait()
+                raise video.VideoError(path, "not read, reading was stopped")
+            if self._process is not None:
+                return self._process
+            process = self._process = Process("ncl_jax.data.video_worker")
+        seconds = max(self._seconds, _STARTING_SECONDS)
+        answer = process.first_answer(seconds)
+        if answer.kind == "ready":
+            return process
         self._end()
-        reason = f"more than {self._seconds:g} s of work" if late.is_set() else _ending(code)
-        raise video.VideoError(f"{video.file_name(path)}: expected a readable video, got {reason}")
-
-
-def _start() -> subprocess.Popen[bytes]:
-    """A list of arguments, so no shell ever sees a name."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ncl_jax.data.video_worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *_python_path()])},
-    )
-
-
-def _python_path() -> list[str]:
-    return list(filter(None, [os.environ.get("PYTHONPATH")]))
-
-
-def _exchange(
-    process: subprocess.Popen[bytes], request: dict[str, Any]
-) -> tuple[str, bytes] | None:
-    """(kind, data) of the answer, None if the process ended."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
-        header = process.stdout.readline().split()
-        if len(header) != 2:
-            return None
-        data = process.stdout.read(int(header[1]))
-    except (BrokenPipeError, ValueError):  # it ended, or another thread has closed the pipes
-        return None
-    return (header[0].decode(), data) if len(data) == int(header[1]) else None
-
-
-def _ending(code: int) -> str:
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"a decoder that ended with {name}"
+        if self._closed:
+            raise video.VideoError(path, "not read, reading was stopped")
+        if answer.kind == "late":
+            raise TimeoutError(
+                f"a video reading process did not start within {seconds:g} s; start the same "
+                "command again when the machine is less busy"
+            )
+        raise ReaderFault(
+            "the video reader cannot read a file that is known to be good, so it does not work "
+            f"with this machine or these versions of its libraries\n{answer.account}"
+        )
 
 
 def pack(clip: video.Clip) -> bytes:
@@ -163,9 +152,12 @@ def unpack(data: bytes) -> video.Clip:
             jpegs, ends = arrays["jpegs"].tobytes(), np.cumsum(arrays["lengths"]).tolist()
             times, (fps, width, height) = arrays["times"], arrays["source"].tolist()
     except Exception as error:  # zipfile and NumPy raise many kinds
-        raise ValueError(f"packed clip: expected arrays, got {error}") from error
+        raise InputError(f"packed clip: expected arrays, got {error}") from error
     frames = [jpegs[a:b] for a, b in zip([0, *ends], ends, strict=False)]
     return video.Clip(frames, times, fps, int(width), int(height))
+
+
+# -- the process ---------------------------------------------------------------------------------
 
 
 def _limit_memory() -> None:
@@ -175,23 +167,49 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
 
 
+def _check_reader() -> None:
+    """Reads the file that is known to be good.
+
+    Raises:
+      RuntimeError: it gives something else than it holds.
+    """
+    clip = video.decode_frames(_KNOWN_GOOD, fps=1.0)
+    colours = [frame.mean((0, 1)).round() for frame in clip.frames]
+    red_and_blue = np.array([(200, 30, 30), (30, 30, 200)])
+    if np.shape(colours) != (2, 3) or np.abs(colours - red_and_blue).max() > 25:
+        raise RuntimeError(f"expected one red and one blue frame, got the colours {colours}")
+
+
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    for line in requests:
-        try:
-            kind, data = "done", _answer(json.loads(line))
-        except video.VideoError as error:
-            kind, data = "error", str(error).encode()
+    def answer(kind: str, data: bytes) -> None:
         answers.write(f"{kind} {len(data)}\n".encode() + data)
         answers.flush()
 
+    try:
+        _check_reader()
+        answer("ready", b"")
+        for line in requests:
+            answer(*_answer(json.loads(line)))
+    except Exception:
+        answer("fault", traceback.format_exc().encode())
 
-def _answer(request: dict[str, Any]) -> bytes:
-    if "deep" in request:
-        return json.dumps(video.probe(**request)).encode()
-    return pack(video.decode_frames(**request))
+
+def _answer(request: dict[str, Any]) -> tuple[str, bytes]:
+    try:
+        if "deep" in request:
+            return "done", json.dumps(video.probe(**request)).encode()
+        return "done", pack(video.decode_frames(**request))
+    except video.VideoError as error:
+        return "error", error.reason.encode()
+    except MemoryError:
+        wanted = f"expected a readable video, got one that needs over {_MEMORY >> 30} GB of memory"
+        return "error", wanted.encode()
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides what an interrupt means
     _limit_memory()
-    _serve(sys.stdin.buffer, sys.stdout.buffer)
+    # What a library prints must not come between the answers.
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    _serve(sys.stdin.buffer, pipe)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ncl_jax import sinkhorn
+from ncl_jax.errors import InputError
 from ncl_jax.index import storage, topk
 from ncl_jax.normalizers import Ncl
 from ncl_jax.types import MAX_SCALE, Biases
@@ -87,7 +88,7 @@ class RetrievalIndex:
           [['b']]
         """
         if not scale > 0:
-            raise ValueError(f"scale must be > 0, got {scale}")
+            raise InputError(f"scale must be > 0, got {scale}")
         video = _unit(video, "video embeddings")
         ids = _checked_ids(ids, len(video))
         bank = np.zeros((0, video.shape[1])) if bank_text is None else bank_text
@@ -121,7 +122,7 @@ class RetrievalIndex:
         ids = _checked_ids(ids, len(video))
         known = sorted(set(ids) & set(self.ids))
         if known:
-            raise ValueError(f"{len(known)} ids are in the index already, such as {known[0]!r}")
+            raise InputError(f"{len(known)} ids are in the index already, such as {known[0]!r}")
         bias = np.zeros(len(ids), np.float32)
         if len(self.bank_text):
             for part in _parts(len(ids), len(self.bank_text)):
@@ -139,7 +140,7 @@ class RetrievalIndex:
         """A new index without `ids`. Raises ValueError if one is not there."""
         gone, known = set(ids), set(self.ids)
         if gone - known:
-            raise ValueError(f"ids not in the index: {', '.join(sorted(gone - known)[:10])}")
+            raise InputError(f"ids not in the index: {', '.join(sorted(gone - known)[:10])}")
         keep = np.asarray([i not in gone for i in self.ids], bool)
         return replace(
             self,
@@ -179,7 +180,7 @@ class RetrievalIndex:
           ValueError: another width than the items', NaN, infinity, zero vectors, or k < 1.
         """
         if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+            raise InputError(f"k must be at least 1, got {k}")
         query = _unit(np.atleast_2d(np.asarray(query)), "queries", self.video.shape[1])
         scores, rows = topk.search(query * np.float32(self.scale), self._shards, k)
         return SearchResult([[self.ids[r] for r in row] for row in rows.tolist()], scores)
@@ -208,7 +209,7 @@ class RetrievalIndex:
             fields: dict[str, Any] = {**arrays, **header, "ids": tuple(header["ids"])}
             return cls(**fields)
         except (TypeError, KeyError) as error:
-            raise ValueError(f"{storage.file_of(path)} is not an index: {error}") from error
+            raise InputError(f"{storage.file_of(path)} is not an index: {error}") from error
 
     def folded(self) -> Float[np.ndarray, "item dim_plus_1"]:
         """Items `[y, bias / scale]`; with queries `[x, 1]` their product is logits / scale.
@@ -257,11 +258,11 @@ def _unit(rows: Any, what: str, dim: int | None = None) -> Float[np.ndarray, "ro
     rows = np.asarray(rows, np.float32)
     if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim) or not rows.shape[1]:
         want = "width > 0" if dim is None else f"width {dim}"
-        raise ValueError(f"{what} must be a matrix [row, dim] of {want}, got shape {rows.shape}")
+        raise InputError(f"{what} must be a matrix [row, dim] of {want}, got shape {rows.shape}")
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(length[:, 0]) & (length[:, 0] > 0)))
     if len(bad):
-        raise ValueError(
+        raise InputError(
             f"{what} must be finite and not zero, got {len(bad)} bad rows, the first is row "
             f"{bad[0]}; drop or repair them"
         )
@@ -271,11 +272,11 @@ def _unit(rows: Any, what: str, dim: int | None = None) -> Float[np.ndarray, "ro
 def _checked_ids(ids: Sequence[str], count: int) -> tuple[str, ...]:
     ids = tuple(map(str, ids))
     if len(ids) != count:
-        raise ValueError(f"expected one id per embedding, got {len(ids)} ids for {count} rows")
+        raise InputError(f"expected one id per embedding, got {len(ids)} ids for {count} rows")
     if len(set(ids)) != count:
         seen: set[str] = set()
         twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-        raise ValueError(f"ids must be unique, {twice!r} is there more than once")
+        raise InputError(f"ids must be unique, {twice!r} is there more than once")
     return ids
 
 

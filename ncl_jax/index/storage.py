@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ncl_jax.errors import InputError
+
 VERSION = 1
 NAME = "index.npz"
 
@@ -49,29 +51,29 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
     """
     file = file_of(path)
     if not file.is_file():
-        raise ValueError(f"no index at {file}; build one with `python -m ncl_jax.cli.index build`")
+        raise InputError(f"no index at {file}; build one with `python -m ncl_jax.cli.index build`")
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         header = json.loads(arrays.pop("header").tobytes())
         version, digest, data = int(header["version"]), header["sha256"], header["data"]
     except Exception as error:  # a flipped bit makes zipfile and NumPy raise nearly anything
-        raise ValueError(
+        raise InputError(
             f"{file} is damaged or not an index ({type(error).__name__}); rebuild it"
         ) from error
     if version > VERSION:
-        raise ValueError(
+        raise InputError(
             f"{file} has format {version}, this release reads up to {VERSION}; upgrade ncl_jax"
         )
     if digest != _digest(arrays, data):
-        raise ValueError(f"{file} is damaged (its checksum does not match); rebuild it")
+        raise InputError(f"{file} is damaged (its checksum does not match); rebuild it")
     return arrays, data
 
 
 def _holds(file: pathlib.Path, digest: str) -> bool:
     try:
         return _digest(*read(file)) == digest
-    except ValueError:
+    except InputError:
         return False
 
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ncl_jax import sinkhorn
+from ncl_jax.errors import InputError
 from ncl_jax.losses import contrast, normalized
 from ncl_jax.losses.groups import Positives
 from ncl_jax.losses.inputs import Execution, Options, check
@@ -126,11 +127,11 @@ def ncl(
     options = Options(iterations, tolerance, relax, gradient, positives, execution, axis_name)
     check(text, video, scale, video_id, valid, options)
     if iterations < 0:
-        raise ValueError(f"iterations must be >= 0, got {iterations}")
+        raise InputError(f"iterations must be >= 0, got {iterations}")
     if tolerance is not None and (tolerance <= 0 or iterations < 1):
-        raise ValueError("a tolerance must be > 0 and needs iterations >= 1, the most to do")
+        raise InputError("a tolerance must be > 0 and needs iterations >= 1, the most to do")
     if gradient == "through" and tolerance is not None:
-        raise ValueError("gradient 'through' needs a fixed count: drop the tolerance")
+        raise InputError("gradient 'through' needs a fixed count: drop the tolerance")
     if tolerance is None and (gradient == "implicit" or relax):
-        raise ValueError("gradient 'implicit' and relax need a tolerance, for instance 1e-3")
+        raise InputError("gradient 'implicit' and relax need a tolerance, for instance 1e-3")
     return _normalized(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)

@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from ncl_jax.errors import InputError
 from ncl_jax.losses.groups import (
     Pairs,
     Positives,
@@ -165,29 +166,29 @@ def is_uniform(g: Float[Array, " batch"], pairs: Pairs) -> Bool[Array, ""]:
 def check(text: Any, video: Any, scale: Any, video_id: Any, valid: Any, options: Options) -> None:
     """Raises ValueError for arguments that do not fit; for values where they are known."""
     if len(jnp.shape(text)) != 2 or jnp.shape(text) != jnp.shape(video):
-        raise ValueError(
+        raise InputError(
             f"text and video must both be [batch, dim], got {jnp.shape(text)} and "
             f"{jnp.shape(video)}"
         )
     batch = jnp.shape(text)[0]
     if batch == 0:
-        raise ValueError("the batch is empty: a loss needs at least one row (it may be padding)")
+        raise InputError("the batch is empty: a loss needs at least one row (it may be padding)")
     for name, x in (("video_id", video_id), ("valid", valid)):
         if jnp.shape(x) != (batch,):
-            raise ValueError(f"{name} must have shape ({batch},), got {jnp.shape(x)}")
+            raise InputError(f"{name} must have shape ({batch},), got {jnp.shape(x)}")
     for name, choice, choices in (
         ("positives", options.positives, ("same_clip", "diagonal")),
         ("execution", options.execution, ("auto", "stored", "tiled")),
         ("gradient", options.gradient, ("stop", "through", "implicit")),
     ):
         if choice not in choices:
-            raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {choice!r}")
+            raise InputError(f"{name}: expected one of {', '.join(choices)}, got {choice!r}")
     if any(isinstance(x, jax.core.Tracer) for x in (text, video, scale, valid)):
         return
     live = np.asarray(valid)
     for name, x in (("text", text), ("video", video)):
         bad = np.flatnonzero(live & ~np.isfinite(np.asarray(x, np.float64)).all(axis=1))
         if bad.size:
-            raise ValueError(f"{name}: {bad.size} valid rows are not finite, the first is {bad[0]}")
+            raise InputError(f"{name}: {bad.size} valid rows are not finite, the first is {bad[0]}")
     if not np.isfinite(float(scale)):
-        raise ValueError(f"scale must be finite, got {scale}")
+        raise InputError(f"scale must be finite, got {scale}")

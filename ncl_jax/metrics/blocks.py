@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ncl_jax.errors import InputError
+
 BLOCK = 1 << 22
 """Elements of a score matrix looked at together (16 MB of float32)."""
 
@@ -40,7 +42,7 @@ def row_blocks(scores: Scores) -> Iterator[tuple[Rows, np.ndarray]]:
     """
     for rows, block in scores.blocks(BLOCK) if isinstance(scores, OwnBlocks) else _slices(scores):
         if block.size and np.isnan(block.min()):
-            raise ValueError(
+            raise InputError(
                 f"scores must not be NaN, got NaN in {_named(rows)}; check the embeddings for "
                 "NaN and zero vectors"
             )

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ncl_jax.errors import InputError
 from ncl_jax.metrics.blocks import Scores, row_blocks
 
 
@@ -73,7 +74,7 @@ def hubness(scores: Scores, k: int = 10) -> dict[str, float]:
     """
     items = scores.shape[1]
     if not 1 <= k <= items:
-        raise ValueError(f"k must lie in [1, {items}] (the gallery size), got {k}")
+        raise InputError(f"k must lie in [1, {items}] (the gallery size), got {k}")
     n = np.zeros(items)
     for _, block in row_blocks(scores):
         border = -np.partition(-block, k - 1, axis=1)[:, k - 1 : k]
@@ -109,9 +110,9 @@ def _checked_masses(
 ) -> tuple[np.ndarray, np.ndarray]:
     r, c = np.asarray(row_mass, np.float64), np.asarray(col_mass, np.float64)
     if (r.shape, c.shape) != (shape[:1], shape[1:]):
-        raise ValueError(f"masses must fit scores {tuple(shape)}, got {r.shape} and {c.shape}")
+        raise InputError(f"masses must fit scores {tuple(shape)}, got {r.shape} and {c.shape}")
     if not (r.min() > 0 and c.min() > 0 and np.isclose(r.sum(), c.sum(), rtol=1e-4)):
-        raise ValueError(
+        raise InputError(
             f"masses must be positive with equal totals, got {r.sum():g} (rows) and "
             f"{c.sum():g} (columns)"
         )

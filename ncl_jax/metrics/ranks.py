@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ncl_jax.errors import InputError
 from ncl_jax.metrics.blocks import Scores, row_blocks
 from ncl_jax.metrics.recall import Ranks, TieRule, summarize
 
@@ -115,7 +116,7 @@ def ranks_of_both(
     answer = _checked_answer(scores, video_of_text)
     texts, videos = scores.shape
     if videos > _MOST_GROUPS:
-        raise ValueError(
+        raise InputError(
             f"both directions in one pass take at most {_MOST_GROUPS} videos, got {videos}; call "
             "text_to_video and video_to_text"
         )
@@ -140,7 +141,7 @@ def ranks_of_videos(
 ) -> Ranks:
     """`Ranks` of each captioned video's own texts, in order of video; see `video_to_text`."""
     if rule not in VIDEO_RULES:
-        raise ValueError(f"video-to-text rule must be one of {VIDEO_RULES}, got {rule!r}")
+        raise InputError(f"video-to-text rule must be one of {VIDEO_RULES}, got {rule!r}")
     answer = _checked_answer(scores, video_of_text)
     by_video = np.argsort(answer, kind="stable")
     captioned, first = np.unique(answer[by_video], return_index=True)
@@ -186,12 +187,12 @@ def _group_max(rows: np.ndarray, order: np.ndarray, first: np.ndarray) -> np.nda
 def _checked_answer(scores: Scores, video_of_text: ArrayLike) -> np.ndarray:
     answer = np.asarray(video_of_text)
     if len(scores.shape) != 2 or answer.shape != scores.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"expected scores [text, video] and video_of_text [text], got shapes "
             f"{tuple(scores.shape)} and {answer.shape}; is the matrix transposed?"
         )
     if answer.size and not (answer.min() >= 0 and answer.max() < scores.shape[1]):
-        raise ValueError(
+        raise InputError(
             f"video_of_text must lie in [0, {scores.shape[1]}), got values from "
             f"{answer.min()} to {answer.max()}"
         )

@@ -5,6 +5,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ncl_jax.errors import InputError
+
 TieRule = Literal["average", "pessimistic", "optimistic", "clip4clip"]
 TIE_RULES: tuple[TieRule, ...] = ("average", "pessimistic", "optimistic", "clip4clip")
 RECALLS = (1, 5, 10, 50)
@@ -27,7 +29,7 @@ def summarize(ranks: Ranks, tie_rule: TieRule = "average") -> dict[str, float]:
     """
     above, tied = np.asarray(ranks.above), np.asarray(ranks.tied)
     if above.size == 0:
-        raise ValueError("cannot evaluate 0 queries; give at least one text with its video")
+        raise InputError("cannot evaluate 0 queries; give at least one text with its video")
     if tie_rule == "clip4clip":
         start = np.cumsum(tied + 1) - (tied + 1)
         rank = np.repeat(above - start, tied + 1) + np.arange(np.sum(tied + 1)) + 1.0
@@ -35,7 +37,7 @@ def summarize(ranks: Ranks, tie_rule: TieRule = "average") -> dict[str, float]:
         share = {"average": 0.5, "pessimistic": 1.0, "optimistic": 0.0}[tie_rule]
         rank = above + share * tied + 1.0
     else:
-        raise ValueError(f"tie rule must be one of {TIE_RULES}, got {tie_rule!r}")
+        raise InputError(f"tie rule must be one of {TIE_RULES}, got {tie_rule!r}")
     hits = {k: int(np.count_nonzero(rank <= k)) for k in RECALLS}
     recalls = {f"R@{k}": 100 * hit / rank.size for k, hit in hits.items()}
     return recalls | {"MdR": float(np.median(rank)), "MnR": float(np.mean(rank))}
@@ -60,7 +62,7 @@ def check_ids(seen: Sequence[str], expected: Sequence[str]) -> None:
         if ids
     ]
     if said:
-        raise ValueError(
+        raise InputError(
             f"every id must count exactly once: expected {len(wanted)}, got {len(seen)}; "
             + "; ".join(said)
         )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from ncl_jax.errors import InputError
 from ncl_jax.models.layers import ACTIVATIONS, Encoder, PatchEmbedding, layer_norm
 from ncl_jax.models.temporal import TEMPORAL_HEADS, TemporalHead, TightTransformer, unit_norm
 from ncl_jax.types import MAX_SCALE, Towers
@@ -56,7 +57,7 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         if self.image_size % self.patch_size:
-            raise ValueError(
+            raise InputError(
                 f"image_size: expected a multiple of the patch size {self.patch_size}, "
                 f"got {self.image_size}"
             )
@@ -67,9 +68,9 @@ class ClipConfig:
             value = getattr(self, name)
             if value not in choices:
                 listed = ", ".join(map(str, choices))
-                raise ValueError(f"model.{name}: expected one of {listed}, got {value!r}")
+                raise InputError(f"model.{name}: expected one of {listed}, got {value!r}")
         if not 0 < self.init_scale <= MAX_SCALE:
-            raise ValueError(
+            raise InputError(
                 f"model.init_scale: expected a number in (0, 100], got {self.init_scale}"
             )
 
@@ -90,7 +91,7 @@ class TextEmbeddings(nnx.Module):
     def __call__(self, tokens: Int[Array, "text token"]) -> Float[Array, "text token width"]:
         length, limit = tokens.shape[1], self.position_embedding.num_embeddings
         if length > limit:
-            raise ValueError(f"captions of {length} tokens: the model has {limit} positions")
+            raise InputError(f"captions of {length} tokens: the model has {limit} positions")
         return self.token_embedding(tokens) + self.position_embedding(jnp.arange(length))
 
 

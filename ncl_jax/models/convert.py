@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from safetensors import numpy as safetensors
 
+from ncl_jax.errors import InputError
 from ncl_jax.models import weights
 from ncl_jax.models.clip import ClipConfig, TowerConfig, abstract, hf_name
 from ncl_jax.models.naming import Arrays, listed
@@ -58,7 +59,7 @@ def to_params(
     """
     for name, value, kind in (("positions", positions, Positions), ("head", head, Head)):
         if value not in get_args(kind):
-            raise ValueError(
+            raise InputError(
                 f"init.{name}: expected one of {', '.join(get_args(kind))}, got {value!r}"
             )
     _check_kind(published, config)
@@ -110,7 +111,7 @@ def start_head(arrays: Arrays, config: ClipConfig, head: Head, seed: int) -> Arr
         if origin == table and source is not None:
             source = source[: len(start[name])]
         if source is None or source.shape != start[name].shape:
-            raise ValueError(
+            raise InputError(
                 f"init.head: {name} cannot start from {origin}, which is "
                 f"{'missing' if source is None else source.shape}, expected {start[name].shape}; "
                 "use init.head=random or fewer model.temporal_layers or frames"
@@ -140,7 +141,7 @@ def sizes_of(published: weights.Published) -> ClipConfig:
         context = len(arrays["text_model.embeddings." + _TABLE])
         dim = len(arrays["text_projection.weight"])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{published.source}: a CLIP ViT has {error}, this has not") from None
+        raise InputError(f"{published.source}: a CLIP ViT has {error}, this has not") from None
     vision, text = (
         TowerConfig(width, sum(n.startswith(f"{kind}_model.") and n.endswith("fc1.bias")
                                for n in arrays), heads)
@@ -271,7 +272,7 @@ def _fitted(
         table = table.astype(np.float32)
         return _resized_grid(table, rows) if vision else _resized(table, (rows, table.shape[1]))
     also = "" if vision or len(table) < rows else "cut or "
-    raise ValueError(
+    raise InputError(
         f"{source}: {name} has {len(table)} rows, the config asks for {rows}; set "
         f"init.positions to {also}interpolate, or the config to the checkpoint's length"
     )
@@ -297,7 +298,7 @@ def _check_kind(published: weights.Published, config: ClipConfig) -> None:
         ("heads (vision, text)", published.heads, heads),
     ):
         if theirs is not None and theirs != ours:
-            raise ValueError(
+            raise InputError(
                 f"{published.source}: its model has {name} {theirs}, the config {ours}; set "
                 "config.model to what the checkpoint was trained with"
             )
@@ -308,7 +309,7 @@ def _check_names(arrays: Arrays, wanted: dict[str, Any], source: str) -> None:
     told = [f"missing there: {listed(missing)}"] * bool(missing)
     told += [f"not in the model of this config: {listed(unused)}"] * bool(unused)
     if told:
-        raise ValueError(
+        raise InputError(
             f"{source}: expected {len(wanted)} weights by name, found {len(arrays)}; "
             f"{'; '.join(told)}. Choose layers, width and head as the checkpoint has them"
         )
@@ -321,7 +322,7 @@ def _check_shapes(arrays: Arrays, wanted: dict[str, tuple[int, ...]], source: st
         if array.shape != wanted[name] and not array.size == math.prod(wanted[name]) == 1
     ]
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"{source}: {len(wrong)} weights have another shape than the config asks for: "
             f"{listed(wrong, 4)}. Set the sizes below config.model to those of the checkpoint"
         )

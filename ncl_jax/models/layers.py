@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from ncl_jax.errors import InputError
+
 
 def quick_gelu(x: Array) -> Array:
     """`x * sigmoid(1.702 x)`, OpenAI's cheap form of GELU."""
@@ -108,7 +110,7 @@ class Encoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if width % heads:
-            raise ValueError(f"width {width} is not a multiple of the number of heads {heads}")
+            raise InputError(f"width {width} is not a multiple of the number of heads {heads}")
         out_std = width**-0.5 * (2 * layers) ** -0.5
         self.remat = remat
         self.layers = nnx.List(

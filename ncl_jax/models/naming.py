@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ncl_jax.errors import InputError
+
 Arrays = dict[str, np.ndarray]
 
 BUFFERS = {"position_ids", "input_resolution", "context_length", "vocab_size", "attn_mask"}
@@ -67,7 +69,7 @@ def to_hf(arrays: Arrays, source: str) -> Arrays:
     if any(name.startswith("text.transformer.") for name in arrays):  # OpenCLIP's custom text tower
         arrays = {k.removeprefix("text."): v for k, v in arrays.items()}
     if "visual.class_embedding" not in arrays:
-        raise ValueError(
+        raise InputError(
             f"{source}: expected the names of a CLIP ViT as Hugging Face, OpenAI, OpenCLIP or "
             f"CLIP4Clip write them, got {', '.join(list(arrays)[:4]) or 'nothing'}, ..."
         )
@@ -80,7 +82,7 @@ def to_hf(arrays: Arrays, source: str) -> Arrays:
     named = [pair for name, array in kept.items() for pair in _renamed(name, array)]
     unknown = [name for name, _ in named if name.startswith("?")]
     if unknown:
-        raise ValueError(f"{source}: no such weights are known here: {listed(unknown)}")
+        raise InputError(f"{source}: no such weights are known here: {listed(unknown)}")
     return dict(named)
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ncl_jax.errors import InputError
+
 DTYPES: dict[str, Any] = {
     "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
     "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32,
@@ -35,12 +37,12 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             content = _unpickle(archive, str(path))
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: {_not_a_zip(path, error)}") from error
+        raise InputError(f"{path}: {_not_a_zip(path, error)}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     arrays = dict(_flat(content, "", set()))
     if not arrays:
-        raise ValueError(f"{path}: expected tensors by name (a state dict), found none")
+        raise InputError(f"{path}: expected tensors by name (a state dict), found none")
     return arrays
 
 
@@ -116,17 +118,17 @@ _KNOWN: dict[tuple[str, str], Any] = {
 def _unpickle(archive: zipfile.ZipFile, path: str) -> Any:
     pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1:
-        raise ValueError(f"{path}: a zip, but not of torch: expected one data.pkl in its folder")
+        raise InputError(f"{path}: a zip, but not of torch: expected one data.pkl in its folder")
     root = pickles[0].removesuffix("data.pkl")
     for info in archive.infolist():  # a small file must not unfold into a large one
         if info.filename.startswith(f"{root}data") and info.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{path}: compressed tensors; torch writes plain ones")
+            raise InputError(f"{path}: compressed tensors; torch writes plain ones")
     try:
         return _Unpickler(archive, root).load()
     except zipfile.BadZipFile:
         raise
     except Exception as error:  # a damaged or hostile pickle fails in any way it likes
-        raise ValueError(f"{path}: cannot be read: {error}; nothing in it was run") from error
+        raise InputError(f"{path}: cannot be read: {error}; nothing in it was run") from error
 
 
 def _flat(value: Any, prefix: str, seen: set[int]) -> list[tuple[str, np.ndarray]]:

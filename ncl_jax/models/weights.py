@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from ncl_jax.errors import InputError, blame_input
 from ncl_jax.models import naming, torch_file
 from ncl_jax.models.naming import Arrays
 
@@ -65,20 +66,16 @@ def fetch(name: str) -> pathlib.Path:
     try:
         import huggingface_hub as hub
     except ImportError:
-        raise ValueError(
+        raise InputError(
             f"{name}: there is no such folder, and fetching it takes a package more: "
             "pip install huggingface_hub"
         ) from None
 
     def ask(function: Callable[..., Any], *args: str) -> Any:
-        try:
+        # Its network library raises many kinds.
+        advice = "where there is no network, give the path of a downloaded folder"
+        with blame_input(f"{name}: cannot be fetched from the Hugging Face hub", advice):
             return function(*args)
-        except Exception as error:  # whatever its network library raises
-            cause = (str(error).strip() or repr(error)).splitlines()[0]
-            raise ValueError(
-                f"{name}: cannot be fetched from the Hugging Face hub ({cause[:200]}); where there "
-                "is no network give the path of a downloaded folder"
-            ) from error
 
     there = ask(hub.list_repo_files, name)
     best = _best(there, name)
@@ -96,7 +93,7 @@ def read_safetensors(path: pathlib.Path) -> Arrays:
             names = [n for n in file.keys() if n.split(".")[-1] not in naming.BUFFERS]  # noqa: SIM118
             return {name: _array(file.get_tensor(name)) for name in names}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not whole or no safetensors file: {error}") from error
+        raise InputError(f"{path}: not whole or no safetensors file: {error}") from error
 
 
 def _array(value: Any) -> np.ndarray:
@@ -118,14 +115,14 @@ def _read_file(path: pathlib.Path) -> Arrays:
 def _shards(index: pathlib.Path) -> list[str]:
     names = set(map(str, _part(_json(index), "weight_map").values()))
     if not names or any(pathlib.Path(n).name != n for n in names):
-        raise ValueError(f"{index}: expected a weight_map from weights to files beside it")
+        raise InputError(f"{index}: expected a weight_map from weights to files beside it")
     return sorted(names)
 
 
 def _best(names: list[str], where: str) -> str:
     found = [file for file in FILES if file in names]
     if not found:
-        raise ValueError(f"{where}: expected one of {', '.join(FILES)}, found none of them")
+        raise InputError(f"{where}: expected one of {', '.join(FILES)}, found none of them")
     return found[0]
 
 
@@ -162,7 +159,7 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+        raise InputError(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object")
+        raise InputError(f"{path}: expected a JSON object")
     return content

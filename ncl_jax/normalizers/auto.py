@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ncl_jax.errors import InputError
 from ncl_jax.normalizers.base import Bank, BiasFitted, Kind, checked
 from ncl_jax.normalizers.biases import InvertedSoftmax, Ncl, Nnn, Plain, items_of
 
@@ -207,7 +208,7 @@ def _sample(bank: Bank, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     query_id = np.arange(len(query)) if bank.query_id is None else np.asarray(bank.query_id)
     item_id = np.arange(len(item)) if bank.item_id is None else np.asarray(bank.item_id)
     if (len(query_id), len(item_id)) != (len(query), len(item)):
-        raise ValueError(
+        raise InputError(
             f"expected one id per bank row, got {len(query_id)} ids for {len(query)} queries and "
             f"{len(item_id)} for {len(item)} items"
         )

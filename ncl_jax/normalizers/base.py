@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from ncl_jax import metrics
+from ncl_jax.errors import InputError
 from ncl_jax.types import MAX_SCALE
 
 Kind = Literal["inductive", "transductive"]
@@ -215,9 +216,9 @@ def checked(rows: np.ndarray, what: str, dim: int | None = None) -> np.ndarray:
     """
     rows = np.asarray(rows, np.float32)
     if rows.ndim != 2 or not rows.size:
-        raise ValueError(f"{what} must be a non-empty matrix [row, dim], got shape {rows.shape}")
+        raise InputError(f"{what} must be a non-empty matrix [row, dim], got shape {rows.shape}")
     if dim is not None and rows.shape[1] != dim:
-        raise ValueError(f"{what} must have width {dim} like the gallery, got {rows.shape[1]}")
+        raise InputError(f"{what} must have width {dim} like the gallery, got {rows.shape[1]}")
     if not np.isfinite(rows).all():
-        raise ValueError(f"{what} must be finite, got NaN or infinity; drop or repair these rows")
+        raise InputError(f"{what} must be finite, got NaN or infinity; drop or repair these rows")
     return rows

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncl_jax import metrics, sinkhorn
+from ncl_jax.errors import InputError
 from ncl_jax.normalizers import host
 from ncl_jax.normalizers.base import Bank, BiasFitted, Kind, checked, first_of_each
 from ncl_jax.scores import logits
@@ -80,7 +81,7 @@ class Ncl:
     def balance(self, query: np.ndarray, gallery: np.ndarray) -> tuple[Biases, SinkhornReport]:
         """Biases of the bank queries (`text`) and of the gallery items (`video`), and evidence."""
         if not (self.scale > 0 and self.iterations >= 0 and 0 <= self.strength <= 1):
-            raise ValueError(
+            raise InputError(
                 "expected scale > 0, iterations >= 0 and strength in [0, 1], got "
                 f"{self.scale:g}, {self.iterations} and {self.strength:g}"
             )
@@ -210,7 +211,7 @@ class DualIs:
 def items_of(bank: Bank) -> np.ndarray:
     """The bank's items, or a sentence for the caller who forgot them."""
     if bank.item is None:
-        raise ValueError(
+        raise InputError(
             "this normaliser needs training items beside training queries; give Bank(item=...)"
         )
     return bank.item

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from ncl_jax.errors import InputError
+
 FRAMES = 4  # at most; as many as fit
 WIDTH = 200  # pixels, of a strip of several frames
 HEIGHT = 48  # pixels
@@ -30,7 +32,7 @@ def strip(jpegs: Sequence[bytes], height: int = HEIGHT, quality: int = QUALITY) 
       ValueError: no frames.
     """
     if not jpegs:
-        raise ValueError("expected at least one frame of a clip, got none")
+        raise InputError("expected at least one frame of a clip, got none")
     first = _resized(jpegs[0], height)
     fit = min(len(jpegs), max(1, WIDTH // first.width))
     places = [round(i * (len(jpegs) - 1) / max(1, fit - 1)) for i in range(fit)]

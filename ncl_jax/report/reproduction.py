@@ -12,6 +12,7 @@ from typing import Any
 
 import ml_collections
 
+from ncl_jax.errors import InputError
 from ncl_jax.report import runs, tables
 from ncl_jax.report.runs import Group
 
@@ -37,7 +38,7 @@ def fill(document: str, groups: Sequence[Group]) -> tuple[str, list[str]]:
     lines = document.split("\n")
     header = next((i for i, line in enumerate(lines) if set(COLUMNS) <= set(_cells(line))), None)
     if header is None:
-        raise ValueError(f"expected a table with the columns {', '.join(COLUMNS)}, found none")
+        raise InputError(f"expected a table with the columns {', '.join(COLUMNS)}, found none")
     place = {name: _cells(lines[header]).index(name) for name in COLUMNS}
     filled = dict.fromkeys(range(len(groups)), 0)
     nearest: dict[int, list[str]] = {}
@@ -69,7 +70,7 @@ def expected(command: str) -> dict[str, Any]:
     """
     found = re.search(r"--config=configs/(\w+)\.py(?::([^\s`]+))?", command)
     if not found:
-        raise ValueError(f"expected --config=configs/NAME.py in a command, got {command!r}")
+        raise InputError(f"expected --config=configs/NAME.py in a command, got {command!r}")
     config = importlib.import_module(f"configs.{found[1]}").get_config(found[2] or "")
     assert isinstance(config, ml_collections.ConfigDict)
     for key, value in re.findall(r"--config\.([\w.]+)=([^\s`]+)", command):
@@ -97,6 +98,6 @@ def _cells(line: str) -> list[str]:
 def _at(config: Any, key: str) -> Any:
     for name in key.split("."):
         if name not in config:
-            raise ValueError(f"the config has no key {key!r}")
+            raise InputError(f"the config has no key {key!r}")
         config = config[name]
     return config

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ncl_jax.errors import InputError
+
 RESULTS = "results.json"
 # Keys of the config that move no result: where files lie, how fast, how often.
 SILENT = (
@@ -55,7 +57,7 @@ def load(workdirs: Iterable[pathlib.Path]) -> list[Run]:
         if not files[0].exists():
             files = sorted(workdir.glob(f"*/{RESULTS}"))
         if not files:
-            raise ValueError(
+            raise InputError(
                 f"{workdir}: expected {RESULTS} there or in its subfolders; it is written when a "
                 "run ends"
             )
@@ -71,7 +73,7 @@ def group(runs: Iterable[Run]) -> list[Group]:
         key = json.dumps(settings(run.config), sort_keys=True)
         others = found.setdefault(key, {})
         if run.seed in others:
-            raise ValueError(
+            raise InputError(
                 f"{run.path} and {others[run.seed].path} are the same run (seed {run.seed}); "
                 "give one of them"
             )
@@ -110,7 +112,7 @@ def _read(file: pathlib.Path) -> Iterator[Run]:
         else:
             yield Run(file.parent, content["run"]["seed"], config, metrics, content)
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: expected the results of a run, got {error!r}") from error
+        raise InputError(f"{file}: expected the results of a run, got {error!r}") from error
 
 
 def _own(folder: pathlib.Path, content: dict[str, Any]) -> dict[str, Any]:

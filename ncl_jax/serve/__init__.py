@@ -25,6 +25,7 @@ import flask
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from ncl_jax.data import video
+from ncl_jax.errors import InputError
 from ncl_jax.serve.library import Library
 
 MAX_HITS = 100
@@ -117,8 +118,8 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
     def refuse(error: HTTPException) -> tuple[dict[str, str], int]:
         return {"error": error.description or "not found"}, error.code or 500
 
-    @app.errorhandler(ValueError)
-    def explain(error: ValueError) -> tuple[dict[str, str], int]:
+    @app.errorhandler(InputError)
+    def explain(error: InputError) -> tuple[dict[str, str], int]:
         return {"error": str(error)}, 409
 
     @app.after_request

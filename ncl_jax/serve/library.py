@@ -11,6 +11,7 @@ import numpy as np
 from werkzeug.exceptions import Conflict, NotFound
 
 from ncl_jax import gallery
+from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, storage
 
 _ITEM = re.compile("([0-9a-f]+)-([0-9]{1,9})")
@@ -42,7 +43,7 @@ class Library:
                 index = RetrievalIndex.load(self._path)
                 shelf = Shelf.of(index, "".join(f"{number:x}" for number in stamp or ()))
                 if index.meta["gallery"]["model"] != self._model:
-                    raise ValueError(
+                    raise InputError(
                         "the index was built with another checkpoint; start the server again"
                     )
                 self._shelf, self._stamp = shelf, stamp

@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ncl_jax.errors import InputError
 from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn import kernel as kernels
 from ncl_jax.sinkhorn.iterate import Masses, Plan
@@ -167,22 +168,22 @@ def _check_options(
 ) -> None:
     shape = jnp.shape(scores)
     if len(shape) != 2 or 0 in shape:
-        raise ValueError(f"scores must be a non-empty [text, video] matrix, got shape {shape}")
+        raise InputError(f"scores must be a non-empty [text, video] matrix, got shape {shape}")
     for name, mass, size in (("row_mass", row_mass, shape[0]), ("col_mass", col_mass, shape[1])):
         if jnp.shape(mass) != (size,):
-            raise ValueError(f"{name} must have shape ({size},), got {jnp.shape(mass)}")
+            raise InputError(f"{name} must have shape ({size},), got {jnp.shape(mass)}")
     if start is not None and jnp.shape(start) != (shape[1],):
-        raise ValueError(f"start must have one bias per video ({shape[1]},), got {start.shape}")
+        raise InputError(f"start must have one bias per video ({shape[1]},), got {start.shape}")
     if iterations < 0:
-        raise ValueError(f"iterations must be >= 0, got {iterations}")
+        raise InputError(f"iterations must be >= 0, got {iterations}")
     if order not in ("gallery", "text"):
-        raise ValueError(f"order must be 'gallery' or 'text', got {order!r}")
+        raise InputError(f"order must be 'gallery' or 'text', got {order!r}")
     if tolerance is not None and not tolerance > 0:
-        raise ValueError(f"tolerance must be > 0 or None, got {tolerance}")
+        raise InputError(f"tolerance must be > 0 or None, got {tolerance}")
     if not 0 <= strength <= 1:
-        raise ValueError(f"strength must lie in [0, 1], got {strength}")
+        raise InputError(f"strength must lie in [0, 1], got {strength}")
     if relax and (tolerance is None or strength < 1):
-        raise ValueError("relax needs a tolerance and strength 1: it watches the error fall")
+        raise InputError("relax needs a tolerance and strength 1: it watches the error fall")
 
 
 def _check_values(scores: Array, row_mass: Array, col_mass: Array) -> None:
@@ -191,16 +192,16 @@ def _check_values(scores: Array, row_mass: Array, col_mass: Array) -> None:
     rows, cols = np.asarray(row_mass), np.asarray(col_mass)
     for name, mass in (("row_mass", rows), ("col_mass", cols)):
         if not (np.isfinite(mass).all() and (mass >= 0).all()):
-            raise ValueError(f"{name} must be finite and >= 0")
+            raise InputError(f"{name} must be finite and >= 0")
     if not np.isclose(rows.sum(), cols.sum(), rtol=1e-4):
-        raise ValueError(
+        raise InputError(
             f"row_mass adds up to {rows.sum():g} and col_mass to {cols.sum():g}; they must be "
             "equal, or no biases balance both. For N texts and M videos use 1 and N/M."
         )
     bad = _not_finite(scores, row_mass, col_mass)
     if count := int(bad.sum()):  # the matrix stays on its device unless something is wrong
         i, j = np.argwhere(np.asarray(bad))[0]
-        raise ValueError(f"{count} scores are not finite, the first at [{i}, {j}]")
+        raise InputError(f"{count} scores are not finite, the first at [{i}, {j}]")
 
 
 @jax.jit

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from ncl_jax.errors import InputError
 from tfds_builders import layout, text_files
 
 VIDEO_FOLDERS = ("videos", "Activity_Videos", "v1-3")
@@ -72,7 +73,7 @@ def _read_split(path: epath.Path) -> layout.Split:
     try:
         return {clip: _texts(clip, item) for clip, item in content.items() if item["sentences"]}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"{path.name}: expected id -> duration, timestamps and sentences: {error!r}"
         ) from error
 
@@ -81,7 +82,7 @@ def _texts(clip: str, item: dict[str, Any]) -> layout.Texts:
     sentences = [sentence.strip() for sentence in item["sentences"]]
     timestamps = np.asarray(item["timestamps"], np.float32).reshape(-1, 2)
     if len(timestamps) != len(sentences):
-        raise ValueError(f"{clip} has {len(sentences)} sentences, {len(timestamps)} timestamps")
+        raise InputError(f"{clip} has {len(sentences)} sentences, {len(timestamps)} timestamps")
     more = {
         "duration": np.float32(item["duration"]),
         "sentences": sentences,

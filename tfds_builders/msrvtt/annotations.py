@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from ncl_jax.errors import InputError
 from tfds_builders import layout, text_files
 
 VIDEO_FOLDERS = ("videos", "videos/all", "MSRVTT_Videos", "all", "TrainValVideo", "TestVideo")
@@ -95,7 +96,7 @@ def _read_captions(files: list[epath.Path]) -> tuple[Sentences, dict[str, str]]:
                     official[item["video_id"]] = _FIELD[item["split"]]
         except (KeyError, TypeError, AttributeError) as error:
             message = f"{file.name}: expected video_id, caption and split of every item: {error!r}"
-            raise ValueError(message) from error
+            raise InputError(message) from error
     for clip in sentences:
         official.setdefault(clip, _by_number(clip))
     return sentences, official
@@ -108,7 +109,7 @@ def _rows(content: Any, name: str) -> list[tuple[str, str, str]]:
         if isinstance(content, dict) and rows in content:
             return [(r[clip], str(r.get(number, "")), r["caption"]) for r in content[rows]]
     got = ", ".join(content) if isinstance(content, dict) else type(content).__name__
-    raise ValueError(f"{name}: expected 'sentences' or 'annotations', got {got}")
+    raise InputError(f"{name}: expected 'sentences' or 'annotations', got {got}")
 
 
 def _by_number(clip: str) -> str:
@@ -116,7 +117,7 @@ def _by_number(clip: str) -> str:
     for split, numbers in _OFFICIAL.items():
         if match and int(match[1]) in numbers:
             return split
-    raise ValueError(f"clip ids: expected video0 to video9999, got {clip!r}")
+    raise InputError(f"clip ids: expected video0 to video9999, got {clip!r}")
 
 
 _Read = tuple[dict[str, layout.Split], dict[str, list[str]], list[str]]

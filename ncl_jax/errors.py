@@ -1,0 +1,53 @@
+"""Bad input and faults of the program: what each looks like, and what must never be mixed up.
+
+Bad input is an `InputError` (or an `OSError` of the system): commands print its one sentence and
+exit with code 2. Everything else is a fault of the program or of a library whose version does not
+fit: commands print the traceback and exit with code 1.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+
+class InputError(ValueError):
+    """Input that cannot be used; the message says what was expected, what came, what to do."""
+
+
+BUGS = (AssertionError, AttributeError, ImportError, NameError, NotImplementedError, TypeError)
+"""What a bug raises, or a library of another version: no file is to blame for these."""
+
+
+@contextlib.contextmanager
+def blame_input(problem: str, advice: str) -> Iterator[None]:
+    """Turns whatever a library raises about a file into an `InputError`; `BUGS` pass unchanged.
+
+    Put nothing inside but the library's call on the file.
+
+    Args:
+      problem: start of the sentence, as "a.json: expected a tokenizer"; the library's reason
+        follows.
+      advice: end of the sentence: what to do.
+
+    Raises:
+      InputError: the library has raised something else than one of `BUGS`.
+
+    Example:
+      >>> try:
+      ...     with blame_input("n.txt: expected a whole number", "repair it"):
+      ...         int("1.5")
+      ... except InputError as error:
+      ...     print(error)
+      n.txt: expected a whole number (invalid literal for int() with base 10: '1.5'); repair it
+    """
+    try:
+        yield
+    except (InputError, *BUGS):
+        raise
+    except Exception as error:
+        raise InputError(f"{problem} ({reason(error)}); {advice}") from error
+
+
+def reason(error: BaseException) -> str:
+    """An error in at most 200 characters of one line; its type where it has no words."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())[:200]
