@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
+from ncl_jax import versions
 from ncl_jax.errors import InputError
 
 DEMO = "  python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo"
@@ -43,6 +44,7 @@ class UserError(Exception):
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parse flags; every mistake is one sentence and exit code 2."""
     try:
+        versions.check()
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise UserError(f"unexpected arguments {' '.join(rest[1:])}: all options start with --")

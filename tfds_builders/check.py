@@ -21,6 +21,7 @@ import rich.table
 import tqdm
 from etils import epath
 
+from ncl_jax import versions
 from ncl_jax.data import video
 from ncl_jax.errors import InputError
 from tfds_builders import decoding, layout, preparation, video_records
@@ -177,6 +178,7 @@ def _interruptible() -> Iterator[None]:
 
 def _run(command: Callable[[], int]) -> int:
     try:
+        versions.check()
         return command()
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 
+from ncl_jax import versions
 from ncl_jax.errors import InputError
 
 
@@ -13,6 +14,7 @@ def code_of(command: Callable[[], None]) -> int:
     and exits with code 1.
     """
     try:
+        versions.check()
         command()
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
