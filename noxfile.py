@@ -111,8 +111,8 @@ def constraints(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *session.posargs)
     frozen = session.run("uv", "pip", "freeze", external=True, silent=True)
     head = (
-        f"# The versions with which the tests passed on Python {session.python} and Linux (x86-64),\n"
-        f"# written by `nox -s constraints-{session.python}`:\n"
+        f"# Versions with which the tests passed on Python {session.python} and Linux (x86-64);\n"
+        f"# `nox -s constraints-{session.python}` writes them.\n"
         f"#   pip install -r requirements.txt -c constraints/{_file(session)}\n"
     )
     (ROOT / "constraints").mkdir(exist_ok=True)
