@@ -109,14 +109,15 @@ def constraints(session: nox.Session) -> None:
     """Runs the fast tests on what is newest within the bounds and writes constraints/py3XX.txt."""
     session.install(*TEST)
     session.run("python", "-m", "pytest", *session.posargs)
-    frozen = session.run("uv", "pip", "freeze", external=True, silent=True)
+    frozen = str(session.run("uv", "pip", "freeze", external=True, silent=True))
+    lines = [line for line in frozen.splitlines(keepends=True) if "==" in line]
     head = (
         f"# Versions with which the tests passed on Python {session.python} and Linux (x86-64);\n"
         f"# `nox -s constraints-{session.python}` writes them.\n"
         f"#   pip install -r requirements.txt -c constraints/{_file(session)}\n"
     )
     (ROOT / "constraints").mkdir(exist_ok=True)
-    (ROOT / "constraints" / _file(session)).write_text(head + str(frozen))
+    (ROOT / "constraints" / _file(session)).write_text(head + "".join(lines))
 
 
 def _file(session: nox.Session) -> str:
