@@ -19,6 +19,7 @@ from etils import epath
 
 import tfds_builders
 from ncl_jax.data import video, video_worker
+from tests import reader_faults_test
 from tests.video_files_test import write
 from tfds_builders import decoding
 
@@ -215,3 +216,16 @@ def test_beam_builds_the_same_records(tmp_path: pathlib.Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2, done.stderr[-3000:]
     assert "1 of 3 video files are unreadable:\n  aaaaaaaaaaa.mkv: expected" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_BEAM, reason="set NCL_BEAM_PYTHON to one with requirements-beam.txt")
+def test_a_bug_in_the_reader_ends_a_build_by_beam(tmp_path: pathlib.Path) -> None:
+    manual = reader_faults_test.msvd(tmp_path / "manual", 3)
+    planted = reader_faults_test.plant(tmp_path, reader_faults_test.BUG_EVERYWHERE)
+    command = [BEAM, "-m", "tfds_builders.build", "msvd", f"--manual_dir={manual}"]
+    command += [f"--data_dir={tmp_path / 'data'}", "--on_bad=skip", "--beam", "runner=DirectRunner"]
+    done = subprocess.run(command, cwd=planted, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr[-3000:]
+    assert "ReaderFault: the video reader" in done.stderr
+    assert not list(tmp_path.rglob("dataset_info.json"))
