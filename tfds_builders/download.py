@@ -54,7 +54,8 @@ def fetch(url: str, folder: epath.Path, pause: float = 2.0) -> epath.Path:
             _receive(url, part)
             break
         except urllib.error.HTTPError as error:
-            raise DownloadError(f"{url}: expected the file, got HTTP {error.code}") from error
+            with error:  # it holds the connection
+                raise DownloadError(f"{url}: expected the file, got HTTP {error.code}") from error
         except (OSError, http.client.HTTPException) as error:
             if attempt == _ATTEMPTS - 1:
                 raise DownloadError(
@@ -89,6 +90,7 @@ def _receive(url: str, part: epath.Path) -> None:
         )
     except urllib.error.HTTPError as error:
         if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}":
+            error.close()
             return  # all of it is there
         raise
     with response:
