@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent
 RUN = ("-r", "requirements.txt")
 TEST = (*RUN, "-r", "requirements-test.txt")
 
-nox.options.sessions = ["tests", "demo", "tests-lowest", "lint"]
+nox.options.sessions = ["tests", "demo", "tests-lowest", "lint(highest)"]
 nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = False
 
@@ -75,10 +75,9 @@ def readme(session: nox.Session) -> None:
 
 @nox.session(name="tests-lowest", python=LOWEST)
 def tests_lowest(session: nox.Session) -> None:
-    """The fast tests and the linters on the lowest version of every direct requirement."""
+    """The fast tests on the lowest version of every direct requirement."""
     session.install("--resolution=lowest-direct", *TEST)
     session.run("python", "-m", "pytest", *session.posargs)
-    _lint(session)
 
 
 @nox.session(name="tests-newest", python=MAIN)
@@ -165,12 +164,12 @@ def beam(session: nox.Session, resolution: str) -> None:
 
 
 @nox.session(python=MAIN)
-def lint(session: nox.Session) -> None:
-    """Ruff and mypy."""
+@nox.parametrize("resolution", ["highest", "lowest-direct"], ids=["highest", "lowest"])
+def lint(session: nox.Session, resolution: str) -> None:
+    """Ruff and mypy, of the highest and the lowest version that requirements-test.txt allows."""
     session.install(*TEST)
-    _lint(session)
-
-
-def _lint(session: nox.Session) -> None:
+    lines = (ROOT / "requirements-test.txt").read_text().splitlines()
+    tools = [line for line in lines if line.startswith(("ruff", "mypy"))]
+    session.install("--reinstall", f"--resolution={resolution}", *tools)
     session.run("ruff", "check", ".")
     session.run("mypy")
