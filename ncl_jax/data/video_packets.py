@@ -1,161 +1,138 @@
-"""Packets of a video stream to pictures: all of them, or only what the wanted ones need.
-
-A file's packets tell when each picture is shown, and which packets begin a group that can be
-decoded by itself. So a builder that keeps one frame a second of a film need not decode all of it.
-"""
+"""Packets of a video stream to pictures: all of them, in the order of showing."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Generator, Iterator
 
 import av
 
-# Where skipping is proven to leave the pixels as they are: these hold whole pictures per packet
-# (a transport stream may hold single fields).
-_CODECS = ("h264",)
-_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv")
-# Packets are kept between planning and decoding up to this many bytes; more are read twice.
-_KEPT = 64 << 20
+from ncl_jax.data.video_clock import Clock
+from ncl_jax.data.video_file import BadVideoError, opened_part
 
-Choose = Callable[[Iterable[tuple[float, int]]], Iterable[tuple[float, int]]]
-
-
-class EncryptedError(Exception):
-    """The packets are encrypted; decoders make noise of some codecs without an error."""
-
-
-class Plan(NamedTuple):
-    """What to decode.
-
-    Attributes:
-      wanted: time stamps of the wanted pictures, ascending.
-      send: positions of the packets to decode, in the order of the file.
-      packets: all packets, or None if they are too many to keep.
-    """
-
-    wanted: list[int]
-    send: list[int]
-    packets: list[av.Packet] | None
-
-
-def can_plan(stream: av.VideoStream) -> bool:
-    """Whether `make_plan` is worth a try."""
-    return stream.codec_context.name in _CODECS and stream.container.format.name in _CONTAINERS
-
-
-def make_plan(stream: av.VideoStream, choose: Choose) -> Plan | None:
-    """Reads a stream's packets once, decoding nothing.
-
-    Args:
-      stream: of a container at its beginning.
-      choose: from (seconds since the first picture, time stamp) in order, those wanted.
-
-    Returns:
-      None where the packets do not tell enough: missing, double or unordered time stamps, a first
-      packet that depends on others, damage.
-
-    Raises:
-      EncryptedError: as it says.
-    """
-    stamps: list[int] = []
-    starts: list[int] = []
-    packets: list[av.Packet] | None = []
-    size = 0
-    for position, packet in enumerate(_packets(stream)):
-        if packet.pts is None or packet.is_corrupt or packet.is_discard:
-            return None
-        stamps.append(packet.pts)
-        if packet.is_keyframe:
-            starts.append(position)
-        size += packet.size
-        if packets is not None:
-            packets.append(packet)
-            packets = packets if size <= _KEPT else None
-    shown = sorted(stamps)
-    if not starts or starts[0] != 0 or any(a == b for a, b in itertools.pairwise(shown)):
-        return None
-    if stamps == shown and stream.codec_context.has_b_frames:
-        return None  # AVI numbers packets in the order of decoding
-    times = ((seconds(stamp - shown[0], stream), stamp) for stamp in shown)
-    wanted = [stamp for _, stamp in choose(times)]
-    return Plan(wanted, _needed(stamps, starts, set(wanted)), packets)
-
-
-def seconds(stamp: int, stream: av.VideoStream) -> float:
-    """A time stamp of the stream in seconds."""
-    return float(stamp * stream.time_base) if stream.time_base else 0.0
-
-
-def _needed(stamps: list[int], starts: list[int], wanted: set[int]) -> list[int]:
-    """Of each group the packets up to the last wanted one, in the order of decoding.
-
-    A picture shown before its group's first one leans on the group before, which is then whole.
-    """
-    groups = [range(a, b) for a, b in itertools.pairwise([*starts, len(stamps)])]
-    lengths = [0] * len(groups)
-    for number, group in enumerate(groups):
-        inside = [position for position in group if stamps[position] in wanted]
-        if not inside:
-            continue
-        lengths[number] = inside[-1] + 1 - group.start
-        if number and any(stamps[position] < stamps[group.start] for position in inside):
-            lengths[number - 1] = len(groups[number - 1])
-    return [p for group, n in zip(groups, lengths, strict=True) for p in group[:n]]
-
-
-def decode_planned(stream: av.VideoStream, plan: Plan) -> Iterator[av.VideoFrame]:
-    """Yields the wanted pictures; others are decoded only if something leans on them.
-
-    Args:
-      stream: the one of the plan, or, if the plan has no packets, one at its beginning.
-      plan: of `make_plan`.
-
-    Raises:
-      av.FFmpegError: a packet is damaged.
-    """
-    wanted, send = set(plan.wanted), set(plan.send)
-    codec = stream.codec_context
-    packets = _packets(stream) if plan.packets is None else iter(plan.packets)
-    for position, packet in enumerate(itertools.islice(packets, plan.send[-1] + 1)):
-        if position not in send:
-            continue
-        codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-        pictures = list(packet.decode())
-        if position + 1 not in send:  # a gap or the end follows: hand out what is held back
-            pictures += codec.decode(None)
-            codec.flush_buffers()
-        yield from (picture for picture in pictures if picture.pts in wanted)
+# Files of these can be joined byte by byte. A programme with other stream numbers is met only
+# behind the end of the one before.
+_JOINED = ("mpegts", "mpeg")
+# Sound that outlasts the pictures is less than this many bytes, or more and costs one look.
+_REST = 16 << 10
 
 
 def decode_all(
-    stream: av.VideoStream, damaged: list[str] | None = None
+    stream: av.VideoStream, clock: Clock, damaged: list[str] | None = None, begin: int = 0
 ) -> Iterator[av.VideoFrame]:
     """Yields every picture up to where the file cannot be read on.
 
-    A packet that cannot be decoded is skipped; reasons are added to `damaged`.
+    Args:
+      stream: of a container at its beginning, or where a seek has led.
+      clock: sets the time stamps.
+      damaged: reasons of packets that could not be decoded are added; they are skipped, as players
+        do.
+      begin: how many packets to pass over without decoding them.
 
     Raises:
-      EncryptedError: as it says.
+      BadVideoError: the packets are encrypted.
     """
     damaged = [] if damaged is None else damaged
-    packets = _packets(stream)
+    source = itertools.islice(packets(stream, clock), begin, None)
+    codec = stream.codec_context
     while True:
         try:
-            packet = next(packets, None)
+            packet = next(source, None)
         except av.error.InvalidDataError as error:
             damaged.append(str(error))
             packet = None
+        if packet is None or packet.stream.codec_context is not codec:
+            yield from _decoded(codec, None, damaged)
+            if packet is None:
+                return
+            codec.flush_buffers()  # its programme may come again
+            codec = packet.stream.codec_context
+        yield from _decoded(codec, packet, damaged)
+
+
+def _decoded(
+    codec: av.VideoCodecContext, packet: av.Packet | None, damaged: list[str]
+) -> list[av.VideoFrame]:
+    try:
+        return codec.decode(packet)
+    except av.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
+        damaged.append(str(error))
+        return []
+
+
+def packets(stream: av.VideoStream, clock: Clock) -> Iterator[av.Packet]:
+    """Packets of the stream and of other programmes in the file, their time stamps set by `clock`.
+
+    Raises:
+      BadVideoError: they are encrypted.
+      av.FFmpegError: the file cannot be read on.
+    """
+    yield from _part(stream, clock, 0, stream.container.size or 0)
+
+
+def unread(stream: av.VideoStream, read: int) -> str:
+    """A sentence if much of a file lies behind the byte where its last packet ends, else ''.
+
+    FFmpeg, and so most players, show a file that was joined from several only up to the first end
+    in some containers.
+    """
+    size = stream.container.size or 0
+    in_order = stream.container.format.name in (*_JOINED, "flv", "matroska,webm")
+    if not in_order or size - read <= max(_REST, size // 4):
+        return ""
+    return f"{size - read:,} of {size:,} bytes lie behind the last frame that can be found"
+
+
+def _part(
+    stream: av.VideoStream, clock: Clock, begin: int, end: int
+) -> Generator[av.Packet, None, bool]:
+    """Packets of the bytes `begin` to `end` of a file, of which the stream is the first to show.
+
+    Returns whether there are any.
+    """
+    joined, read = stream.container.format.name in _JOINED, end
+    found = behind = False
+    for packet in demuxed(stream):
+        found = True
+        if packet.pos is not None:
+            here = begin + packet.pos
+            if joined and here - read > _REST and clock.changes(packet):
+                yield from _behind(stream, clock, read, here)
+            read = here + packet.size
+        clock.set(packet)
+        yield packet
+    if joined and end - read > _REST:
+        behind = yield from _behind(stream, clock, read, end)
+    if found and not behind and (sentence := unread(stream, read - begin)):
+        clock.remarks.append(sentence)
+    return found
+
+
+def _behind(
+    stream: av.VideoStream, clock: Clock, begin: int, end: int
+) -> Generator[av.Packet, None, bool]:
+    with opened_part(stream, begin, end) as part:
+        if part is None:
+            return False
+        return (yield from _part(part, clock, begin, end))
+
+
+def demuxed(stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The stream's packets as they are in the file.
+
+    Raises:
+      BadVideoError: they are encrypted; decoders make noise of some codecs without an error.
+      av.FFmpegError: the file cannot be read on.
+    """
+    source = stream.container.demux(stream)
+    for position in itertools.count():
         try:
-            yield from packet.decode() if packet else stream.codec_context.decode(None)
-        except av.error.InvalidDataError as error:
-            damaged.append(str(error))
+            packet = next(source, None)
+        except IndexError:  # PyAV before 19, at the end of a file in which streams have appeared
+            return
         if packet is None:
             return
-
-
-def _packets(stream: av.VideoStream) -> Iterator[av.Packet]:
-    for position, packet in enumerate(stream.container.demux(stream)):
         if position == 0 and packet.has_sidedata("encryption_info"):
-            raise EncryptedError
+            raise BadVideoError("a readable video, got an encrypted one")
         if packet.size:
             yield packet

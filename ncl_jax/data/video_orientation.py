@@ -1,0 +1,70 @@
+"""Display matrices: how a stored picture has to be turned or mirrored before it is shown.
+
+A matrix takes a stored pixel (x, y), y downwards, to (a x + c y, b x + d y), plus an offset that
+only says where the picture lands. Eight matrices are orientations: the rows and columns may change
+places, and each direction may be reversed. A file can hold any nine numbers.
+"""
+
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type
+
+# Numbers up to this share of the large ones are rounding errors: one degree, as FFmpeg has it.
+_SMALL = 0.0175
+
+
+class Orientation(NamedTuple):
+    """Turns a stored picture into the shown one: first `transpose`, then the mirrors.
+
+    Attributes:
+      transpose: rows become columns.
+      mirror: left and right change places.
+      flip: top and bottom change places.
+    """
+
+    transpose: bool = False
+    mirror: bool = False
+    flip: bool = False
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """The shown picture [height, width, ...], a view of the stored one."""
+        image = image.swapaxes(0, 1) if self.transpose else image
+        image = image[:, ::-1] if self.mirror else image
+        return image[::-1] if self.flip else image
+
+
+def from_matrix(matrix: bytes) -> Orientation | None:
+    """The orientation that a display matrix asks for.
+
+    Args:
+      matrix: nine native 32-bit integers a, b, u, c, d, v, x, y, w; a to d in units of 1 / 65536.
+
+    Returns:
+      None where it is no orientation: zeros, another angle, shear.
+
+    Example:
+      >>> from_matrix(np.array([0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30], np.int32).tobytes())
+      Orientation(transpose=True, mirror=True, flip=False)
+    """
+    if len(matrix) != 36:
+        return None
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()
+    straight, crossed = (a, d), (c, b)
+    for (across, down), other in ((straight, crossed), (crossed, straight)):
+        if across and down and max(map(abs, other)) <= _SMALL * min(abs(across), abs(down)):
+            return Orientation(other is straight, across < 0, down < 0)
+    return None
+
+
+def matrix_of(picture: av.VideoFrame) -> bytes | None:
+    """The display matrix beside a decoded picture; None if there is none."""
+    try:
+        found = picture.side_data.get(Type.DISPLAYMATRIX)
+    except ValueError:  # PyAV before 19, beside data that it does not know: the angle must do
+        turn = np.deg2rad(picture.rotation)
+        across, down = np.cos(turn), np.sin(turn)
+        numbers = np.array([across, -down, 0, down, across, 0, 0, 0, 0]) * 65536
+        return numbers.round().astype(np.int32).tobytes()
+    return None if found is None else bytes(found)
