@@ -3,9 +3,10 @@
 What is known of the folder lives in the index itself (`RetrievalIndex.meta["gallery"]`), so that
 embeddings and the account of files can never disagree:
 
-    {"folder", "run", "model", "window",
-     "files": {name: {"size", "changed", "windows": [[start, end], ...]}}}
+    {"folder", "run", "model", "window", "frames",
+     "files": {name: {"size", "changed", "windows": [[start, end], ...], "remarks": [...]}}}
 
+`frames` is the version of the rules by which frames were chosen (`video.VERSION`).
 A file that could not be read is not in it: the next build tries it again.
 `name` is relative to `folder`, with `/`. Rows of the index are in the order of the files' names,
 windows in the order of time; the id of a row is "name 0:10.0-0:20.0".
@@ -43,12 +44,14 @@ class Entry(NamedTuple):
       windows: (start, end) in seconds from the first frame.
       rows: embeddings, one per window.
       error: one line without the file's name, or "" for a file that was read.
+      remarks: a sentence for everything of the file that was ignored, set right or left out.
     """
 
     stamp: Stamp
     windows: list[tuple[float, float]]
     rows: Float[np.ndarray, "window dim"]
     error: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 class Window(NamedTuple):
@@ -64,7 +67,7 @@ class Window(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How files are turned into what the model was trained on.
+    """How files are turned into what the model was trained on, their pictures as players show them.
 
     Attributes:
       window: seconds per window, >= 1.
@@ -144,7 +147,7 @@ def embed_files(
     def read(worker: VideoWorker, name: str, path: pathlib.Path) -> _Read:
         clip = unpack(worker.decode(
             path, fps=reading.fps, short_side=reading.short_side,
-            jpeg_quality=reading.jpeg_quality,
+            jpeg_quality=reading.jpeg_quality, look="shown",
         ))  # fmt: skip
         return _Read(name, clip, cut(clip.times, reading.window))
 
@@ -184,7 +187,8 @@ def _embed(
             yield name, Entry(files[name], [], rows[:0], clip)
         else:
             windows = [(float(clip.times[part.start]), _end(clip, part)) for part in parts]
-            yield name, Entry(files[name], windows, rows[first : first + len(parts)])
+            own = rows[first : first + len(parts)]
+            yield name, Entry(files[name], windows, own, remarks=clip.remarks)
             first += len(parts)
 
 
@@ -209,7 +213,7 @@ def rows_of(entries: Mapping[str, Entry]) -> tuple[list[str], Float[np.ndarray, 
 def account(entries: Mapping[str, Entry]) -> dict[str, Any]:
     """The part "files" of the account kept in the index."""
     return {
-        name: entry.stamp._asdict() | {"windows": entry.windows}
+        name: entry.stamp._asdict() | {"windows": entry.windows, "remarks": entry.remarks}
         for name, entry in sorted(entries.items())
         if not entry.error
     }
@@ -222,7 +226,8 @@ def entries_of(index: RetrievalIndex) -> dict[str, Entry]:
         windows = [(a, b) for a, b in known["windows"]]
         rows = index.video[first : first + len(windows)]
         first += len(windows)
-        entries[name] = Entry(Stamp(known["size"], known["changed"]), windows, rows)
+        stamp, remarks = Stamp(known["size"], known["changed"]), tuple(known.get("remarks", ()))
+        entries[name] = Entry(stamp, windows, rows, remarks=remarks)
     return entries
 
 

@@ -1,14 +1,15 @@
-"""FFmpeg's own command as the judge of what a file shows: which frames, when, how large, what colour.
+"""FFmpeg's own command as the judge of what a file shows: which frames, when, what colour.
 
 The program is the one that imageio-ffmpeg carries (requirements-test.txt), else the system's.
 """
 
 import importlib.util
+import math
 import pathlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +76,7 @@ def shown(
     before: Sequence[str] = (),
     stream: str = "",
     filters: str = "",
+    corrupt: Collection[float] = (),
 ) -> Shown:
     """Decodes a file twice: for the times of all frames, then for the pictures at the ticks.
 
@@ -84,6 +86,7 @@ def shown(
       before: options of the input.
       stream: which one, as "0:v:1"; the one FFmpeg chooses if empty.
       filters: of the pictures in their own size and format, each with a comma behind it.
+      corrupt: seconds of frames that decoders flag as corrupt.
     """
     wanted = ["-map", stream] if stream else []
     command = ["-threads", "1", *before, "-i", path, *wanted, "-an", "-sn", "-dn",
@@ -91,24 +94,28 @@ def shown(
     lines = _SHOWN.findall(run(*command, "showinfo=checksum=0", "-f", "null", "-").stderr)
     stamps = np.array([float(time) for time, *_ in lines])
     across, down, width, height = map(int, lines[0][1:])
-    chosen = at_ticks(stamps - stamps[0], fps)
+    times = stamps - stamps[0]
+    chosen = at_ticks(times, fps, corrupt)
     near = "+".join(f"lt(abs(t-({stamps[position]})),0.0005)" for position in chosen)
     done = run(*command, f"select='{near}',{filters}format=rgb24", "-f", "rawvideo", "-")
     images = np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
     if len(images) != len(chosen):
         raise RuntimeError(f"{path}: {len(images)} pictures for {len(chosen)} ticks")
     aspect = (across, down) if across and down else (1, 1)
-    times = stamps - stamps[0]
     return Shown(times, times[chosen], squares(images), (width, height), aspect)
 
 
-def at_ticks(times: np.ndarray, fps: float) -> list[int]:
-    """Positions of the first frame at or after each tick, by the rule of docs/datasets.md."""
-    chosen, tick, last = [], 0, -1.0
-    for position, time in enumerate(times):
-        reached = int(np.floor((time + 1e-6) * fps))
-        if time > last and reached >= tick:
-            chosen.append(position)
-            tick = reached + 1
-        last = max(last, time)
-    return chosen
+def at_ticks(times: np.ndarray, fps: float, corrupt: Collection[float] = ()) -> list[int]:
+    """Positions of the first frame at or after each tick, by the rule of docs/datasets.md.
+
+    Args:
+      times: seconds, [frame].
+      fps: ticks per second.
+      corrupt: seconds of frames that are chosen only if no sound one comes before the next tick.
+    """
+    shown = [n for n, time in enumerate(times) if n == 0 or time > max(times[:n])]
+    ticks: dict[int, list[int]] = {}
+    for position in shown:
+        ticks.setdefault(math.floor((times[position] + 1e-6) * fps), []).append(position)
+    bad = {n for n in shown if any(abs(times[n] - second) < 0.002 for second in corrupt)}
+    return [next((n for n in frames if n not in bad), frames[0]) for frames in ticks.values()]

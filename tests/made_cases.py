@@ -143,7 +143,7 @@ def clocks() -> list[Made]:
     flv, flv2 = ("a.flv", X264), ("b.flv", (*X264, "-vf", "negate"))
     avi, avi2 = ("a.avi", X264), ("b.avi", (*X264, "-vf", "negate"))
     mkv, mkv2 = ("a.mkv", X264), ("b.mkv", (*X264, "-vf", "negate"))
-    back, other = "clock", "programme"
+    back, other = "clock changes", "programme"
     gaps = "select='not(between(n,20,44))*not(between(n,70,72))'"
     return [
         Made("joined.ts", joined(first, second), remark=back),

@@ -39,11 +39,11 @@ class Sources:
 
     def __init__(self, folder: pathlib.Path):
         folder.mkdir(exist_ok=True)
-        self._folder = folder
+        self.folder = folder
 
     def pictures(self, size: str = "160x120", seconds: float = 4, rate: str = "25") -> pathlib.Path:
-        """FFV1 in Matroska; neighbouring frames differ by 41 levels over a quarter of the picture."""
-        path = self._folder / f"{size}_{seconds:g}_{rate.replace('/', '-')}.mkv"
+        """FFV1 in Matroska; neighbours differ by 41 levels over a quarter of the picture."""
+        path = self.folder / f"{size}_{seconds:g}_{rate.replace('/', '-')}.mkv"
         if not path.exists():
             patch = "gt(X,W*0.55)*gt(Y,H*0.4)"
             run(
@@ -55,20 +55,20 @@ class Sources:
         return path
 
     def sound(self, seconds: float = 4) -> pathlib.Path:
-        path = self._folder / f"sound_{seconds:g}.wav"
+        path = self.folder / f"sound_{seconds:g}.wav"
         if not path.exists():
             run("-f", "lavfi", "-i", f"sine=duration={seconds}", path)
         return path
 
     def cover(self) -> pathlib.Path:
-        path = self._folder / "cover.png"
+        path = self.folder / "cover.png"
         if not path.exists():
             run("-f", "lavfi", "-i", "color=red:size=320x320", "-frames:v", "1", path)
         return path
 
     def part(self, name: str, *options: str, **source: str | float) -> pathlib.Path:
         """One of several files that are joined later."""
-        path = self._folder / name
+        path = self.folder / name
         if not path.exists():
             run("-i", self.pictures(**source), "-pix_fmt", "yuv420p", *options, path)  # type: ignore[arg-type]
         return path

@@ -272,7 +272,7 @@ def test_real_msrvtt(real: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert record["video_id"] == b"video7500"
     assert len(record["captions"]) == len(record["caption_ids"]) == 20
     assert (record["source_width"], record["source_height"]) == (298, 224)
-    assert directory.endswith("msrvtt/full_fps1_side64_jpeg90/1.2.0")
+    assert directory.endswith("msrvtt/full_fps1_side64_jpeg90/1.3.0")
 
 
 @pytest.mark.slow

@@ -229,7 +229,7 @@ def test_unknown_names_and_settings_are_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=r"short_side, .*got shortside"):
         tfds_builders.prepare("demo", tmp_path, tmp_path, shortside=3)
     with pytest.raises(
-        ValueError, match="expected some of fps, jpeg_quality, short_side, got seed"
+        ValueError, match="expected some of fps, jpeg_quality, look, short_side, got seed"
     ):
         tfds_builders.prepare("msvd", tmp_path, tmp_path, seed=3)
 
@@ -473,7 +473,7 @@ def test_a_failed_rebuild_leaves_the_dataset_there_was(
             "msvd", folder.parent, folder.parents[1] / "data", options, short_side=32
         )
     assert len(_train_ids(directory)) == 11
-    assert {path.name for path in pathlib.Path(directory).parent.iterdir()} == {"1.2.0"}
+    assert {path.name for path in pathlib.Path(directory).parent.iterdir()} == {"1.3.0"}
 
 
 def _train_ids(directory: str) -> set[str]:

@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fps", type=float, default=1.0, help="frames kept per second")
     parser.add_argument("--short_side", type=int, default=None, help="pixels of stored frames")
     parser.add_argument("--jpeg_quality", type=int, default=90, help="1 to 95")
+    parser.add_argument("--look", choices=("stored", "shown"), default="stored",
+                        help="pixels and colours as the file stores them (the published "
+                        "pipelines' choice), or as a player shows them")
     parser.add_argument("--download", action="store_true",
                         help="first fetch what is public (msvd: the clips)")
     parser.add_argument("--beam", nargs="*", metavar="NAME=VALUE", default=None,
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = decoding.BuildOptions(
             flags.on_bad, flags.jobs, flags.clip_seconds, flags.give_up_after, beam
         )
-        settings = {"fps": flags.fps, "jpeg_quality": flags.jpeg_quality}
+        settings = {"fps": flags.fps, "jpeg_quality": flags.jpeg_quality, "look": flags.look}
         if flags.short_side is not None:
             settings["short_side"] = flags.short_side
         builder_class, _ = preparation.resolve(flags.name, settings)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from etils import epath
 
+from ncl_jax.data import video
 from ncl_jax.errors import InputError
 from tfds_builders import decoding, layout, video_records
 
@@ -21,6 +23,8 @@ class VideoConfig(tfds.core.BuilderConfig):
       fps: frames kept per second.
       short_side: pixels of the shorter side.
       jpeg_quality: 1 to 95.
+      look: `stored` for pixels and colours as the published pipelines read them, `shown` for
+        square pixels and the colours that a player shows; see `video.decode_frames`.
     """
 
     name: str = dataclasses.field(default="", init=False)
@@ -28,6 +32,7 @@ class VideoConfig(tfds.core.BuilderConfig):
     fps: float = 1.0
     short_side: int = 224
     jpeg_quality: int = 90
+    look: video.Look = "stored"
 
     def __post_init__(self) -> None:
         if not (self.fps > 0 and math.isfinite(self.fps)):
@@ -36,12 +41,19 @@ class VideoConfig(tfds.core.BuilderConfig):
             raise InputError(f"short_side: expected at least 1 pixel, got {self.short_side}")
         if not 1 <= self.jpeg_quality <= 95:
             raise InputError(f"jpeg_quality: expected 1 to 95, got {self.jpeg_quality}")
-        frames = f"fps{self.fps:g}_side{self.short_side}_jpeg{self.jpeg_quality}"
+        video.check_look(self.look)
+        frames = self.frames
         plain = frames == "fps1_side224_jpeg90"
         if not self.protocol:
             self.name = frames
         else:
             self.name = self.protocol if plain else f"{self.protocol}_{frames}"
+
+    @property
+    def frames(self) -> str:
+        """How frames are stored, as a part of names."""
+        frames = f"fps{self.fps:g}_side{self.short_side}_jpeg{self.jpeg_quality}"
+        return frames if self.look == "stored" else f"{frames}_{self.look}"
 
 
 class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -53,10 +65,12 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     CITATIONS.bib and TAGS.txt; its files are in `<manual_dir>/<name>/`.
     """
 
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("1.3.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
         "1.0.0": "First release.",
         "1.2.0": "Size of the source picture; published sizes and notes in the metadata.",
+        "1.3.0": "Frames as FFmpeg's command shows them: mirrors, AVI files with B-frames, clocks "
+        "that go back, the choice of a stream; remarks in the accounting.",
     }
     # The class of `BUILDER_CONFIGS`; its fields are the settings `prepare` takes.
     CONFIG: type[VideoConfig] = VideoConfig
@@ -88,6 +102,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             fps=config.fps,
             short_side=config.short_side,
             jpeg_quality=config.jpeg_quality,
+            look=config.look,
             protocol=config.protocol,
             decoder=video_records.decoder_version(),
             accounting={},
@@ -116,7 +131,8 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         self.info.metadata["notes"] = list(found.notes)
         generators = {}
         for name, split in found.splits.items():
-            account = video_records.account(found, name, unreadable)
+            remarks = self._remarks(store, found, split, unreadable)
+            account = video_records.account(found, name, unreadable, remarks)
             self.info.metadata["accounting"][name] = account
             bad = account["unreadable"]
             if bad["count"] and not account["clips"]["used"]:
@@ -126,6 +142,16 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             if good:
                 generators[name] = self._generate_examples(store, found, split, good)
         return generators
+
+    def _remarks(
+        self,
+        store: decoding.FrameStore,
+        found: layout.Layout,
+        split: layout.Split,
+        unreadable: Mapping[str, str],
+    ) -> dict[str, tuple[str, ...]]:
+        clips = (clip for clip in split if clip in found.videos and clip not in unreadable)
+        return {clip: store.remarks(clip, found.videos[clip]) for clip in clips}
 
     def _generate_examples(
         self, store: decoding.FrameStore, found: layout.Layout, split: layout.Split, good: list[str]
@@ -146,12 +172,12 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     def frame_store(self) -> decoding.FrameStore:
         """Decoded clips, kept until the dataset is complete; protocols of a set share them."""
         config = self.builder_config
-        frames = f"fps{config.fps:g}_side{config.short_side}_jpeg{config.jpeg_quality}"
-        folder = epath.Path(self._data_dir_root) / self.name / ".decoded" / frames
+        folder = epath.Path(self._data_dir_root) / self.name / ".decoded" / config.frames
         return decoding.FrameStore(
             str(folder),
             config.fps,
             config.short_side,
             config.jpeg_quality,
             video_records.decoder_version(),
+            config.look,
         )

@@ -72,6 +72,7 @@ class FrameStore:
       short_side: pixels.
       jpeg_quality: 1 to 95.
       decoder: version of the decoder.
+      look: `stored` or `shown`, see `video.decode_frames`.
     """
 
     folder: str
@@ -79,6 +80,7 @@ class FrameStore:
     short_side: int
     jpeg_quality: int
     decoder: str
+    look: video.Look = "stored"
 
     def decode(self, worker: video_worker.VideoWorker, clip: str, path: epath.Path) -> None:
         """Decodes a file and keeps the result.
@@ -87,8 +89,9 @@ class FrameStore:
           VideoError: the file is bad.
         """
         data = worker.decode(
-            path, fps=self.fps, short_side=self.short_side, jpeg_quality=self.jpeg_quality
-        )
+            path, fps=self.fps, short_side=self.short_side, jpeg_quality=self.jpeg_quality,
+            look=self.look,
+        )  # fmt: skip
         place = self._place(clip, path)
         draft = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
         draft.write_bytes(data)
@@ -110,9 +113,15 @@ class FrameStore:
         """The frames of a clip that was decoded."""
         return video_worker.unpack(self._place(clip, path).read_bytes())
 
+    def remarks(self, clip: str, path: epath.Path) -> tuple[str, ...]:
+        """What the decoder remarked of a clip that was decoded."""
+        with self._place(clip, path).open("rb") as packed:
+            return video_worker.remarks_of(packed)
+
     def _place(self, clip: str, path: epath.Path) -> epath.Path:
-        made_of = [clip, *layout.size_and_date(path), self.fps, self.short_side, self.jpeg_quality]
-        digest = hashlib.sha256(json.dumps([*made_of, self.decoder]).encode()).hexdigest()
+        form = [self.fps, self.short_side, self.jpeg_quality, self.decoder, self.look]
+        made_of = json.dumps([clip, *layout.size_and_date(path), *form])
+        digest = hashlib.sha256(made_of.encode()).hexdigest()
         return epath.Path(self.folder) / f"{digest[:32]}.npz"
 
 

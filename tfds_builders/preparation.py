@@ -30,7 +30,7 @@ def prepare(
     manual_dir: str | os.PathLike[str],
     data_dir: str | os.PathLike[str],
     options: decoding.BuildOptions | None = None,
-    **settings: float,
+    **settings: Any,
 ) -> str:
     """Builds a dataset if it is not there yet, and prints which part of it could be used.
 
@@ -196,7 +196,7 @@ def resolve(
 
 
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a prepared dataset's metadata: fps, short_side, jpeg_quality, protocol, decoder,
+    """Reads a prepared dataset's metadata: fps, short_side, jpeg_quality, look, protocol, decoder,
     accounting per split, notes, order_pairs.
     """
     return dict(tfds.builder_from_directory(os.fspath(directory)).info.metadata)
@@ -215,8 +215,12 @@ def summary(accounting: dict[str, Any]) -> str:
 
 
 def _split_summary(name: str, split: dict[str, Any]) -> str:
-    clips, unreadable = split["clips"], split["unreadable"]["count"]
+    clips = split["clips"]
     text = f"{name} {clips['used']:,}/{clips['expected']:,}"
     if not clips["used"]:
         text += ", left out"
-    return f"{text}, {unreadable:,} unreadable" if unreadable else text
+    if unreadable := split["unreadable"]["count"]:
+        text += f", {unreadable:,} unreadable"
+    if remarked := split.get("remarks", {"count": 0})["count"]:
+        text += f", {remarked:,} with remarks"
+    return text

@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import av
@@ -40,9 +41,9 @@ def features(more: Mapping[str, Any]) -> tfds.features.FeaturesDict:
 
 
 def decoder_version() -> str:
-    """The decoder and the codec library behind it, for the dataset's metadata."""
+    """The rules of decoding and the libraries behind them, for the dataset's metadata."""
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
-    return f"PyAV {av.__version__}, libavcodec {codec}"
+    return f"PyAV {av.__version__}, libavcodec {codec}, frames by rules {video.VERSION}"
 
 
 def record(clip: str, texts: layout.Texts, decoded: video.Clip) -> dict[str, Any]:
@@ -74,13 +75,25 @@ def ordered_map(
             pending.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
 
 
-def account(found: layout.Layout, split: str, unreadable: Mapping[str, str]) -> dict[str, Any]:
+def account(
+    found: layout.Layout,
+    split: str,
+    unreadable: Mapping[str, str],
+    remarks: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Counts what of a split is used and what is expected, and names what is not there.
+
+    Args:
+      found: the files.
+      split: one of theirs.
+      unreadable: clip id -> reason.
+      remarks: clip id -> what of its file was ignored, set right or left out (`video.Clip`).
 
     Returns:
       {'clips': {'used', 'expected'}, 'captions': {'used', 'expected'}, 'published': {'clips',
       'captions'} or {}, 'missing': {'count', 'first': [ids]}, 'uncaptioned': likewise,
-      'unreadable': {'count', 'first': {id: reason}}, 'bytes'}, ready for JSON. Expected is what
+      'unreadable': {'count', 'first': {id: reason}}, 'remarks': likewise, of clips that are used,
+      'bytes'}, ready for JSON. Expected is what
       these files list and caption; published is the known size of the set; bytes are those of
       the video files that are there.
     """
@@ -89,6 +102,7 @@ def account(found: layout.Layout, split: str, unreadable: Mapping[str, str]) -> 
     bad = {clip: reason for clip, reason in unreadable.items() if clip in clips}
     used = [clip for clip in clips if clip in videos and clip not in bad]
     published = found.known.get(split)
+    remarked = {clip: "; ".join(remarks[clip]) for clip in used if remarks.get(clip)}
     return {
         "clips": {"used": len(used), "expected": len(clips)},
         "captions": {
@@ -98,11 +112,16 @@ def account(found: layout.Layout, split: str, unreadable: Mapping[str, str]) -> 
         "published": published._asdict() if published else {},
         "missing": _counted(missing),
         "uncaptioned": _counted(found.uncaptioned.get(split, [])),
-        "unreadable": {
-            "count": len(bad),
-            "first": dict(itertools.islice(bad.items(), layout.NAMES_KEPT)),
-        },
+        "unreadable": _explained(bad),
+        "remarks": _explained(remarked),
         "bytes": sum(layout.size_and_date(videos[clip])[0] for clip in clips if clip in videos),
+    }
+
+
+def _explained(clips: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "count": len(clips),
+        "first": dict(itertools.islice(clips.items(), layout.NAMES_KEPT)),
     }
 
 

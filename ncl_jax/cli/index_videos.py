@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ncl_jax import gallery, trained
 from ncl_jax.cli.index import build_index, printable
+from ncl_jax.data import video
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, storage
 
@@ -40,6 +41,7 @@ def build(args: argparse.Namespace) -> Iterator[str]:
         "run": os.path.abspath(args.checkpoint),
         "model": model.fingerprint,
         "window": args.window,
+        "frames": video.VERSION,
     }
     old = _known(args.index, about, files)
     entries = gallery.still_true(old, files)
@@ -51,6 +53,8 @@ def build(args: argparse.Namespace) -> Iterator[str]:
     for name in todo:
         if entries[name].error:
             yield f"skipped: {printable(name)}: {entries[name].error}"
+        for remark in entries[name].remarks:
+            yield f"remark: {printable(name)}: {remark}"
     index = _finish(args, bank, entries, about)
     yield f"{len(index)} windows of {_readable(entries)} files, bank of " \
           f"{len(index.bank_text)} texts -> {args.index}"
@@ -141,7 +145,7 @@ def _entries(
             f"{path} holds {len(before['files'])} videos of {before['folder']}, none of which is "
             f"in {about['folder']}; name another INDEX, or remove it first"
         )
-    same = all(before[key] == about[key] for key in ("model", "window"))
+    same = all(before.get(key) == about[key] for key in ("model", "window", "frames"))
     return gallery.entries_of(index) if same else {}
 
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from ncl_jax.data import video_colour, video_moment, video_packets, video_plan
+from ncl_jax.data import video_moment, video_packets, video_plan
 from ncl_jax.data.video_clock import Clock, at_ticks, rate, timed
-from ncl_jax.data.video_colour import Look
+from ncl_jax.data.video_colour import Look, check_look
 from ncl_jax.data.video_file import SUFFIXES, BadVideoError, VideoError, file_name, opened
 from ncl_jax.data.video_picture import Form, Frame, Pictures, Shape
 from ncl_jax.data.video_picture import from_jpeg as decode_jpeg
@@ -24,7 +24,7 @@ from ncl_jax.errors import InputError
 
 __all__ = [
     "SUFFIXES", "VERSION", "Clip", "Frame", "Look", "Probe", "VideoError", "begin_of",
-    "decode_frames", "decode_jpeg", "file_name", "jpeg_at", "probe",
+    "check_look", "decode_frames", "decode_jpeg", "file_name", "jpeg_at", "probe",
 ]  # fmt: skip
 
 VERSION = 2
@@ -113,7 +113,7 @@ def decode_frames(
         raise InputError(f"fps: expected a number > 0, got {fps}")
     if short_side is not None and short_side < 1:
         raise InputError(f"short_side: expected at least 1 pixel, got {short_side}")
-    video_colour.check_look(look)
+    check_look(look)
     form = Form(short_side, jpeg_quality, look)
     return _decode_planned(path, fps, form) or _decode_plainly(path, fps, form)
 

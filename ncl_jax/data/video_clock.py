@@ -1,9 +1,9 @@
 """When each picture is shown: one time line, whatever the clock of the file does.
 
-Packets of a file that was joined from several, or in which a new programme begins, have a clock that
-goes back or leaps; `Clock` lets them go on where the ones before have ended. Pictures whose
-packets state no time of their own, as in an AVI, take the place in the order of showing.
-The rules are those of FFmpeg's command, so that both show the same picture at the same second.
+Packets of a file that was joined from several, or in which a new programme begins, have a clock
+that goes back or leaps; `Clock` lets them go on where the ones before have ended. Pictures whose
+packets state no time of showing, as in an AVI, are shown in their order, `Stamps`. The rules are
+those of FFmpeg's command, so that both show the same picture at the same second.
 """
 
 import math
@@ -17,7 +17,9 @@ _Item = TypeVar("_Item")
 # A time stamp a rounding error short of a tick still belongs to that tick (seconds).
 TICK_SLACK = 1e-6
 _BACK = 0.1
-"""Seconds by which a clock has to go back to be another clock."""
+"""Seconds by which a clock has to go back to be another clock, and at least `_REORDERED` frames in
+a container that is not made to be joined: what FFmpeg makes up there goes back in every group."""
+_REORDERED = 16
 _AHEAD = 10.0
 """Seconds that make a leap another clock in a container that is made to be joined; elsewhere it is
 a pause."""
@@ -48,7 +50,7 @@ class Clock:
         """Whether `set` would find that the packet's clock is another one."""
         if self._last is None or packet.dts is None:
             return False
-        return packet.stream is not self._stream or bool(self._leap(packet.dts + self._offset))
+        return packet.stream is not self._stream or self._leaps(packet.dts + self._offset)
 
     def set(self, packet: av.Packet) -> None:
         """Moves the packet's time stamps if its clock is another than that of the one before."""
@@ -57,10 +59,11 @@ class Clock:
             stamp = packet.dts + self._offset
             if self._last is None:
                 self._first = stamp
-            elif change := change or self._leap(stamp):
+            elif change or self._leaps(stamp):
                 self.changed = True
+                what = change or "the clock changes"
                 at = (self._next - self._first) * self._unit
-                self.remarks.append(f"{change} at {at:.1f} s; the time line goes on")
+                self.remarks.append(f"{what} at {at:.1f} s; the time line goes on")
                 move = self._move(stamp, packet)
                 self._offset, stamp = self._offset + move, stamp + move
             self._last, self._next = stamp, stamp + (packet.duration or step(packet.stream))
@@ -74,8 +77,8 @@ class Clock:
         change = "" if self._stream is None else "another programme begins"
         self._stream, before = stream, self._unit
         self._unit = seconds_of(stream)(1) or 1.0
-        self._back = _BACK / self._unit
         may_leap = stream.container.format.flags & MAY_LEAP
+        self._back = max(_BACK / self._unit, 0 if may_leap else _REORDERED * step(stream))
         self._ahead = _AHEAD / self._unit if may_leap else math.inf
         if change and before != self._unit:  # in units of the new stream from here on
             self._first, self._next = (
@@ -83,15 +86,9 @@ class Clock:
             )
         return change
 
-    def _leap(self, stamp: int) -> str:
-        """What the clock did if it is another one now, else ''."""
+    def _leaps(self, stamp: int) -> bool:
         assert self._last is not None
-        leap = stamp - self._next
-        if stamp < self._last - self._back:
-            return f"the clock goes back by {-leap * self._unit:.1f} s"
-        if leap > self._ahead:
-            return f"the clock leaps ahead by {leap * self._unit:.1f} s"
-        return ""
+        return stamp < self._last - self._back or stamp - self._next > self._ahead
 
     def _move(self, stamp: int, packet: av.Packet) -> int:
         """By how much the packet's time has to change to follow the one before.

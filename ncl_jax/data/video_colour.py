@@ -6,9 +6,9 @@ Three things that a player does are left out where frames must be those of the p
 - HD video that does not name its matrix is BT.709, as players take it; FFmpeg's scaler takes
   BT.601 at any size. HD is 1280 pixels wide or more than 576 high (mpv's rule).
 - HDR video (PQ, HLG; SMPTE ST 2084, ARIB STD-B67) is brought to the range of a common screen. The
-  rule: light is measured in units of reference white, 203 cd/m2 (ITU-R BT.2408); HLG is taken as it
-  looks on a screen of 1,000 cd/m2 (BT.2100); colours are converted from BT.2020 to BT.709; light up
-  to `KNEE` stays as it is and brighter light is compressed, k + (1 - k) (1 - exp(-(x - k) / (1 - k))),
+  rule: light is measured in units of reference white, 203 cd/m2 (ITU-R BT.2408); HLG is taken as
+  it looks on a screen of 1,000 cd/m2 (BT.2100); colours are converted from BT.2020 to BT.709; light
+  x up to k = `KNEE` stays as it is, and brighter light becomes 1 - (1 - k) exp(-(x - k) / (1 - k)),
   by the largest of the three colours, so that hues stay; the result is coded for a screen of gamma
   2.4 (BT.1886). No metadata of the file is used, and every frame is treated alike.
 """
@@ -99,9 +99,8 @@ def tone_mapped(codes: np.ndarray, hlg: bool, wide: bool = True) -> np.ndarray:
     if wide:
         light = np.maximum(light @ _TO_709.T, 0)
     largest = light.max(-1, keepdims=True)
-    rest = 1 - KNEE
-    kept = KNEE + rest * -np.expm1((KNEE - np.maximum(largest, KNEE)) / rest)
-    light *= np.where(largest > KNEE, kept / np.maximum(largest, KNEE), 1)
+    bright = np.maximum(largest, KNEE)
+    light *= (1 - (1 - KNEE) * np.exp((KNEE - bright) / (1 - KNEE))) / bright
     return (np.power(light, 1 / _GAMMA) * 255).round().astype(np.uint8)
 
 

@@ -70,7 +70,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[av.VideoStream]:
 
 @contextlib.contextmanager
 def opened_part(stream: av.VideoStream, begin: int, end: int) -> Iterator[av.VideoStream | None]:
-    """Bytes `begin` to `end` of the stream's file, read as a file of their own; None if no video."""
+    """Bytes `begin` to `end` of the stream's file as a file of their own; None if it is no video."""
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(open(stream.container.name, "rb"))

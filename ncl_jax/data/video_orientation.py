@@ -5,6 +5,7 @@ only says where the picture lands. Eight matrices are orientations: the rows and
 places, and each direction may be reversed. A file can hold any nine numbers.
 """
 
+from fractions import Fraction
 from typing import NamedTuple
 
 import av
@@ -13,6 +14,8 @@ from av.sidedata.sidedata import Type
 
 # Numbers up to this share of the large ones are rounding errors: one degree, as FFmpeg has it.
 _SMALL = 0.0175
+# Kinds of side data that FFmpeg may know beyond those of PyAV.
+_NEW_KINDS = 8
 
 
 class Orientation(NamedTuple):
@@ -61,10 +64,24 @@ def from_matrix(matrix: bytes) -> Orientation | None:
 def matrix_of(picture: av.VideoFrame) -> bytes | None:
     """The display matrix beside a decoded picture; None if there is none."""
     try:
-        found = picture.side_data.get(Type.DISPLAYMATRIX)
-    except ValueError:  # PyAV before 19, beside data that it does not know: the angle must do
-        turn = np.deg2rad(picture.rotation)
-        across, down = np.cos(turn), np.sin(turn)
-        numbers = np.array([across, -down, 0, down, across, 0, 0, 0, 0]) * 65536
-        return numbers.round().astype(np.int32).tobytes()
+        beside = picture.side_data
+    except ValueError:  # PyAV before 19 fails at kinds that came after it
+        beside = _without_new_kinds(picture).side_data
+    found = beside.get(Type.DISPLAYMATRIX)
     return None if found is None else bytes(found)
+
+
+def _without_new_kinds(picture: av.VideoFrame) -> av.VideoFrame:
+    graph = av.filter.Graph()
+    size = {"width": picture.width, "height": picture.height}
+    last = graph.add_buffer(**size, format=picture.format, time_base=picture.time_base or Fraction(1))
+    known = max(kind.value for kind in Type)
+    for kind in range(known + 1, known + 1 + _NEW_KINDS):
+        kept = graph.add("sidedata", f"mode=delete:type={kind}")
+        last.link_to(kept)
+        last = kept
+    end = graph.add("buffersink")
+    last.link_to(end)
+    graph.configure()
+    graph.push(picture)
+    return graph.pull()

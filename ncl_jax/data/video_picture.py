@@ -112,8 +112,9 @@ class Pictures:
 def _resized(image: Image.Image, shape: Shape, short_side: int | None) -> Image.Image:
     """The long side is cut down to whole pixels, as CLIP's own preprocessing does."""
     short = min(shape)
-    size = shape if short_side is None else tuple(short_side * side // short for side in shape)
-    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+    if short_side is not None:
+        shape = Shape(*(short_side * side // short for side in shape))
+    return image if image.size == shape else image.resize(shape, Image.Resampling.BICUBIC)
 
 
 def to_jpeg(image: Image.Image, quality: int) -> bytes:

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
@@ -55,7 +56,13 @@ class VideoWorker:
         self._closed, self._starting = False, threading.Lock()
 
     def decode(
-        self, path: str | os.PathLike[str], *, fps: float, short_side: int, jpeg_quality: int
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fps: float,
+        short_side: int,
+        jpeg_quality: int,
+        look: video.Look = "stored",
     ) -> bytes:
         """`video.decode_frames` to JPEG frames, packed for `unpack`.
 
@@ -65,7 +72,7 @@ class VideoWorker:
           TimeoutError: the process did not start in time.
         """
         request = {"fps": fps, "short_side": short_side, "jpeg_quality": jpeg_quality}
-        return self._ask(path, request)
+        return self._ask(path, {**request, "look": look})
 
     def probe(self, path: str | os.PathLike[str], deep: bool = False) -> video.Probe:
         """`video.probe`, with the same limits."""
@@ -137,6 +144,7 @@ def pack(clip: video.Clip) -> bytes:
         lengths=np.array([len(frame) for frame in clip.frames], np.int64),
         times=clip.times,
         source=np.array([clip.source_fps, clip.width, clip.height], np.float64),
+        remarks=np.frombuffer(json.dumps(clip.remarks).encode(), np.uint8),
     )
     return buffer.getvalue()
 
@@ -151,10 +159,21 @@ def unpack(data: bytes) -> video.Clip:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             jpegs, ends = arrays["jpegs"].tobytes(), np.cumsum(arrays["lengths"]).tolist()
             times, (fps, width, height) = arrays["times"], arrays["source"].tolist()
+            remarks = _remarks(arrays)
     except Exception as error:  # zipfile and NumPy raise many kinds
         raise InputError(f"packed clip: expected arrays, got {error}") from error
     frames = [jpegs[a:b] for a, b in zip([0, *ends], ends, strict=False)]
-    return video.Clip(frames, times, fps, int(width), int(height))
+    return video.Clip(frames, times, fps, int(width), int(height), remarks)
+
+
+def remarks_of(packed: BinaryIO) -> tuple[str, ...]:
+    """The remarks of a packed clip in an open file; its frames are not read."""
+    with np.load(packed, allow_pickle=False) as arrays:
+        return _remarks(arrays)
+
+
+def _remarks(arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    return tuple(json.loads(arrays["remarks"].tobytes()))
 
 
 # -- the process ---------------------------------------------------------------------------------
