@@ -12,6 +12,7 @@ from PIL import Image
 
 from ncl_jax import gallery
 from ncl_jax.index import RetrievalIndex
+from tests.video_shown_test import write
 
 READING = gallery.Reading(window=10.0, fps=1.0, short_side=32, jpeg_quality=90, timeout=900.0)
 
@@ -115,6 +116,30 @@ def test_an_index_survives_the_disk(tmp_path):
     entries = gallery.entries_of(loaded)
     assert list(entries) == ["ä <b>.mp4"]
     assert build(tmp_path / "videos", entries)[1] == ["broken.mp4"]  # it may be readable by now
+
+
+def test_files_are_read_as_players_show_them_and_remarks_are_kept(tmp_path):
+    sizes = []
+
+    def see(clips):
+        sizes.extend(Image.open(io.BytesIO(jpegs[0])).size for jpegs in clips)
+        return encode(clips)
+
+    aspect = fractions.Fraction(3, 2)
+    write(tmp_path / "a.mp4", np.full((48, 64, 3), 90, np.uint8), sample_aspect_ratio=aspect)
+    part = write_video(tmp_path / "part.ts", [10, 90, 250], fps=1).read_bytes()
+    (tmp_path / "b.m2ts").write_bytes(part + part)
+    (tmp_path / "part.ts").unlink()
+    entries = dict(gallery.embed_files(tmp_path, gallery.find_files(tmp_path), see, READING, 4))
+    assert sizes == [(64, 32), (42, 32)]
+    assert entries["a.mp4"].remarks == ()
+    assert entries["b.m2ts"].remarks == ("the clock changes at 3.0 s; the time line goes on",)
+    assert entries["b.m2ts"].windows == [(0.0, 6.0)]
+    ids, rows = gallery.rows_of(entries)
+    meta = {"gallery": {"folder": str(tmp_path), "files": gallery.account(entries)}}
+    RetrievalIndex.build(ids, rows, meta=meta).save(tmp_path / "index")
+    known = gallery.entries_of(RetrievalIndex.load(tmp_path / "index"))
+    assert known["b.m2ts"].remarks == entries["b.m2ts"].remarks
 
 
 @pytest.mark.parametrize("batch", [1, 3, 100])

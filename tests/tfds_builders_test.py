@@ -1,6 +1,7 @@
 """Builders: caption files, the MSVD layout, records, accounting, interrupted builds."""
 
 import collections
+import fractions
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import time
 
+import av
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -279,6 +281,60 @@ def test_missing_and_unreadable_clips_are_counted_and_named(
     printed = capsys.readouterr().out
     assert "msvd: used 22 of 24 clips" in printed
     assert "(train 11/12; val 4/4; test 7/8, 1 unreadable)" in printed
+
+
+def test_what_was_set_right_is_in_the_account(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _msvd(manual_dir, tmp_path)
+    odd = _clips(folder, "train")[1]
+    path = folder / "videos" / f"{odd}.mp4"
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    data[at : at + 36] = bytes(36)  # a display matrix of zeros
+    path.write_bytes(data)
+    accounting = tfds_builders.read_metadata(_prepare_msvd(folder))["accounting"]
+    remark = "a display matrix that is no orientation is ignored"
+    assert accounting["train"]["remarks"] == {"count": 1, "first": {odd: remark}}
+    assert accounting["test"]["remarks"] == {"count": 0, "first": {}}
+    assert "(train 12/12, 1 with remarks; val 4/4; test 8/8)" in capsys.readouterr().out
+
+
+def test_a_set_can_be_built_as_players_show_it(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = _msvd(manual_dir, tmp_path)
+    clip = _clips(folder, "test")[0]
+    path = folder / "videos" / f"{clip}.mp4"
+    frames = tmp_path / "wide.mp4"
+    with av.open(str(path)) as source, av.open(str(frames), "w") as container:
+        stream = container.add_stream("libx264", rate=source.streams.video[0].average_rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = fractions.Fraction(3, 2)
+        for frame in source.decode(video=0):
+            frame.pts = None
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frames.replace(path)
+    sizes = {}
+    for look in ("stored", "shown"):
+        directory = tfds_builders.prepare(
+            "msvd", folder.parent, tmp_path / "data", short_side=32, look=look
+        )
+        builder = tfds.builder_from_directory(directory)
+        assert builder.info.metadata["look"] == look
+        assert directory.endswith(
+            {"stored": "fps1_side32_jpeg90/1.3.0", "shown": "fps1_side32_jpeg90_shown/1.3.0"}[look]
+        )
+        source = builder.as_data_source("test")
+        (record,) = [r for r in source if r["video_id"] == clip.encode()]
+        assert video.decode_jpeg(record["frames"][0]).shape[:2] == (
+            (32, 32) if look == "stored" else (32, 48)
+        )
+        sizes[look] = (int(record["source_width"]), int(record["source_height"]))
+    assert sizes == {"stored": (64, 64), "shown": (96, 64)}
+    with pytest.raises(ValueError, match="look: expected one of stored, shown, got 'nice'"):
+        tfds_builders.prepare("msvd", folder.parent, tmp_path / "data", look="nice")
 
 
 def test_a_split_without_clips_is_left_out_and_said(

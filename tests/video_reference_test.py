@@ -67,6 +67,8 @@ def compare(case: Made, path: pathlib.Path, sources: Sources, real: bool = False
     except video.VideoError as error:
         fine = case.refused and case.refused in str(error)
         return Row(case.name, wrong=() if fine else ("refused",), said=(error.reason,))
+    if case.refused:
+        return Row(case.name, wrong=("not refused",), said=("",))
     corrupt = _corrupt_seconds(path)
     due = _due(case, path, sources, corrupt)
     count = min(len(clip.frames), len(due.times))
@@ -79,7 +81,6 @@ def compare(case: Made, path: pathlib.Path, sources: Sources, real: bool = False
     size, previews = (clip.width, clip.height), _wrong_previews(path, clip, corrupt)
     expected = [case.remark] if case.remark else []
     wrong = {
-        "refused expected": bool(case.refused),
         "frames": len(clip.frames) != len(due.times),
         "times": off > SECONDS_OFF,
         "size": size != due.size,

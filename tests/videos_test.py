@@ -114,6 +114,21 @@ def test_moved_and_renamed_files_are_known(tmp_path, workdir, videos, capsys):
     assert (tmp_path / "index" / "index.npz").read_bytes() == kept
 
 
+def test_files_read_by_other_rules_are_embedded_again(tmp_path, workdir, videos, capsys):
+    part = (videos / "long.mp4").with_suffix(".ts")
+    write_video(part, [40] * 8)
+    part.write_bytes(2 * part.read_bytes())
+    assert cli.main(build(tmp_path, workdir)) == 0
+    remark = "remark: long.ts: the clock changes at 8.0 s; the time line goes on"
+    assert remark in capsys.readouterr().out.splitlines()
+    index = RetrievalIndex.load(tmp_path / "index")
+    assert index.meta["gallery"]["files"]["long.ts"]["windows"] == [[0.0, 10.0], [10.0, 16.0]]
+    index.meta["gallery"]["frames"] -= 1
+    index.save(tmp_path / "index")
+    assert cli.main(build(tmp_path, workdir)) == 0
+    assert "4 files: 4 to embed, 0 known" in capsys.readouterr().out
+
+
 def test_the_commands_as_one_types_them(tmp_path, workdir, videos, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["search", "a red ball"]) == 2
