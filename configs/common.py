@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     d.settings = ml_collections.ConfigDict()  # the builder's own fields
     d.settings.fps = 1.0  # frames stored per second of video
     d.settings.short_side = 224  # pixels of the shorter side of stored frames
+    d.settings.look = "stored"  # as the published pipelines read frames; "shown": as players do
     d.train_split = "train"  # trained on, and the bank of the normaliser
     d.validation_split = "val"  # watched during training; "" for none
     d.test_split = "test"  # reported

@@ -3,6 +3,7 @@
 The program is the one that imageio-ffmpeg carries (requirements-test.txt), else the system's.
 """
 
+import functools
 import importlib.util
 import math
 import pathlib
@@ -17,23 +18,30 @@ import pytest
 from PIL import Image
 
 SIDE = 64
+OLDEST = 8
 _SHOWN = re.compile(
     rb"showinfo[^\n]*\] n: *\d+ pts: *\S+ pts_time:(\S+) .*?sar:(\d+)/(\d+) s:(\d+)x(\d+)"
 )
 
 
+@functools.cache
 def program() -> str | None:
-    """The command's path, None where there is no FFmpeg."""
+    """The command's path, None where there is no FFmpeg of at least version `OLDEST`."""
+    path = shutil.which("ffmpeg")
     if importlib.util.find_spec("imageio_ffmpeg") is not None:
         import imageio_ffmpeg
 
-        return imageio_ffmpeg.get_ffmpeg_exe()
-    return shutil.which("ffmpeg")
+        path = imageio_ffmpeg.get_ffmpeg_exe()
+    if path is None:
+        return None
+    said = subprocess.run([path, "-version"], capture_output=True, text=True).stdout
+    version = re.match(r"ffmpeg version n?(\d+)\.", said)
+    return path if version and int(version[1]) >= OLDEST else None
 
 
 needs_ffmpeg = pytest.mark.skipif(
     program() is None,
-    reason="no ffmpeg to compare with: pip install imageio-ffmpeg, or apt-get install ffmpeg",
+    reason=f"no ffmpeg {OLDEST} or newer to compare with: pip install imageio-ffmpeg",
 )
 
 
@@ -63,7 +71,7 @@ def squares(images: Iterable[np.ndarray]) -> np.ndarray:
 
 def run(*arguments: str | pathlib.Path) -> subprocess.CompletedProcess[bytes]:
     """Runs FFmpeg; an error of its own is an error here."""
-    command = [program() or "ffmpeg", "-hide_banner", "-nostdin", "-y", *map(str, arguments)]
+    command = [str(program()), "-hide_banner", "-nostdin", "-y", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr.decode(errors='replace')[-2000:]}")

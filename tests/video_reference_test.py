@@ -23,13 +23,13 @@ from tests.made_videos import RATE, Made, Sources
 
 FPS = 2.0
 SECONDS_OFF, COLOURS_OFF = 0.01, 4.0
-"""Bounds: a rounding of time stamps; the chroma of pictures with odd sides (0.0 for most others)."""
+"""Bounds: a rounding of time stamps; the chroma of pictures with odd sides (0.0 elsewhere)."""
 PREVIEWS = 7
-QUICK = (
-    "h264_b3.avi xvid_b.avi mirrored.mp4 transposed.mp4 zeros.mp4 45_degrees.mp4 sei_mirrored.ts "
-    "joined.ts joined.mpg ahead.ts programmes.ts wrap.ts two.mp4 cover_first.mp4 song.m4a "
-    "unknown.mp4 anamorphic.webm"
-).split()
+QUICK = {
+    "h264_b3.avi", "xvid_b.avi", "mirrored.mp4", "transposed.mp4", "zeros.mp4", "45_degrees.mp4",
+    "sei_mirrored.ts", "joined.ts", "joined.mpg", "ahead.ts", "programmes.ts", "wrap.ts",
+    "two.mp4", "cover_first.mp4", "song.m4a", "unknown.mp4", "anamorphic.webm",
+}  # fmt: skip
 
 pytestmark = ffmpeg.needs_ffmpeg
 

@@ -18,6 +18,7 @@ from ncl_jax.data import video_moment, video_packets, video_plan
 from ncl_jax.data.video_clock import Clock, at_ticks, rate, timed
 from ncl_jax.data.video_colour import Look, check_look
 from ncl_jax.data.video_file import SUFFIXES, BadVideoError, VideoError, file_name, opened
+from ncl_jax.data.video_orientation import Seen
 from ncl_jax.data.video_picture import Form, Frame, Pictures, Shape
 from ncl_jax.data.video_picture import from_jpeg as decode_jpeg
 from ncl_jax.errors import InputError
@@ -159,10 +160,8 @@ def jpeg_at(
     """
     form = Form(short_side, jpeg_quality, look)
 
-    def jpeg(stream: av.VideoStream, picture: av.VideoFrame, matrix: bytes | None) -> bytes:
-        pictures = Pictures(stream, form)
-        pictures.turn(matrix)
-        return pictures.image(picture)[0]
+    def jpeg(stream: av.VideoStream, picture: av.VideoFrame, first: Seen) -> bytes:
+        return Pictures(stream, form, first).image(picture)[0]
 
     return video_moment.picture_at(path, seconds, jpeg)
 

@@ -28,6 +28,7 @@ _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
 # Titles in any encoding: PyAV 19 accepts them by itself and no longer has the argument.
 _METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _GENERATE_TIMES = 1  # AVFMT_FLAG_GENPTS, which PyAV sets
+_DEFAULT = av.stream.Disposition.default
 _NO_VIDEO = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 
@@ -70,7 +71,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[av.VideoStream]:
 
 @contextlib.contextmanager
 def opened_part(stream: av.VideoStream, begin: int, end: int) -> Iterator[av.VideoStream | None]:
-    """Bytes `begin` to `end` of the stream's file as a file of their own; None if it is no video."""
+    """Bytes `begin` to `end` of the stream's file as a file of their own; None if no video."""
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(open(stream.container.name, "rb"))
@@ -125,8 +126,10 @@ def _chosen(container: av.container.InputContainer) -> av.VideoStream:
     known = [stream for stream in streams if stream.codec_context is not None]
     if not known:
         raise BadVideoError("a codec that FFmpeg can decode, got an unknown one")
-    marked = 0 if "mov" in container.format.name.split(",") else av.stream.Disposition.default
-    chosen = max(known, key=lambda s: (bool(s.disposition & marked), s.width * s.height))
+    may_mark = "mov" not in container.format.name.split(",")
+    chosen = max(
+        known, key=lambda s: (may_mark and bool(s.disposition & _DEFAULT), s.width * s.height)
+    )
     # Parallelism is over clips; a thread team per file only slows short ones down.
     chosen.thread_type = "NONE"
     return chosen

@@ -16,7 +16,7 @@ import av
 
 from ncl_jax.data.video_clock import MAY_LEAP, TICK_SLACK, Clock, Stamps, seconds_of, timed
 from ncl_jax.data.video_file import BadVideoError, opened
-from ncl_jax.data.video_orientation import matrix_of
+from ncl_jax.data.video_orientation import Seen, seen
 from ncl_jax.data.video_packets import decode_all, packets
 
 Result = TypeVar("Result")
@@ -34,21 +34,21 @@ class Beginning(NamedTuple):
     Attributes:
       stamp: time stamp of the first picture.
       seconds: the same, as players show it.
-      matrix: its display matrix, None if there is none.
+      seen: its display matrix, which holds until another comes.
       keys: (position of the packet, time stamp) where decoding can begin in a file whose clock
         changes, so that its times lead nowhere; None for others.
     """
 
     stamp: int
     seconds: float
-    matrix: bytes | None
+    seen: Seen
     keys: list[tuple[int, int]] | None
 
 
 def picture_at(
     path: str | os.PathLike[str],
     wanted: float,
-    use: Callable[[av.VideoStream, av.VideoFrame, bytes | None], Result],
+    use: Callable[[av.VideoStream, av.VideoFrame, Seen], Result],
 ) -> Result:
     """Hands the first sound picture at or after a second to `use`, while the file is open.
 
@@ -72,10 +72,10 @@ def picture_at(
         with opened(path) as stream:
             picture = _sought(stream, wanted, max(0.0, wanted - earlier), begins)
             if picture is not None:
-                return use(stream, picture, begins.matrix)
+                return use(stream, picture, begins.seen)
     with opened(path) as stream:
         pictures = timed(stream, decode_all(stream, Clock()), [])
-        return use(stream, _first_sound(pictures, wanted), begins.matrix)
+        return use(stream, _first_sound(pictures, wanted), begins.seen)
 
 
 def beginning_of(path: str | os.PathLike[str]) -> Beginning:
@@ -98,9 +98,9 @@ def _beginning(path: str, size: int, changed: int) -> Beginning:
         first = next(decode_all(stream, Clock()), None)
         if first is None:
             raise BadVideoError("at least one decodable frame, got none")
-        stamp, matrix = Stamps(stream).of(first), matrix_of(first)
+        stamp = Stamps(stream).of(first)
         may_leap = stream.container.format.flags & MAY_LEAP
-        known = Beginning(stamp, seconds_of(stream)(stamp), matrix, None)
+        known = Beginning(stamp, seconds_of(stream)(stamp), seen(first, None), None)
     return known._replace(keys=_keys(path)) if may_leap else known
 
 

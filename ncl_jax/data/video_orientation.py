@@ -14,7 +14,7 @@ from av.sidedata.sidedata import Type
 
 # Numbers up to this share of the large ones are rounding errors: one degree, as FFmpeg has it.
 _SMALL = 0.0175
-# Kinds of side data that FFmpeg may know beyond those of PyAV.
+# Kinds of side data that FFmpeg may know beyond those of PyAV, which are numbered from 0.
 _NEW_KINDS = 8
 
 
@@ -61,6 +61,33 @@ def from_matrix(matrix: bytes) -> Orientation | None:
     return None
 
 
+class Seen(NamedTuple):
+    """The display matrix that holds for a picture.
+
+    Attributes:
+      angle: PyAV's reading of the picture's own matrix, 0 without one; it tells mirrors from turns
+        as little as zeros from a turn.
+      matrix: that holds, None if there was none.
+    """
+
+    angle: int
+    matrix: bytes | None
+
+
+def seen(picture: av.VideoFrame, before: Seen | None) -> Seen:
+    """What holds for a picture after what held for the one before: a matrix, until another comes.
+
+    The matrix is read when the angle is another one. (In PyAV before 19 reading makes a cycle of
+    references, by which a picture lives until the garbage collector comes by.)
+    """
+    if before is not None and picture.rotation == before.angle:
+        return before
+    matrix = matrix_of(picture)
+    if matrix is None and before is not None:
+        matrix = before.matrix
+    return Seen(picture.rotation, matrix)
+
+
 def matrix_of(picture: av.VideoFrame) -> bytes | None:
     """The display matrix beside a decoded picture; None if there is none."""
     try:
@@ -73,10 +100,11 @@ def matrix_of(picture: av.VideoFrame) -> bytes | None:
 
 def _without_new_kinds(picture: av.VideoFrame) -> av.VideoFrame:
     graph = av.filter.Graph()
-    size = {"width": picture.width, "height": picture.height}
-    last = graph.add_buffer(**size, format=picture.format, time_base=picture.time_base or Fraction(1))
-    known = max(kind.value for kind in Type)
-    for kind in range(known + 1, known + 1 + _NEW_KINDS):
+    last = graph.add_buffer(
+        width=picture.width, height=picture.height, format=picture.format,
+        time_base=picture.time_base or Fraction(1),
+    )  # fmt: skip
+    for kind in range(len(Type), len(Type) + _NEW_KINDS):
         kept = graph.add("sidedata", f"mode=delete:type={kind}")
         last.link_to(kept)
         last = kept

@@ -11,7 +11,7 @@ from PIL import Image
 from ncl_jax.data import video_colour, video_orientation
 from ncl_jax.data.video_colour import Look
 from ncl_jax.data.video_file import BadVideoError
-from ncl_jax.data.video_orientation import Orientation
+from ncl_jax.data.video_orientation import Orientation, Seen
 
 Frame = np.ndarray  # uint8 [height, width, 3], RGB
 
@@ -46,16 +46,16 @@ class Shape(NamedTuple):
 class Pictures:
     """Makes images of a stream's pictures.
 
-    Show it the first picture of the file first: a display matrix holds until another one comes.
-
     Attributes:
       remarks: a sentence for every kind of thing that was ignored.
     """
 
-    def __init__(self, stream: av.VideoStream, form: Form):
-        self._stream, self._form = stream, form
+    def __init__(self, stream: av.VideoStream, form: Form, before: Seen | None = None):
+        """`before`: the display matrix of the file's first picture, where that will not come."""
+        self._stream, self._form, self._seen = stream, form, before
         self._turn = Orientation()
         self.remarks: list[str] = []
+        self._orient()
 
     def image(self, picture: av.VideoFrame) -> tuple[Any, Shape]:
         """The image of a picture, and the picture's size before resizing.
@@ -74,18 +74,19 @@ class Pictures:
 
     def shape(self, picture: av.VideoFrame) -> Shape:
         """Size of the picture as its image would show it, before resizing."""
-        self.turn(video_orientation.matrix_of(picture))
+        before, self._seen = self._seen, video_orientation.seen(picture, self._seen)
+        if self._seen is not before:
+            self._orient()
         width = picture.width
         if self._form.look == "shown":
             width = max(1, round(width * self._pixel_aspect()))
         size = (picture.height, width) if self._turn.transpose else (width, picture.height)
         return Shape(*size)
 
-    def turn(self, matrix: bytes | None) -> None:
-        """Takes note of a display matrix, None for a picture without one."""
-        if matrix is None:
+    def _orient(self) -> None:
+        if self._seen is None or self._seen.matrix is None:
             return
-        turn = video_orientation.from_matrix(matrix)
+        turn = video_orientation.from_matrix(self._seen.matrix)
         if turn is None:
             self._remark("a display matrix that is no orientation is ignored")
         self._turn = turn or Orientation()
