@@ -31,6 +31,8 @@ _GAMMA = 2.4
 _UNSPECIFIED, _BT709, _BT2020 = 2, 1, 9
 _PQ, _HLG = 16, 18
 _SWS_709, _SWS_2020 = 1, 9
+# Most video: becomes RGB without scaling, where preparing a filter would only cost time.
+_UNSCALED = ("yuv420p", "yuvj420p")
 _TO_709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]],
     np.float32,
@@ -67,11 +69,12 @@ def to_rgb(picture: av.VideoFrame, look: Look, side: int | None = None) -> np.nd
 
 def _pixels(picture: av.VideoFrame, form: str, matrix: int | None, shrink: int = 1) -> np.ndarray:
     """`matrix` is for pictures that do not name their own."""
-    # FFmpeg's own command scales chroma so; most 8-bit video takes a way without scaling.
-    how: dict[str, object] = {"format": form, "interpolation": "BICUBIC"}
+    how: dict[str, object] = {"format": form, "threads": 1}
     if shrink > 1:
         size = {"width": picture.width // shrink, "height": picture.height // shrink}
         how |= size | {"interpolation": "AREA"}
+    elif picture.format.name not in _UNSCALED or picture.width % 2 or picture.height % 2:
+        how["interpolation"] = "BICUBIC"  # of chroma, as FFmpeg's own command has it
     if matrix is not None and picture.colorspace == _UNSPECIFIED and not picture.format.is_rgb:
         how["src_colorspace"] = matrix
     return picture.to_ndarray(**how)
