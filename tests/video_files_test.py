@@ -258,6 +258,34 @@ def test_a_plan_leaves_out_what_nobody_needs(tmp_path: pathlib.Path) -> None:
     assert plan.send == [0, 20, 40]  # every second group begins with a wanted frame
 
 
+def test_no_plan_is_made_where_packets_are_missing(tmp_path: pathlib.Path) -> None:
+    """What decoders show there leans on whatever they have decoded before."""
+    whole = write(tmp_path / "a.mkv", 60, options={**FINE, "g": "30", "bf": "0"})
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "b.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for position, packet in enumerate(source.demux(video=0)):
+            if packet.size and position not in (12, 13):
+                packet.stream = stream
+                target.mux(packet)
+    assert video._decode_planned(whole, 1.0, Form()) is not None
+    assert video._decode_planned(tmp_path / "b.mkv", 1.0, Form()) is None
+
+
+@pytest.mark.parametrize(("suffix", "prefix"), [("mkv", 4), ("h264", 0)])
+@pytest.mark.parametrize(("bf", "pictures"), [(0, 0), (1, 14), (2, 19)])
+def test_b_pictures_are_seen_in_packets(
+    tmp_path: pathlib.Path, suffix: str, prefix: int, bf: int, pictures: int
+) -> None:
+    params = f"bframes={bf}:b-adapt=0:keyint=60:scenecut=0"
+    path = write(tmp_path / f"a.{suffix}", 30, options={**FINE, "x264-params": params})
+    with opened(path) as stream:
+        packets = [memoryview(packet) for packet in video_plan.demuxed(stream)]
+    assert len(packets) == 30
+    assert sum(video_plan._may_wait(packet, prefix) for packet in packets) == pictures
+    for noise in (b"", b"noise", bytes(100), b"\xff" * 100):  # what is not understood may wait
+        assert video_plan._may_wait(memoryview(noise), prefix)
+
+
 # The decoding process.
 
 

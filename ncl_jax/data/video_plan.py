@@ -5,6 +5,7 @@ itself. So a builder that keeps one frame a second of a film need not decode all
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -52,7 +53,8 @@ def make_plan(stream: av.VideoStream, choose: Choose) -> Plan | None:
 
     Returns:
       None where the packets do not tell enough: missing, double or unordered time stamps, a clock
-      that goes back, a first packet that depends on others, damage, much that cannot be read.
+      that goes back, a first packet that depends on others, damage, gaps, much that cannot be
+      read.
 
     Raises:
       BadVideoError: the packets are encrypted.
@@ -61,10 +63,15 @@ def make_plan(stream: av.VideoStream, choose: Choose) -> Plan | None:
     starts: list[int] = []
     packets: list[av.Packet] | None = []
     size, read, clock = 0, 0, Clock()
+    due: float = math.inf
     for position, packet in enumerate(_stamped(stream)):
         clock.set(packet)
         if packet.pts is None or packet.is_corrupt or packet.is_discard or clock.changed:
             return None
+        if packet.dts is not None:
+            if packet.dts > due:
+                return None  # packets are missing: what decoders show instead depends on the rest
+            due = packet.dts + 1.5 * (packet.duration or math.inf)
         stamps.append(packet.pts)
         if packet.is_keyframe:
             starts.append(position)
@@ -101,39 +108,30 @@ def _stamped(stream: av.VideoStream) -> Iterator[av.Packet]:
 def _may_wait(data: memoryview, prefix: int) -> bool:
     """Whether an H.264 packet holds a B picture, or is not understood.
 
-    A slice begins with two numbers in Exp-Golomb code: its first macroblock and its type (H.264,
-    7.3.3), 1 or 6 for B.
+    A slice begins with its first macroblock, 0 or "1" in Exp-Golomb code, and its type, 1 or 6 for
+    B, "010" or "00111" (H.264, 7.3.3).
 
     Args:
       data: of the packet.
       prefix: bytes of the length before each unit; 0 where start codes separate them.
     """
-    head = bytes(data[:4096]) + bytes([255] * 8)
+    head = bytes(data[:4096])
     for at in _units(head, prefix):
         if head[at] & 31 in (1, 5):
-            bits = f"{int.from_bytes(head[at + 1 : at + 9]):064b}"
-            _, bits = _golomb(bits)
-            kind, _ = _golomb(bits)
-            return kind % 5 == 1
+            bits = head[at + 1]
+            return bits >> 7 != 1 or bits >> 4 & 7 == 0b010 or bits >> 2 & 31 == 0b00111
     return True
 
 
 def _units(head: bytes, prefix: int) -> Iterator[int]:
-    """Where the units begin, up to 8 bytes before the end."""
+    """Where the units of at least two bytes begin."""
     at = 0 if prefix else head.find(b"\0\0\1")
-    while 0 <= at < len(head) - 8 - prefix:
+    while 0 <= at < len(head) - 1 - (prefix or 3):
         yield at + (prefix or 3)
         if prefix:
             at += prefix + int.from_bytes(head[at : at + prefix])
         else:
             at = head.find(b"\0\0\1", at + 3)
-
-
-def _golomb(bits: str) -> tuple[int, str]:
-    """The first unsigned number of a string of bits, and the rest."""
-    zeros = len(bits) - len(bits.lstrip("0"))
-    length = 2 * zeros + 1
-    return int(bits[zeros:length] or "0", 2) - 1, bits[length:]
 
 
 def _needed(stamps: list[int], starts: list[int], wanted: set[int]) -> list[int]:
