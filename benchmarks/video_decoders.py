@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-from ncl_jax.data import video
+from ncl_jax.data import video, video_clock, video_packets
+from ncl_jax.data.video_clock import Clock
+from ncl_jax.data.video_file import opened
 
 os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "threads;1")
 FPS, SHORT_SIDE, QUALITY = 1.0, 224, 90
@@ -102,13 +104,11 @@ DECODERS: dict[str, tuple[str, Callable[[str, Numbers], list[bytes]]]] = {
 
 def frame_numbers(path: str) -> Numbers:
     """Positions in the file of the frames that `decode_frames` keeps."""
-    import av
-
     times = video.decode_frames(path, FPS, 8).times
-    with av.open(path) as container:
-        stamps = [frame.time for frame in container.decode(video=0)]
-    offsets = np.array(stamps) - stamps[0]
-    return [int(np.abs(offsets - time).argmin()) for time in times]
+    with opened(path) as stream:
+        pictures = video_clock.timed(stream, video_packets.decode_all(stream, Clock()), [])
+        shown = np.array([time for time, _ in pictures])
+    return [int(np.abs(shown - time).argmin()) for time in times]
 
 
 def _available() -> Iterator[tuple[str, Callable[[str, Numbers], list[bytes]]]]:

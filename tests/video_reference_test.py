@@ -152,6 +152,38 @@ def test_a_made_file_shows_what_ffmpeg_shows(case: Made, folder: pathlib.Path) -
     assert not row.wrong, row
 
 
+def test_hdr_shows_the_common_picture_that_it_was_made_of(folder: pathlib.Path) -> None:
+    sources = Sources(folder / "sources")
+    tags = "color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
+    common, hdr = folder / "common.mp4", folder / "hdr.mp4"
+    lossless = ("-c:v", "libx265", "-x265-params", "log-level=none:lossless=1")
+    ffmpeg.run(
+        "-i", sources.pictures(), "-frames:v", "2", "-vf",
+        f"scale=out_color_matrix=bt709:out_range=tv,lutyuv=y='60+val/3':u='64+val/2':v='64+val/2',format=yuv420p,"
+        f"setparams={tags}", *lossless, common,
+    )  # fmt: skip
+    ffmpeg.run(
+        "-i", common, "-vf", "zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt2020:"
+        "t=smpte2084:m=bt2020nc:r=tv:npl=203,format=yuv420p10le", "-color_primaries", "bt2020",
+        "-color_trc", "smpte2084", "-colorspace", "bt2020nc", *lossless, hdr,
+    )  # fmt: skip
+    due = ffmpeg.squares(video.decode_frames(common).frames).astype(int)
+    shown = ffmpeg.squares(video.decode_frames(hdr, look="shown").frames)
+    stored = ffmpeg.squares(video.decode_frames(hdr).frames)
+    assert np.abs(shown - due).mean() < 3
+    assert np.abs(stored - due).mean() > 12
+
+
+def test_untagged_hd_shows_what_bt_709_gives(folder: pathlib.Path) -> None:
+    sources = Sources(folder / "sources")
+    path = folder / "hd.mp4"
+    ffmpeg.run("-i", sources.pictures("1280x720", 1, "1"), "-pix_fmt", "yuv420p", path)
+    for look, filters in (("stored", ""), ("shown", "scale=in_color_matrix=bt709,")):
+        due = ffmpeg.shown(path, 1.0, filters=filters).pictures.astype(int)
+        kept = ffmpeg.squares(video.decode_frames(path, look=look).frames)
+        assert np.abs(kept - due).mean() < 1, look
+
+
 def _real_files() -> list[pathlib.Path]:
     root = pathlib.Path(os.environ.get("NCL_REAL_DATA", "/nowhere"))
     folders = ("videos", "msvd/videos", "msrvtt/videos")
