@@ -18,7 +18,7 @@ from tests.gallery_test import write_video
 
 ROOT = pathlib.Path(__file__).parents[1]
 ANSWER = "def _answer(request: dict[str, Any]) -> tuple[str, bytes]:\n"
-BUG_EVERYWHERE = ("ncl_jax/data/video.py", "        with av.open(\n", "        with av.opened(\n")
+BUG_EVERYWHERE = ("ncl_jax/data/video_file.py", " = av.open(source, ", " = av.opened(source, ")
 BUG_AT_ONE_FILE = (
     "ncl_jax/data/video_worker.py",
     ANSWER,

@@ -206,3 +206,14 @@ def test_other_pictures_and_words_are_refused():
         View("some")
     with pytest.raises(ValueError, match="frame order: expected one of ordinary"):
         View(order="some")
+
+
+def test_a_random_crop_shows_the_same_part_of_pictures_of_other_sizes():
+    rows, columns = np.mgrid[:48, :64]
+    small = np.stack([4 * rows, 3 * columns, rows + columns], -1).astype(np.uint8)
+    large = np.kron(small, np.ones((2, 2, 1), np.uint8))
+    tall = np.asarray(Image.fromarray(small).resize((40, 90), Image.Resampling.BICUBIC))
+    for seed in range(20):
+        shown, _ = show([small, large, tall], View(crop="random_resized", least_area=0.1), seed)
+        for other in shown[1:]:
+            assert np.abs(other.astype(int) - shown[0]).mean() < 6

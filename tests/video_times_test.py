@@ -94,6 +94,25 @@ def test_packets_without_times_keep_none() -> None:
         assert (packet.dts is None) == (packet.pts is None) == (stamp is None)
 
 
+def test_a_programme_begins_anew_even_where_its_first_packets_have_no_decoding_time() -> None:
+    clock, one, other = video_clock.Clock(), fake_stream(), fake_stream()
+    for stamp in (0, 3600, 7200):
+        clock.set(fake_packet(stamp, one, stamp))
+    first, second = fake_packet(None, other, 900000), fake_packet(903600, other, 903600)
+    for packet in (first, second):
+        clock.set(packet)
+    assert (first.pts, first.dts) == (10800, None)
+    assert (second.pts, second.dts) == (14400, 14400)
+    assert clock.remarks == ["another programme begins at 0.1 s; the time line goes on"]
+
+
+def test_many_remarks_are_counted(tmp_path: pathlib.Path) -> None:
+    part = write(tmp_path / "p.ts", 3, options={**FINE, "g": "1"})
+    clip = video.decode_frames(joined(tmp_path / "a.ts", *[part] * 9))
+    assert len(clip.remarks) == 6
+    assert clip.remarks[-1] == "3 more remarks of this kind"
+
+
 def fake_pictures(*stamps: tuple[int | None, int | None]) -> list[Any]:
     return [types.SimpleNamespace(pts=pts, dts=dts, duration=1) for pts, dts in stamps]
 

@@ -74,16 +74,17 @@ def clip_frames(
     chosen = frames.choose_frames(len(jpegs), shapes.max_frames, view.choice, rng)
     chosen = frames.order_frames(chosen, view.order, rng)
     size = shapes.image_size
-    box = None
+    box, first = None, (0, 0, 3)
     flip = view.flip and rng.random() < 0.5
     out = np.empty((shapes.max_frames, size, size, 3), np.uint8)
     for place, index in enumerate(chosen):
         picture = _decode(jpegs[index], int(index))
         if view.crop == "random_resized" and place == 0:
-            height, width, _ = picture.shape
+            first = height, width, _ = picture.shape
             box = transforms.random_box(width, height, view.least_area, rng)
         if box:
-            pixels = transforms.cut_and_resize(picture, box, size)
+            own = box if picture.shape == first else transforms.scaled(box, first, picture.shape)
+            pixels = transforms.cut_and_resize(picture, own, size)
         else:
             pixels = transforms.resize_and_crop(picture, size)
         out[place] = pixels[:, ::-1] if flip else pixels

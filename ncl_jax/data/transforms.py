@@ -51,6 +51,19 @@ def cut_and_resize(
     return np.asarray(cut.resize((size, size), Image.Resampling.BICUBIC))
 
 
+def scaled(box: Box, old: tuple[int, ...], new: tuple[int, ...]) -> Box:
+    """The same part of a picture of another size: a file may change its size on the way.
+
+    Example:
+      >>> scaled(Box(10, 0, 30, 20), (20, 40, 3), (40, 20, 3))
+      Box(left=5, top=0, right=15, bottom=40)
+    """
+    high, wide = new[0] / old[0], new[1] / old[1]
+    left, top = (math.floor(a * b) for a, b in ((box.left, wide), (box.top, high)))
+    right, bottom = (math.ceil(a * b) for a, b in ((box.right, wide), (box.bottom, high)))
+    return Box(left, top, min(right, new[1]), min(bottom, new[0]))
+
+
 def random_box(
     width: int, height: int, least_area: float, rng: np.random.Generator
 ) -> Box | None:

@@ -33,6 +33,9 @@ VERSION = 2
 showing in AVI files, mirrors, nor the choice of a stream."""
 
 
+_REMARKS = 5
+
+
 class Clip(NamedTuple):
     """Frames of one video file at a steady rate.
 
@@ -184,7 +187,7 @@ def _decode_plainly(path: str | os.PathLike[str], fps: float, form: Form) -> Cli
             raise _no_frame(damaged)
         if damaged:
             remarks.append(f"damaged packets that are left out: {len(damaged):,}")
-        return clip._replace(remarks=(*clock.remarks, *remarks, *clip.remarks))
+        return clip._replace(remarks=(*_first(clock.remarks), *remarks, *clip.remarks))
 
 
 def _decode_planned(path: str | os.PathLike[str], fps: float, form: Form) -> Clip | None:
@@ -232,6 +235,12 @@ def _collect(
     if not frames:
         return None
     return Clip(frames, np.array(times, np.float32), rate(stream), *shapes[0], tuple(maker.remarks))
+
+
+def _first(remarks: list[str]) -> list[str]:
+    """The first ones: a clock can change in every packet of a damaged file."""
+    rest = len(remarks) - _REMARKS
+    return remarks if rest <= 0 else [*remarks[:_REMARKS], f"{rest:,} more remarks of this kind"]
 
 
 def _no_frame(damaged: list[str]) -> BadVideoError:

@@ -40,6 +40,7 @@ class Clock:
         self.changed = False
         self.remarks: list[str] = []
         self._stream: av.VideoStream | None = None
+        self._entered = False
         self._unit, self._back, self._ahead = 1.0, 0.0, 0.0
         self._offset, self._first = 0, 0
         self._last: int | None = None
@@ -54,51 +55,54 @@ class Clock:
 
     def set(self, packet: av.Packet) -> None:
         """Moves the packet's time stamps if its clock is another than that of the one before."""
-        change = self._enter(packet.stream) if packet.stream is not self._stream else ""
-        if packet.dts is not None:
-            stamp = packet.dts + self._offset
+        if packet.stream is not self._stream:
+            self._enter(packet.stream)
+        stamp = packet.pts if packet.dts is None and self._entered else packet.dts
+        if stamp is not None:
+            stamp += self._offset
             if self._last is None:
                 self._first = stamp
-            elif change or self._leaps(stamp):
-                self.changed = True
-                what = change or "the clock changes"
-                at = (self._next - self._first) * self._unit
-                self.remarks.append(f"{what} at {at:.1f} s; the time line goes on")
-                move = self._move(stamp, packet)
-                self._offset, stamp = self._offset + move, stamp + move
-            self._last, self._next = stamp, stamp + (packet.duration or step(packet.stream))
+            elif self._entered or self._leaps(stamp):
+                stamp = self._follow(stamp, packet)
+            self._entered = False
+            if packet.dts is not None:
+                self._last, self._next = stamp, stamp + (packet.duration or step(packet.stream))
         if self._offset:
             packet.dts = None if packet.dts is None else packet.dts + self._offset
             packet.pts = None if packet.pts is None else packet.pts + self._offset
         if packet.pts is not None:
             self._next_shown = max(self._next_shown, packet.pts + (packet.duration or 0))
 
-    def _enter(self, stream: av.VideoStream) -> str:
-        change = "" if self._stream is None else "another programme begins"
+    def _enter(self, stream: av.VideoStream) -> None:
+        self._entered = self._stream is not None
         self._stream, before = stream, self._unit
         self._unit = seconds_of(stream)(1) or 1.0
         may_leap = stream.container.format.flags & MAY_LEAP
         self._back = max(_BACK / self._unit, 0 if may_leap else _REORDERED * step(stream))
         self._ahead = _AHEAD / self._unit if may_leap else math.inf
-        if change and before != self._unit:  # in units of the new stream from here on
+        if self._entered and before != self._unit:  # in units of the new stream from here on
             self._first, self._next = (
                 round(stamp * before / self._unit) for stamp in (self._first, self._next)
             )
-        return change
 
     def _leaps(self, stamp: int) -> bool:
         assert self._last is not None
         return stamp < self._last - self._back or stamp - self._next > self._ahead
 
-    def _move(self, stamp: int, packet: av.Packet) -> int:
-        """By how much the packet's time has to change to follow the one before.
+    def _follow(self, stamp: int, packet: av.Packet) -> int:
+        """Moves the clock so that the packet follows the one before; its time stamp then.
 
         Where joining was not foreseen, FFmpeg makes up wrong decoding times behind it.
         """
+        self.changed = True
+        what = "another programme begins" if self._entered else "the clock changes"
+        at = (self._next - self._first) * self._unit
+        self.remarks.append(f"{what} at {at:.1f} s; the time line goes on")
         move = self._next - stamp
         if self._ahead == math.inf and packet.pts is not None and self._next_shown > -math.inf:
             move = max(move, int(self._next_shown) - packet.pts - self._offset)
-        return move
+        self._offset += move
+        return stamp + move
 
 
 def timed(
