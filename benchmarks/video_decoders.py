@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-from ncl_jax.data import video, video_clock, video_packets
+from ncl_jax.data import video, video_packets
 from ncl_jax.data.video_clock import Clock
 from ncl_jax.data.video_file import opened
+from ncl_jax.data.video_times import timed
 
 os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "threads;1")
 FPS, SHORT_SIDE, QUALITY = 1.0, 224, 90
@@ -106,7 +107,7 @@ def frame_numbers(path: str) -> Numbers:
     """Positions in the file of the frames that `decode_frames` keeps."""
     times = video.decode_frames(path, FPS, 8).times
     with opened(path) as stream:
-        pictures = video_clock.timed(stream, video_packets.decode_all(stream, Clock()), [])
+        pictures = timed(stream, video_packets.decode_all(stream, Clock()), [])
         shown = np.array([time for time, _ in pictures])
     return [int(np.abs(shown - time).argmin()) for time in times]
 

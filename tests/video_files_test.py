@@ -18,10 +18,10 @@ import av
 import numpy as np
 import pytest
 
-from ncl_jax.data import video, video_plan, video_worker
-from ncl_jax.data.video_clock import at_ticks
+from ncl_jax.data import video, video_frames, video_plan, video_worker
 from ncl_jax.data.video_file import opened
 from ncl_jax.data.video_picture import Form
+from ncl_jax.data.video_times import at_ticks
 
 FINE = {"crf": "1", "threads": "1"}
 
@@ -241,8 +241,8 @@ def test_needed_packets_give_the_same_pixels(
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     for fps in (0.4, 1.0, 5.0, 50.0):
-        planned = video._decode_planned(path, fps, Form())
-        whole = video._decode_plainly(path, fps, Form())
+        planned = video_frames.decode_planned(path, fps, Form())
+        whole = video_frames.decode_plainly(path, fps, Form())
         if planned is None:
             assert suffix in ("avi", "ts") or extra == "intra-refresh=1"
             continue
@@ -267,8 +267,8 @@ def test_no_plan_is_made_where_packets_are_missing(tmp_path: pathlib.Path) -> No
             if packet.size and position not in (12, 13):
                 packet.stream = stream
                 target.mux(packet)
-    assert video._decode_planned(whole, 1.0, Form()) is not None
-    assert video._decode_planned(tmp_path / "b.mkv", 1.0, Form()) is None
+    assert video_frames.decode_planned(whole, 1.0, Form()) is not None
+    assert video_frames.decode_planned(tmp_path / "b.mkv", 1.0, Form()) is None
 
 
 @pytest.mark.parametrize(("suffix", "prefix"), [("mkv", 4), ("h264", 0)])

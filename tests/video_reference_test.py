@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from ncl_jax.data import video, video_packets
-from ncl_jax.data.video_clock import Clock, timed
+from ncl_jax.data.video_clock import Clock
 from ncl_jax.data.video_file import opened
+from ncl_jax.data.video_times import timed
 from tests import ffmpeg_reference as ffmpeg
 from tests.made_cases import all_cases
 from tests.made_videos import RATE, Made, Sources

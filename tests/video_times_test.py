@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncl_jax.data import video, video_clock, video_moment
+from ncl_jax.data import video, video_clock, video_frames, video_moment, video_times
 from ncl_jax.data.video_file import opened
 from ncl_jax.data.video_picture import Form
 from tests.video_files_test import FINE, numbers, write
@@ -128,7 +128,7 @@ def fake_pictures(*stamps: tuple[int | None, int | None]) -> list[Any]:
 )
 def test_the_best_stamp_of_each_picture(stamps: list, expected: list[int]) -> None:
     stream = types.SimpleNamespace(time_base=fractions.Fraction(1, 25), average_rate=25)
-    best = video_clock.Stamps(stream)  # type: ignore[arg-type]
+    best = video_times.Stamps(stream)  # type: ignore[arg-type]
     assert [best.of(picture) for picture in fake_pictures(*stamps)] == expected
 
 
@@ -143,7 +143,7 @@ def test_a_corrupt_frame_is_kept_only_for_want_of_a_sound_one(
     bad = set(map(float, corrupt.split()))
     times = [0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4]
     items = [(time, types.SimpleNamespace(is_corrupt=time in bad)) for time in times]
-    assert [time for time, _ in video_clock.at_ticks(items, 1.0)] == expected
+    assert [time for time, _ in video_times.at_ticks(items, 1.0)] == expected
 
 
 # -- files ---------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_an_avi_whose_b_frames_begin_late(tmp_path: pathlib.Path) -> None:
                 container.mux(copy)
     with opened(path) as stream:
         assert not stream.codec_context.has_b_frames
-    assert video._decode_planned(path, 2.0, Form()) is None
+    assert video_frames.decode_planned(path, 2.0, Form()) is None
     clip = video.decode_frames(path, 2.0)
     late = (np.round(clip.times * 10) - numbers(clip)) % 64  # 64 levels
     assert set(late[clip.times < 12]) == {0}

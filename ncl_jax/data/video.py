@@ -1,26 +1,27 @@
 """Video files to frames, and frames to JPEG bytes.
 
 The only home of decoding, in parts: `video_file` opens, `video_packets` and `video_plan` decode,
-`video_clock` says when, `video_moment` finds a second, `video_orientation`, `video_colour` and
-`video_picture` say how it looks. No JAX here, so that dataset builders and reader threads can use
-it cheaply; PyAV and Pillow release the interpreter lock while they work.
+`video_clock` and `video_times` say when, `video_frames` and `video_moment` find frames and seconds,
+`video_orientation`, `video_colour` and `video_picture` say how they look. No JAX here, so that
+dataset builders and reader threads can use it cheaply; PyAV and Pillow release the interpreter lock
+while they work.
 """
 
 import math
 import os
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
-import numpy as np
 
-from ncl_jax.data import video_moment, video_packets, video_plan
-from ncl_jax.data.video_clock import Clock, at_ticks, rate, timed
+from ncl_jax.data import video_moment, video_packets
+from ncl_jax.data.video_clock import Clock
 from ncl_jax.data.video_colour import Look, check_look
-from ncl_jax.data.video_file import SUFFIXES, BadVideoError, VideoError, file_name, opened
+from ncl_jax.data.video_file import SUFFIXES, VideoError, file_name, opened
+from ncl_jax.data.video_frames import Clip, decode_plainly, decode_planned, no_frame
 from ncl_jax.data.video_orientation import Seen
-from ncl_jax.data.video_picture import Form, Frame, Pictures, Shape
+from ncl_jax.data.video_picture import Form, Frame, Pictures
 from ncl_jax.data.video_picture import from_jpeg as decode_jpeg
+from ncl_jax.data.video_times import rate
 from ncl_jax.errors import InputError
 
 __all__ = [
@@ -31,30 +32,6 @@ __all__ = [
 VERSION = 2
 """Of the rules by which frames are chosen and shown; 1 had neither clocks that change, the order of
 showing in AVI files, mirrors, nor the choice of a stream."""
-
-
-_REMARKS = 5
-
-
-class Clip(NamedTuple):
-    """Frames of one video file at a steady rate.
-
-    Attributes:
-      frames: T images, upright: uint8 [height, width, 3] RGB, or JPEG bytes.
-      times: float32 [T], seconds since the clip's first frame, strictly increasing.
-      source_fps: frames per second of the file, 0.0 where the container does not say.
-      width: of the first upright source picture in pixels, before resizing; square ones if the
-        look is `shown`.
-      height: likewise.
-      remarks: a sentence for everything of the file that was ignored, set right or left out.
-    """
-
-    frames: list[Any]
-    times: np.ndarray
-    source_fps: float
-    width: int
-    height: int
-    remarks: tuple[str, ...] = ()
 
 
 class Probe(NamedTuple):
@@ -119,7 +96,7 @@ def decode_frames(
         raise InputError(f"short_side: expected at least 1 pixel, got {short_side}")
     check_look(look)
     form = Form(short_side, jpeg_quality, look)
-    return _decode_planned(path, fps, form) or _decode_plainly(path, fps, form)
+    return decode_planned(path, fps, form) or decode_plainly(path, fps, form)
 
 
 def probe(path: str | os.PathLike[str], deep: bool = False) -> Probe:
@@ -133,7 +110,7 @@ def probe(path: str | os.PathLike[str], deep: bool = False) -> Probe:
         pictures = video_packets.decode_all(stream, Clock(), damaged)
         first = next(pictures, None)
         if first is None:
-            raise _no_frame(damaged)
+            raise no_frame(damaged)
         width, height = Pictures(stream, Form()).shape(first)
         return Probe(
             stream.codec_context.name,
@@ -176,73 +153,3 @@ def begin_of(path: str | os.PathLike[str]) -> float:
       VideoError: as `decode_frames`.
     """
     return max(0.0, video_moment.beginning_of(path).seconds)
-
-
-def _decode_plainly(path: str | os.PathLike[str], fps: float, form: Form) -> Clip:
-    with opened(path) as stream:
-        clock, damaged, remarks = Clock(), list[str](), list[str]()
-        pictures = timed(stream, video_packets.decode_all(stream, clock, damaged), remarks)
-        clip = _collect(stream, at_ticks(pictures, fps), form)
-        if clip is None:
-            raise _no_frame(damaged)
-        if damaged:
-            remarks.append(f"damaged packets that are left out: {len(damaged):,}")
-        return clip._replace(remarks=(*_first(clock.remarks), *remarks, *clip.remarks))
-
-
-def _decode_planned(path: str | os.PathLike[str], fps: float, form: Form) -> Clip | None:
-    """The clip from the packets it needs; None if these are unknown or do not give it."""
-    came: list[int] = []
-
-    def collect(stream: av.VideoStream, plan: video_plan.Plan) -> Clip | None:
-        pictures = _noted(video_plan.decode_planned(stream, plan), came)
-        return _collect(stream, timed(stream, pictures, []), form)
-
-    with opened(path) as stream:
-        if not video_plan.can_plan(stream):
-            return None
-        try:
-            plan = video_plan.make_plan(stream, lambda times: at_ticks(times, fps))
-            if plan is None:
-                return None
-            if plan.packets is not None:
-                clip = collect(stream, plan)
-            else:
-                with opened(path) as again:
-                    clip = collect(again, plan)
-        except (av.FFmpegError, VideoError, BadVideoError):
-            return None
-    return clip if came == plan.wanted else None
-
-
-def _noted(pictures: Iterable[av.VideoFrame], came: list[int]) -> Iterator[av.VideoFrame]:
-    for picture in pictures:
-        came.append(picture.pts)
-        yield picture
-
-
-def _collect(
-    stream: av.VideoStream, pictures: Iterable[tuple[float, av.VideoFrame]], form: Form
-) -> Clip | None:
-    """None without any frame."""
-    maker, shapes = Pictures(stream, form), list[Shape]()
-    frames, times = list[Any](), list[float]()
-    for time, picture in pictures:
-        image, shape = maker.image(picture)
-        frames.append(image)
-        times.append(time)
-        shapes.append(shape)
-    if not frames:
-        return None
-    return Clip(frames, np.array(times, np.float32), rate(stream), *shapes[0], tuple(maker.remarks))
-
-
-def _first(remarks: list[str]) -> list[str]:
-    """The first ones: a clock can change in every packet of a damaged file."""
-    rest = len(remarks) - _REMARKS
-    return remarks if rest <= 0 else [*remarks[:_REMARKS], f"{rest:,} more remarks of this kind"]
-
-
-def _no_frame(damaged: list[str]) -> BadVideoError:
-    why = f" ({damaged[0]})" if damaged else ""
-    return BadVideoError(f"at least one decodable frame, got none{why}")
