@@ -309,7 +309,7 @@ def test_more_names_are_videos(suffix: str) -> None:
         ("mp4", "libx264", {**FINE, "x264-params": "intra-refresh=1:keyint=40"}),
         ("mpg", "mpeg2video", {**MPEG2, "g": "30"}),
         ("avi", "libx264", {**FINE, "g": "20", "bf": "3"}),
-        ("webm", "vp8", {"g": "30", "crf": "4", "b": "2000000"}),
+        ("webm", "vp8", {"g": "30", "b": "2000000", "deadline": "realtime", "cpu-used": "8"}),
     ],
 )
 def test_a_preview_is_the_frame_at_or_after_the_second(
