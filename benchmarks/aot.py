@@ -33,7 +33,8 @@ from ml_collections import config_flags
 
 from benchmarks.batch_memory import VOCABULARY, abstract_batch
 from benchmarks.hlo import traffic
-from ncl_jax import assembly, losses, parallel, train
+from ncl_jax import assembly, losses, train
+from ncl_jax.distributed import sharding
 from ncl_jax.models import clip
 
 FORMS = ("plain", "remat", "cached", "cached+remat")
@@ -62,7 +63,7 @@ def topology_mesh(name: str) -> Mesh:
     # As on real pods, the two cores of a v4 chip are one device; others know it by themselves.
     kind = {"chip_config_name": "megacore"} if name.startswith("v4:") else {}
     try:
-        return parallel.data_mesh(topologies.get_topology_desc(name, "tpu", **kind).devices)
+        return sharding.data_mesh(topologies.get_topology_desc(name, "tpu", **kind).devices)
     except Exception as error:  # of the plugin: whatever it raises
         raise ValueError(
             f"--topology: expected one libtpu knows, as v5e:4x8, and requirements-tpu.txt "
@@ -76,11 +77,11 @@ def compile_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Compiled | No
     step = assembly.build_step(config, towers)
     optimizer = assembly.build_optimizer(config)
     state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
-    sharding = parallel.state_sharding(state, mesh, config.placement)
-    run = parallel.map_step(step, mesh, config.mapper, sharding).run
-    rows = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
+    shardings = sharding.state_sharding(state, mesh, config.placement)
+    run = sharding.map_step(step, mesh, config.mapper, shardings).run
+    rows = NamedSharding(mesh, PartitionSpec(sharding.AXIS))
     batch = abstract_batch(config)
-    args = _lying(state, sharding), _lying(batch, jax.tree.map(lambda _: rows, batch))
+    args = _lying(state, shardings), _lying(batch, jax.tree.map(lambda _: rows, batch))
     return _compile(run, args, mesh.size)
 
 
@@ -90,14 +91,14 @@ def compile_loss(
     """The loss alone with its gradient, at a global batch of `size` pairs."""
     # Finding the pairs of a clip costs both losses the same, and most of the compilation.
     options: dict[str, Any] = {
-        "axis_name": parallel.AXIS, "execution": execution, "positives": "diagonal"
+        "axis_name": sharding.AXIS, "execution": execution, "positives": "diagonal"
     }  # fmt: skip
 
     def total(*args: Any) -> jax.Array:
         values = losses.infonce(*args, **options)
         return values.sum() if name == "infonce" else losses.ncl(*args, **options)[0].sum()
 
-    rows, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
+    rows, whole = PartitionSpec(sharding.AXIS), PartitionSpec()
     gradient = jax.shard_map(
         lambda *args: jax.grad(total, (0, 1))(*args), mesh=mesh,
         in_specs=(rows, rows, whole, rows, rows), out_specs=(rows, rows), check_vma=False,
@@ -111,10 +112,10 @@ def compile_loss(
     return _compile(jax.jit(gradient), args, mesh.size)
 
 
-def _lying(tree: Any, sharding: Any) -> Any:
+def _lying(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        tree, sharding,
+        tree, shardings,
     )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from configs import msrvtt
-from ncl_jax import assembly, parallel, train
+from ncl_jax import assembly, train
+from ncl_jax.distributed import sharding
 from ncl_jax.models import clip
 from ncl_jax.types import Batch
 
@@ -32,9 +33,9 @@ def temporaries(batch_size: int, micro: int) -> int:
     state = jax.eval_shape(
         lambda p: train.init_state(p, assembly.build_optimizer(config), 0), params
     )
-    mesh = parallel.data_mesh(jax.devices()[:1])
-    sharding = parallel.state_sharding(state, mesh, "replicated")
-    run = parallel.map_step(step, mesh, "shard_map", sharding).run
+    mesh = sharding.data_mesh(jax.devices()[:1])
+    shardings = sharding.state_sharding(state, mesh, "replicated")
+    run = sharding.map_step(step, mesh, "shard_map", shardings).run
     compiled = run.lower(state, abstract_batch(config)).compile(compiler_options=QUICK)
     return int(compiled.memory_analysis().temp_size_in_bytes)
 

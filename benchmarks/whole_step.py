@@ -8,8 +8,9 @@ import numpy as np
 
 from benchmarks.common import Row, at_most, interleave, note, ratio
 from configs import demo
-from ncl_jax import assembly, parallel, train
-from ncl_jax.parallel import MappedStep
+from ncl_jax import assembly, train
+from ncl_jax.distributed import sharding
+from ncl_jax.distributed.sharding import MappedStep
 from ncl_jax.types import Batch, TrainState
 
 
@@ -24,12 +25,12 @@ def prepared(config: Any, devices: int = 1) -> tuple[MappedStep, TrainState, Bat
     """The training step of a config, random weights and a random batch, placed on devices."""
     towers, params = assembly.build_towers(config, config.tokenizer.vocab_size)
     optimizer = assembly.build_optimizer(config)
-    mesh = parallel.data_mesh(jax.devices()[:devices])
+    mesh = sharding.data_mesh(jax.devices()[:devices])
     state = train.init_state(params, optimizer, 0)
-    sharding = parallel.state_sharding(state, mesh, "replicated")
+    shardings = sharding.state_sharding(state, mesh, "replicated")
     step = assembly.build_step(config, towers)
-    mapped = parallel.map_step(step, mesh, "shard_map", sharding)
-    return mapped, parallel.place_state(state, sharding), mapped.place(_batch(config))
+    mapped = sharding.map_step(step, mesh, "shard_map", shardings)
+    return mapped, sharding.place_state(state, shardings), mapped.place(_batch(config))
 
 
 def _step(loss: str) -> Callable[[], None]:

@@ -17,22 +17,16 @@ from etils import epath
 from flax import nnx
 
 import tfds_builders
-from ncl_jax import (
-    evaluate,
-    evaluate_pairs,
-    losses,
-    optim,
-    parallel,
-    train,
-)
+from ncl_jax import evaluate, evaluate_pairs, losses, optim, train
 from ncl_jax.ahead import Ahead, watched
 from ncl_jax.data import pipeline
 from ncl_jax.data.clips import Shapes, View
 from ncl_jax.data.records import Split, load_split
 from ncl_jax.data.tokenizer import Tokenizer
+from ncl_jax.distributed import sharding
+from ncl_jax.distributed.sharding import Step
 from ncl_jax.errors import InputError
 from ncl_jax.models import clip, convert, weights
-from ncl_jax.parallel import Step
 from ncl_jax.train import Loss
 from ncl_jax.types import Batch, Towers
 
@@ -184,7 +178,7 @@ def build_loss(config: ml_collections.ConfigDict) -> Loss:
     shared = {
         "positives": config.loss.positives,
         "execution": config.loss.execution,
-        "axis_name": parallel.AXIS,
+        "axis_name": sharding.AXIS,
     }
     solver: dict[str, Any] = {
         "iterations": config.loss.iterations,
@@ -272,9 +266,9 @@ def build_embed(
 
     Every process embeds its rows of each batch on its devices and gets the rows of all.
     """
-    mesh = parallel.data_mesh()
-    encode_text = parallel.gathered(parts.towers.encode_text, mesh)
-    encode_video = parallel.gathered(parts.towers.encode_video, mesh)
+    mesh = sharding.data_mesh()
+    encode_text = sharding.gathered(parts.towers.encode_text, mesh)
+    encode_video = sharding.gathered(parts.towers.encode_video, mesh)
     shapes, view = build_shapes(config), build_view(config, "eval")
     size = -(-config.eval.batch_size // mesh.size) * mesh.size
     mine = {"process_index": jax.process_index(), "process_count": jax.process_count()}

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ncl_jax import agreement, contents, damage, orbax_setup, processes
+from ncl_jax import contents, damage, orbax_setup
+from ncl_jax.distributed import runtime, sync
 from ncl_jax.errors import BUGS, InputError
 from ncl_jax.types import TrainState
 
@@ -48,7 +49,7 @@ class Checkpointer:
         self._read_only = read_only
         path = epath.Path(directory).absolute()
         if not read_only:
-            agreement.once("scores", lambda: orbax_setup.mend_scores(path))
+            sync.once("scores", lambda: orbax_setup.mend_scores(path))
         self._manager = ocp.CheckpointManager(
             path,
             options=orbax_setup.reading() if read_only else orbax_setup.saving(keep),
@@ -66,7 +67,7 @@ class Checkpointer:
           ValueError: not all processes see the same checkpoints.
         """
         step = self.latest_step()
-        agreement.check_same("latest", {f"in {self._manager.directory} as latest": str(step)})
+        sync.check_same("latest", {f"in {self._manager.directory} as latest": str(step)})
         return step is None and not self._aside().exists()
 
     def count(self) -> int:
@@ -128,7 +129,7 @@ class Checkpointer:
                 if isinstance(error, InputError):
                     raise
                 told.append(f"the checkpoint {self._manager.directory / str(step)} is {error}")
-                processes.say(f"{told[-1]}; trying the one before it")
+                runtime.say(f"{told[-1]}; trying the one before it")
                 if not self._read_only:
                     self._put_aside(step)
         else:
@@ -181,7 +182,7 @@ class Checkpointer:
                 f"the checkpoint {folder} is of an older version of ncl_jax (it has `state`, not "
                 "`arrays`); go on with that version, or give another --workdir"
             )
-        return agreement.together("plain", lambda: self._plain(folder, step), *damage.READING)
+        return sync.together("plain", lambda: self._plain(folder, step), *damage.READING)
 
     def _plain(self, folder: epath.Path, step: int) -> dict[str, Any]:
         items = {name: ocp.args.JsonRestore() for name in orbax_setup.PLAIN}
@@ -211,7 +212,7 @@ class Checkpointer:
             except Exception as error:  # Orbax and TensorStore raise whatever damage leads to
                 raise damage.told(error, self._manager.directory / str(step)) from error
 
-        arrays = agreement.together("arrays", read, *damage.READING)
+        arrays = sync.together("arrays", read, *damage.READING)
         found = contents.described(arrays)
 
         def compare() -> None:
@@ -221,7 +222,7 @@ class Checkpointer:
                         f"damaged (the numbers of {name} are not those that were written)"
                     )
 
-        agreement.together("sums", compare, damage.Damaged)  # each process has read for itself
+        sync.together("sums", compare, damage.Damaged)  # each process has read for itself
         return Restored(contents.unnamed(arrays, like), plain["data"], plain["metadata"])
 
     def _check_same_tree(self, saved: dict[str, Any], like: TrainState, step: int) -> None:
@@ -251,7 +252,7 @@ class Checkpointer:
             aside.mkdir(exist_ok=True)
             (self._manager.directory / str(step)).rename(aside / f"{step}-{_next(aside, step)}")
 
-        agreement.once("aside", move)
+        sync.once("aside", move)
         self._manager.reload()
 
     def _aside(self) -> epath.Path:
@@ -267,7 +268,7 @@ class Checkpointer:
         """What to raise: another process may be lost, or this one could not write."""
         if isinstance(error, BUGS):
             return error
-        return processes.lost_peer(error) or self._unwritten(error)
+        return runtime.lost_peer(error) or self._unwritten(error)
 
     def _unwritten(self, error: Exception) -> OSError:
         kept = self._manager.all_steps(read=True)

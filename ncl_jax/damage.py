@@ -8,7 +8,7 @@ import sys
 
 from etils import epath
 
-from ncl_jax import processes
+from ncl_jax.distributed import runtime
 from ncl_jax.errors import BUGS, InputError
 
 PASSING = ("PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED")
@@ -31,9 +31,9 @@ READING = (Damaged, OSError, InputError)
 
 def told(error: Exception, folder: epath.Path) -> Exception:
     """What to raise instead of what Orbax and TensorStore raised while they read `folder`."""
-    if lost := processes.lost_peer(error):
+    if lost := runtime.lost_peer(error):
         return lost
-    if processes.out_of_memory(error):
+    if runtime.out_of_memory(error):
         return error
     if isinstance(error, BUGS) and not _orbax_works():
         return RuntimeError(

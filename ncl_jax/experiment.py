@@ -13,21 +13,19 @@ from etils import epath
 import tfds_builders
 from ncl_jax import (
     __version__,
-    agreement,
     assembly,
     checkpoint,
     contents,
     evaluate,
     evaluate_pairs,
     health,
-    parallel,
-    processes,
     results,
     train,
 )
 from ncl_jax.ahead import watched
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
+from ncl_jax.distributed import runtime, sharding, sync
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.input_profile import InputProfile
 from ncl_jax.models import clip
@@ -64,15 +62,15 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
     """
     assembly.check_counts(config)
     seconds: dict[str, float] = {}
-    mesh = parallel.data_mesh()
-    parallel.check_batch_size(config.train.batch_size, mesh, config.batch.micro)
+    mesh = sharding.data_mesh()
+    sharding.check_batch_size(config.train.batch_size, mesh, config.batch.micro)
     with _phase("data", seconds):
         # The others find it prepared, or, on a disk of their own, prepare it there.
-        directory = agreement.once("data", lambda: assembly.prepare_data(config))
+        directory = sync.once("data", lambda: assembly.prepare_data(config))
         directory = directory or assembly.prepare_data(config)
     with _phase("model", seconds):
         parts = assembly.build(config, directory, kept_tokenizer(workdir))
-        agreement.check_same("parts", _facts(parts))
+        sync.check_same("parts", _facts(parts))
     profile = InputProfile() if config.profile_input else None
     with _phase("training", seconds):
         state = train_or_resume(config, parts, mesh, workdir, profile)
@@ -96,7 +94,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
             "embeddings": str(workdir / EMBEDDINGS) if parts.towers.score is None else None,
         },
     }
-    if processes.is_first():
+    if runtime.is_first():
         results.write(workdir, summary)
     return summary
 
@@ -104,7 +102,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
 def kept_tokenizer(workdir: epath.Path) -> Tokenizer | None:
     """The tokenizer of the run that goes on in `workdir`, None where one begins."""
     folder = workdir / CHECKPOINTS
-    if not agreement.any_of(folder.exists()):
+    if not sync.any_of(folder.exists()):
         return None
     with contextlib.closing(checkpoint.Checkpointer(folder, read_only=True)) as checkpointer:
         if checkpointer.is_new():
@@ -120,13 +118,13 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     """
     told = flat({"config": config.to_dict(), "version": __version__})
     facts = {name: str(value) for name, value in told.items() if name not in PLACES}
-    agreement.check_same("config", facts)
+    sync.check_same("config", facts)
 
 
 def _facts(parts: assembly.Parts) -> dict[str, str]:
     """What must not differ between hosts, which may prepare data and fetch weights of their own."""
     facts = {"tokenizer (digest)": contents.digest(parts.tokenizer.to_json())}
-    if not processes.alone():
+    if not runtime.alone():
         facts["initial weights (digest)"] = contents.digest_of_arrays(parts.params)
     for name, split in parts.splits.items():
         facts[f"{name} split (digest)"] = contents.digest([split.video_ids, split.captions])
@@ -147,8 +145,8 @@ def train_or_resume(
     schedule = config.train
     split = parts.splits[config.data.train_split]
     state = train.init_state(parts.params, parts.optimizer, config.seed)
-    sharding = parallel.state_sharding(state, mesh, config.placement)
-    state = parallel.place_state(state, sharding)
+    shardings = sharding.state_sharding(state, mesh, config.placement)
+    state = sharding.place_state(state, shardings)
     metadata = {
         "config": config.to_dict(),
         "tokenizer": parts.tokenizer.to_json(),
@@ -165,15 +163,15 @@ def train_or_resume(
         clips=split.video_ids,
     )
     state = progress.restore(state, MAY_CHANGE)
-    if processes.is_first():  # only now: a run that is refused changes nothing
+    if runtime.is_first():  # only now: a run that is refused changes nothing
         assembly.keep_tokenizer(parts.tokenizer, workdir)
     done = int(state.step)
     if done < schedule.steps:
-        agreement.once("space", lambda: progress.check_space(state))
+        sync.once("space", lambda: progress.check_space(state))
     if done:
-        processes.say(f"resuming {workdir} at step {done} of {schedule.steps}")
+        runtime.say(f"resuming {workdir} at step {done} of {schedule.steps}")
     step = assembly.build_step(config, parts.towers)
-    mapped = parallel.map_step(step, mesh, config.mapper, sharding)
+    mapped = sharding.map_step(step, mesh, config.mapper, shardings)
     batches = assembly.train_batches(config, parts, progress.samples)
     if profile:
         mapped = profile.wrap(mapped, batches)
@@ -242,7 +240,7 @@ def measure(
         measured = evaluate_pairs.evaluate(test, bank, score, config.eval.iterations)
         error = evaluate_pairs.in_batch_error(train_split, score, *batches)
     else:
-        if processes.is_first():
+        if runtime.is_first():
             evaluate.save_embeddings(workdir / EMBEDDINGS, test, bank, scale)
         measured = evaluate.evaluate(test, bank, scale, config.eval.iterations)
         error = evaluate.in_batch_error(train_split, scale, *batches)
@@ -262,7 +260,7 @@ def measure(
         ids, test.video, bank.text, scale=scale, biases=biases,
         meta={"bank_captions": bank.captions},
     )  # fmt: skip
-    if processes.is_first():
+    if runtime.is_first():
         index.save(workdir / INDEX)
     return measured
 
@@ -295,8 +293,8 @@ def restore(workdir: epath.Path) -> Run:
         sizes = assembly.build_sizes(config, tokenizer.vocab_size)
         towers, params = assembly.build_blank_towers(config, tokenizer.vocab_size)
         like = train.init_state(params, assembly.build_optimizer(config), config.seed)
-        sharding = parallel.state_sharding(like, parallel.data_mesh(), "replicated")
-        state = checkpointer.restore(parallel.place_state(like, sharding)).state
+        shardings = sharding.state_sharding(like, sharding.data_mesh(), "replicated")
+        state = checkpointer.restore(sharding.place_state(like, shardings)).state
     return Run(config, sizes, tokenizer, towers, state)
 
 
@@ -326,4 +324,4 @@ def _phase(name: str, seconds: dict[str, float]) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[name] = round(time.perf_counter() - start, 2)
-    processes.say(f"{name}: {seconds[name]:.0f} s")
+    runtime.say(f"{name}: {seconds[name]:.0f} s")

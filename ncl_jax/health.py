@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from ncl_jax import agreement, processes
+from ncl_jax.distributed import runtime, sync
 from ncl_jax.types import Batch
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -40,7 +40,7 @@ class Notice:
 
     def __call__(self) -> bool:
         """To be asked once per step, by all processes alike."""
-        return agreement.any_of(self._came)
+        return sync.any_of(self._came)
 
     def _note(self, number: int, _: Any) -> None:
         self._came = True
@@ -66,7 +66,7 @@ def keep_batch(batch: Batch, folder: epath.Path, step: int) -> None:
 def clips_of(batch: Batch) -> list[int]:
     """The video ids of all rows of all processes, to be asked by all of them."""
     ids = _local(batch.video_id)
-    return np.ravel(ids if processes.alone() else multihost_utils.process_allgather(ids)).tolist()
+    return np.ravel(ids if runtime.alone() else multihost_utils.process_allgather(ids)).tolist()
 
 
 def _local(field: Any) -> np.ndarray:

@@ -72,21 +72,22 @@ def main(argv: Sequence[str]) -> None:
     quiet_libraries()
     # Imported late: a mistyped flag should not have to wait for JAX.
 
-    from ncl_jax import agreement, experiment, processes, seeds
+    from ncl_jax import experiment, seeds
+    from ncl_jax.distributed import runtime, sync
     from ncl_jax.workdir import owned
 
     config = _CONFIG.value
     workdir = epath.Path(_WORKDIR.value or f"runs/{config.name}")
-    flagged = processes.Job(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    flagged = runtime.Job(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     try:
-        processes.join(processes.find_job(flagged, os.environ), config.train.peer_timeout)
-        if not processes.is_first():
+        runtime.join(runtime.find_job(flagged, os.environ), config.train.peer_timeout)
+        if not runtime.is_first():
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the story is told once
         with owned(workdir):
             experiment.check_config(config)  # before one goes another way than the others
             summary = (seeds if config.seeds != 1 else experiment).run(config, workdir)
-        agreement.once("end", lambda: tell(config, workdir, summary))
-        processes.leave()
+        sync.once("end", lambda: tell(config, workdir, summary))
+        runtime.leave()
     except KeyboardInterrupt:
         stop("interrupted; the same command goes on from what is there", 130)
     except Exception as error:
@@ -97,13 +98,13 @@ def _stop_for(error: Exception, config: Any) -> NoReturn:
     """Ends the process as an error of the run asks for."""
     import jax
 
-    from ncl_jax import processes
+    from ncl_jax.distributed import runtime
 
-    if isinstance(error, TimeoutError | processes.NotFoundError):
-        stop(str(error), processes.RETRY)
-    if lost := processes.lost_peer(error):
-        stop(_LOST.format(_first_line(lost)), processes.RETRY)
-    if processes.out_of_memory(error):
+    if isinstance(error, TimeoutError | runtime.NotFoundError):
+        stop(str(error), runtime.RETRY)
+    if lost := runtime.lost_peer(error):
+        stop(_LOST.format(_first_line(lost)), runtime.RETRY)
+    if runtime.out_of_memory(error):
         stop(_MEMORY.format(_first_line(error)))
     if isinstance(error, FileNotFoundError) and config.data.manual_dir in str(error):
         stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}")
@@ -150,7 +151,7 @@ def stop(message: str, code: int = 2) -> NoReturn:
         print(f"ncl_jax: {message}", file=sys.stderr)
     if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
         # At a normal exit JAX would wait for processes that are waiting for this one.
-        sys.modules["ncl_jax.processes"].abandon(code)
+        sys.modules["ncl_jax.distributed.runtime"].abandon(code)
     sys.exit(code)
 
 

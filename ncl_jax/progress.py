@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from ncl_jax import checkpoint, contents, health, processes
+from ncl_jax import checkpoint, contents, health
+from ncl_jax.distributed import runtime
 from ncl_jax.errors import InputError
 from ncl_jax.types import Batch, TrainState
 
@@ -104,7 +105,7 @@ class Progress:
             f"{float(metrics['grad_norm'])} (clips {_listed(list(dict.fromkeys(names)))})"
         )
         if go_on:
-            processes.say(f"{told}; the step is skipped, {self._skipped} so far")
+            runtime.say(f"{told}; the step is skipped, {self._skipped} so far")
         where = self._kept(state, batch, step, go_on)
         if not go_on:
             raise FloatingPointError(

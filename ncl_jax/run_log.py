@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
-from ncl_jax import processes
+from ncl_jax.distributed import runtime
 
 
 class RunLog:
@@ -104,7 +104,7 @@ class Silent:
 
 def open_log(workdir: epath.Path, **run: int) -> RunLog | Silent:
     """The log of this process: one process of a job writes."""
-    return RunLog(workdir, **run) if processes.is_first() else Silent()
+    return RunLog(workdir, **run) if runtime.is_first() else Silent()
 
 
 def _open_events(folder: epath.Path, first_step: int) -> EventsWriter:

@@ -9,7 +9,8 @@ import jax
 import ml_collections
 from etils import epath
 
-from ncl_jax import agreement, experiment, results
+from ncl_jax import experiment, results
+from ncl_jax.distributed import sync
 from ncl_jax.errors import InputError
 from ncl_jax.workdir import owned
 
@@ -37,7 +38,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
         folder = workdir / f"seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         summary = _finished(folder, one)
-        agreement.check_same("finished", {f"{folder}/results.json": str(summary is not None)})
+        sync.check_same("finished", {f"{folder}/results.json": str(summary is not None)})
         if summary is None:
             with owned(folder):  # a run of this seed alone may be at work there
                 summary = experiment.run(one, folder)

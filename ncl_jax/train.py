@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from ncl_jax.distributed.sharding import AXIS, MappedStep, Step
 from ncl_jax.grad_cache import in_micro_batches
-from ncl_jax.parallel import AXIS, MappedStep, Step
 from ncl_jax.types import Batch, Towers, TrainState
 
 Metrics = dict[str, Any]

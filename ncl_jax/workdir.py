@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from ncl_jax import agreement
+from ncl_jax.distributed import sync
 from ncl_jax.errors import InputError
 
 SECONDS_TO_APPEAR = 10.0
@@ -23,10 +23,10 @@ def owned(workdir: epath.Path) -> Iterator[None]:
     Raises:
       ValueError: it cannot be written, a process does not see it, or another job is at work there.
     """
-    mark = agreement.once("workdir", lambda: _mark(workdir))
-    mark = agreement.gather_texts("mark", mark or "")[0]
-    agreement.together("shared", lambda: _see(workdir / mark), InputError)
-    handle = agreement.once("lock", lambda: _lock(workdir, mark))
+    mark = sync.once("workdir", lambda: _mark(workdir))
+    mark = sync.gather_texts("mark", mark or "")[0]
+    sync.together("shared", lambda: _see(workdir / mark), InputError)
+    handle = sync.once("lock", lambda: _lock(workdir, mark))
     try:
         yield
     finally:

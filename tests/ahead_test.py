@@ -11,8 +11,8 @@ import time
 import pytest
 
 from ncl_jax.ahead import Ahead
+from ncl_jax.distributed.sharding import MappedStep
 from ncl_jax.input_profile import InputProfile
-from ncl_jax.parallel import MappedStep
 
 
 def test_everything_in_order_and_then_the_end_for_good():

@@ -14,7 +14,8 @@ import optax
 import pytest
 from etils import epath
 
-from ncl_jax import checkpoint, contents, damage, parallel, train
+from ncl_jax import checkpoint, contents, damage, train
+from ncl_jax.distributed import sharding
 from tests import tiny
 
 # Orbax leaves unawaited coroutines behind when a file is damaged or cannot be written.
@@ -37,8 +38,8 @@ def make_state(devices=2, width=None, placement="replicated", step=3):
         params = {"w": np.random.default_rng(0).normal(size=(width, 200)).astype(np.float32)}
     state = train.init_state(params, optax.adam(1e-3), seed=5)
     state = state._replace(step=state.step + step)
-    mesh = parallel.data_mesh(jax.devices()[:devices])
-    return parallel.place_state(state, parallel.state_sharding(state, mesh, placement))
+    mesh = sharding.data_mesh(jax.devices()[:devices])
+    return sharding.place_state(state, sharding.state_sharding(state, mesh, placement))
 
 
 def bits(state):
@@ -81,7 +82,7 @@ def saved(tmp_path):
     ],
 )
 def test_round_trip_is_exact_on_any_number_of_devices(saved, devices, placement, monkeypatch):
-    monkeypatch.setattr(parallel, "MIN_SHARDED", 64)
+    monkeypatch.setattr(sharding, "MIN_SHARDED", 64)
     folder, state = saved
     restored = restore(folder, make_state(devices, placement=placement, step=0))
     assert bits(restored.state) == bits(state)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common
-from ncl_jax import assembly, parallel, train
+from ncl_jax import assembly, train
+from ncl_jax.distributed import sharding
 from ncl_jax.models import clip
 from ncl_jax.types import Batch
 
@@ -38,9 +39,9 @@ def abstract_step(config, devices):
         video_id=jax.ShapeDtypeStruct((size,), jnp.int32),
         valid=jax.ShapeDtypeStruct((size,), bool),
     )
-    mesh = parallel.data_mesh(jax.devices()[:devices])
-    sharding = parallel.state_sharding(state, mesh, config.placement)
-    return parallel.map_step(step, mesh, "shard_map", sharding).run, state, batch
+    mesh = sharding.data_mesh(jax.devices()[:devices])
+    shardings = sharding.state_sharding(state, mesh, config.placement)
+    return sharding.map_step(step, mesh, "shard_map", shardings).run, state, batch
 
 
 PUBLISHED = ("activitynet", "msrvtt", "msvd")
@@ -62,7 +63,7 @@ def test_no_config_is_left_out():
 def test_step_of_every_config_traces(name, arg):
     config = load(name, arg)
     assembly.check_counts(config)
-    parallel.check_batch_size(config.train.batch_size, parallel.data_mesh(), config.batch.micro)
+    sharding.check_batch_size(config.train.batch_size, sharding.data_mesh(), config.batch.micro)
     run, state, batch = abstract_step(config, devices=4)
     after, metrics = jax.eval_shape(run, state, batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
@@ -174,7 +175,7 @@ def test_every_gradient_can_be_configured(changes, said):
     ids = jax.ShapeDtypeStruct((1, 4), jnp.int32)
     valid = jax.ShapeDtypeStruct((1, 4), bool)
     scale = jax.ShapeDtypeStruct((), jnp.float32)
-    loss = jax.vmap(assembly.build_loss(config), (0, 0, None, 0, 0), axis_name=parallel.AXIS)
+    loss = jax.vmap(assembly.build_loss(config), (0, 0, None, 0, 0), axis_name=sharding.AXIS)
     with pytest.raises(ValueError, match=said) if said else contextlib.nullcontext():
         per_pair, metrics = jax.eval_shape(loss, rows, rows, scale, ids, valid)
         assert per_pair.shape == (1, 4)

@@ -8,8 +8,8 @@ import signal
 import numpy as np
 import pytest
 
-from ncl_jax import processes
 from ncl_jax.data.tokenizer import Tokenizer
+from ncl_jax.distributed import runtime
 from ncl_jax.workdir import owned
 from tests import jobs, soak
 
@@ -43,7 +43,7 @@ def test_killed_in_a_step_and_in_a_save_a_job_ends_with_the_same_bits(data, tmp_
         with jobs.Job(broken, flags, processes=2, faults={victim: fault}) as job:
             codes = job.wait(240)
             assert codes[victim] == -9, job.said()
-            assert codes[1 - victim] in (processes.RETRY, -6), job.said()
+            assert codes[1 - victim] in (runtime.RETRY, -6), job.said()
             told = "connection to another process of this job is lost", "another task died"
             assert any(line in job.said(1 - victim) for line in told), job.said()
     said = jobs.run(broken, data, processes=2)
@@ -64,7 +64,7 @@ def test_a_failure_to_read_is_not_the_checkpoints_fault(data, reference, tmp_pat
         assert codes == [2, 2], job.said()
         assert all("cannot be read now" in job.said(index) for index in (0, 1))
     else:
-        assert codes[0] in (processes.RETRY, -6), job.said()
+        assert codes[0] in (runtime.RETRY, -6), job.said()
     assert jobs.steps(workdir) == jobs.steps(reference)
     assert not (workdir / "damaged").exists()
 
@@ -99,7 +99,7 @@ def test_a_full_disk_of_one_process_ends_the_job(data, tmp_path):
     with jobs.Job(tmp_path / "run", flags, processes=2, faults={1: "full:3"}) as job:
         codes = job.wait(120)
     assert codes[1] == 2, job.said()
-    assert codes[0] in (processes.RETRY, -6), job.said()
+    assert codes[0] in (runtime.RETRY, -6), job.said()
     assert "could not be written" in job.said(1)
 
 
@@ -109,7 +109,7 @@ def test_a_device_with_too_little_memory_is_told_of_and_not_tried_again(data, tm
     with jobs.Job(tmp_path / "run", flags, processes=2, faults={1: "memory:3"}) as job:
         codes = job.wait(120)
     assert codes[1] == 2, job.said()
-    assert codes[0] in (processes.RETRY, -6), job.said()
+    assert codes[0] in (runtime.RETRY, -6), job.said()
     assert "batch.micro" in job.said(1)
     assert "Traceback" not in job.said(1)
 
@@ -209,7 +209,7 @@ def test_a_second_job_on_a_workdir_is_refused(data, tmp_path):
 
 def test_a_stalled_input_ends_the_run(data, tmp_path):
     flags = [*data, "--config.train.input_timeout=5"]
-    said = jobs.run(tmp_path / "run", flags, codes=processes.RETRY, faults={0: "stall:6"})[0]
+    said = jobs.run(tmp_path / "run", flags, codes=runtime.RETRY, faults={0: "stall:6"})[0]
     assert "training input: no input for 5 seconds" in said
     assert "Traceback" not in said
     assert jobs.steps(tmp_path / "run") == [5]
@@ -221,7 +221,7 @@ def test_a_stalled_input_ends_the_run(data, tmp_path):
 def test_a_read_that_never_ends_is_told_of_before_and_after_training(data, tmp_path, fault, told):
     flags = [*data, "--config.train.input_timeout=5", "--config.train.steps=2",
              "--config.optim.warmup=0"]
-    said = jobs.run(tmp_path / "run", flags, codes=processes.RETRY, faults={0: fault})[0]
+    said = jobs.run(tmp_path / "run", flags, codes=runtime.RETRY, faults={0: fault})[0]
     assert told in said
     assert "no input for 5 seconds" in said
     assert "Traceback" not in said
@@ -280,7 +280,7 @@ def test_a_process_without_its_data_says_so_and_ends_the_job(data, reference, tm
     with jobs.Job(tmp_path / "run", flags, processes=2, own_flags=own) as job:
         codes = job.wait(120)
     assert codes[1] == 2, job.said()
-    assert codes[0] in (processes.RETRY, -6), job.said()
+    assert codes[0] in (runtime.RETRY, -6), job.said()
     assert "file" in job.said(1)
     assert "Traceback" not in job.said()
 
@@ -291,7 +291,7 @@ def test_a_process_without_its_data_says_so_and_ends_the_job(data, reference, tm
 def test_a_short_soak_ends_with_the_same_bits_and_leaves_nothing(
     processes, steps, kills, tmp_path
 ):
-    found = soak.soak(tmp_path, steps, kills, processes)
+    found = soak.soak(tmp_path, steps, kills, runtime)
     assert found.same_weights
     assert found.kills == kills
     assert found.leaked_processes == 0

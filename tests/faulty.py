@@ -37,8 +37,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import app
 
-from ncl_jax import ahead, checkpoint, health, main, parallel, results
+from ncl_jax import ahead, checkpoint, health, main, results
 from ncl_jax.data import pipeline, records
+from ncl_jax.distributed import sharding
 from ncl_jax.normalizers import auto
 from ncl_jax.types import Batch
 
@@ -48,7 +49,7 @@ FAULT, _, AT = os.environ.get("NCL_FAULT", "").partition(":")
 
 def plant():
     """Replace the functions the fault passes through."""
-    map_step, save, take = parallel.map_step, checkpoint.Checkpointer.save, ahead.Ahead.take
+    map_step, save, take = sharding.map_step, checkpoint.Checkpointer.save, ahead.Ahead.take
     restore, write = ocp.CheckpointManager.restore, results.write
     wait = checkpoint.Checkpointer.wait
     read, video_batches = records._read, pipeline.video_batches
@@ -145,7 +146,7 @@ def plant():
     auto._of_first_process = faulty_agreed
     ocp.CheckpointManager.restore = faulty_restore
     results.write = faulty_write
-    parallel.map_step = faulty_map_step
+    sharding.map_step = faulty_map_step
     checkpoint.Checkpointer.save = faulty_save
     checkpoint.Checkpointer.wait = faulty_wait
     ahead.Ahead.take = faulty_take

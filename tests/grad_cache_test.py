@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from ncl_jax import losses, parallel, train
+from ncl_jax import losses, train
+from ncl_jax.distributed import sharding
 from ncl_jax.grad_cache import in_micro_batches
 from tests import tiny
 
@@ -27,17 +28,17 @@ def gradient(name, micro, devices, mapper="shard_map", placement="replicated"):
     """What plain SGD at rate 1 changes in one step of the whole training road."""
 
     def loss(*pairs):
-        values = LOSSES[name](*pairs, axis_name=parallel.AXIS)
+        values = LOSSES[name](*pairs, axis_name=sharding.AXIS)
         return values[0] if isinstance(values, tuple) else values, {}
 
     towers, params = tiny.towers()
     optimizer = optax.sgd(1.0)
-    mesh = parallel.data_mesh(jax.devices()[:devices])
+    mesh = sharding.data_mesh(jax.devices()[:devices])
     state = train.init_state(params, optimizer, 0)
-    sharding = parallel.state_sharding(state, mesh, placement)
+    shardings = sharding.state_sharding(state, mesh, placement)
     step = train.make_step(towers, loss, optimizer, micro)
-    step = parallel.map_step(step, mesh, mapper, sharding)
-    state = parallel.place_state(state, sharding)
+    step = sharding.map_step(step, mesh, mapper, shardings)
+    state = sharding.place_state(state, shardings)
     after, metrics = step.run(state, step.place(tiny.batch(0, BATCH, BATCH - 1)))
     return tiny.leaves(params) - tiny.leaves(after.params), float(metrics["loss"])
 
@@ -62,7 +63,7 @@ SLOW = pytest.mark.slow
     ],
 )
 def test_gradients_are_those_of_the_whole_batch(name, micro, devices, mapper, monkeypatch):
-    monkeypatch.setattr(parallel, "MIN_SHARDED", 64)
+    monkeypatch.setattr(sharding, "MIN_SHARDED", 64)
     expected, expected_loss = whole(name)
     mapper, _, placement = mapper.partition("+")
     got, loss = gradient(name, micro, devices, mapper, placement or "replicated")
@@ -127,8 +128,8 @@ def test_memory_does_not_grow_with_the_batch():
 def test_micro_batches_must_divide():
     with pytest.raises(ValueError, match="micro-batches of 3 rows do not divide 4 rows"):
         in_micro_batches(lambda w, x: w * x, 3)(1.0, jnp.ones((4, 1)))
-    mesh = parallel.data_mesh(jax.devices()[:2])
-    parallel.check_batch_size(16, mesh, 4)
-    parallel.check_batch_size(16, mesh, 16)  # more than the device has: all at once
+    mesh = sharding.data_mesh(jax.devices()[:2])
+    sharding.check_batch_size(16, mesh, 4)
+    sharding.check_batch_size(16, mesh, 16)  # more than the device has: all at once
     with pytest.raises(ValueError, match=r"batch\.micro: expected a divisor of the 8 pairs"):
-        parallel.check_batch_size(16, mesh, 3)
+        sharding.check_batch_size(16, mesh, 3)

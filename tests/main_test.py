@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from configs import demo
-from ncl_jax import assembly, checkpoint, experiment, parallel, train
+from ncl_jax import assembly, checkpoint, experiment, train
+from ncl_jax.distributed import sharding
 from tests import jobs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -144,8 +145,8 @@ def weights(workdir, data):
     parts = assembly.build(config, assembly.prepare_data(config))
     like = train.init_state(parts.params, parts.optimizer, config.seed)
     checkpointer = checkpoint.Checkpointer(workdir / experiment.CHECKPOINTS)
-    sharding = parallel.state_sharding(like, parallel.data_mesh(), "replicated")
-    restored = checkpointer.restore(parallel.place_state(like, sharding))
+    shardings = sharding.state_sharding(like, sharding.data_mesh(), "replicated")
+    restored = checkpointer.restore(sharding.place_state(like, shardings))
     checkpointer.close()
     import jax
 

@@ -9,7 +9,8 @@ import optax
 import pytest
 from flax import nnx
 
-from ncl_jax import evaluate_pairs, losses, parallel, train
+from ncl_jax import evaluate_pairs, losses, train
+from ncl_jax.distributed import sharding
 from ncl_jax.evaluate import Embedded
 from ncl_jax.models import clip
 from tests import tiny
@@ -90,15 +91,15 @@ def test_the_step_differentiates_the_head_s_scores(mapper):
         return -(jnp.diag(rows) + jnp.diag(columns)).mean() / 2
 
     want, grads = jax.jit(jax.value_and_grad(whole))(params)
-    optimizer, mesh = optax.sgd(1.0), parallel.data_mesh(jax.devices()[:4])
+    optimizer, mesh = optax.sgd(1.0), sharding.data_mesh(jax.devices()[:4])
 
     def loss(*pairs):
-        return losses.infonce(*pairs, axis_name=parallel.AXIS, positives="diagonal"), {}
+        return losses.infonce(*pairs, axis_name=sharding.AXIS, positives="diagonal"), {}
 
     state = train.init_state(params, optimizer, 0)
-    sharding = parallel.state_sharding(state, mesh, "replicated")
-    step = parallel.map_step(train.make_step(towers, loss, optimizer), mesh, mapper, sharding)
-    after, metrics = step.run(parallel.place_state(state, sharding), step.place(b))
+    shardings = sharding.state_sharding(state, mesh, "replicated")
+    step = sharding.map_step(train.make_step(towers, loss, optimizer), mesh, mapper, shardings)
+    after, metrics = step.run(sharding.place_state(state, shardings), step.place(b))
     assert float(metrics["loss"]) == pytest.approx(float(want), rel=1e-5)
     moved = tiny.leaves(params) - tiny.leaves(after.params)
     assert np.linalg.norm(moved) > 1e-3

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from configs import demo
-from ncl_jax import experiment, processes
+from ncl_jax import experiment
 from ncl_jax.data.records import load_split
 from ncl_jax.data.tokenizer import Tokenizer
-from ncl_jax.processes import Job
+from ncl_jax.distributed import runtime
+from ncl_jax.distributed.runtime import Job
 from tests import jobs
 
 STEPS, EPOCH = 24, 22  # 176 captions in batches of 8
@@ -110,7 +111,7 @@ def test_a_job_whose_coordinator_is_not_told_is_refused(tmp_path):
 def test_a_process_whose_peer_never_comes_says_so(tmp_path, index):
     flags, _ = jobs.by_flags(jobs.free_port(), 2, index)
     patient = [*flags, "--config.train.peer_timeout=1"]
-    (said,) = jobs.run(tmp_path / "run", patient, codes=processes.RETRY, timeout=60)
+    (said,) = jobs.run(tmp_path / "run", patient, codes=runtime.RETRY, timeout=60)
     assert "(not all came within 5 s)" in said
     assert len(said.splitlines()) == 1
 
@@ -120,7 +121,7 @@ def test_a_process_whose_peer_never_comes_says_so(tmp_path, index):
 def test_a_port_that_is_taken_is_told_of(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         flags, _ = jobs.by_flags(taken.getsockname()[1], 2, 0)
-        (said,) = jobs.run(tmp_path / "run", flags, codes=processes.RETRY, timeout=60)
+        (said,) = jobs.run(tmp_path / "run", flags, codes=runtime.RETRY, timeout=60)
     assert "is in use" in said
     assert len(said.splitlines()) == 1
 
@@ -194,18 +195,18 @@ def test_a_run_goes_on_with_other_devices_and_past_damage(devices, data, referen
 
 
 def test_a_process_is_alone_unless_told_otherwise():
-    assert processes.find_job(Job(), {}) is None
-    assert processes.find_job(Job(), {"SLURM_NTASKS": "8"}) is None  # in salloc, outside srun
-    assert processes.find_job(Job("a:1", 1, 0), {}) is None
+    assert runtime.find_job(Job(), {}) is None
+    assert runtime.find_job(Job(), {"SLURM_NTASKS": "8"}) is None  # in salloc, outside srun
+    assert runtime.find_job(Job("a:1", 1, 0), {}) is None
 
 
 def test_jobs_are_found_by_flags_and_environment():
-    assert processes.find_job(Job("a:1", 2, 1), {}) == Job("a:1", 2, 1)
+    assert runtime.find_job(Job("a:1", 2, 1), {}) == Job("a:1", 2, 1)
     jax_own = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
-    assert processes.find_job(Job(), jax_own) == Job("a:1", 4, 3)
+    assert runtime.find_job(Job(), jax_own) == Job("a:1", 4, 3)
     slurm = {"SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_PROCID": "0"}
-    assert processes.find_job(Job(), slurm) == Job()
-    assert processes.find_job(Job(), {"OMPI_COMM_WORLD_SIZE": "2"}) == Job()
+    assert runtime.find_job(Job(), slurm) == Job()
+    assert runtime.find_job(Job(), {"OMPI_COMM_WORLD_SIZE": "2"}) == Job()
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_jobs_are_found_by_flags_and_environment():
 )
 def test_half_a_description_is_refused(flags, environ, told):
     with pytest.raises(ValueError, match=told):
-        processes.find_job(flags, environ)
+        runtime.find_job(flags, environ)
 
 
 def test_hosts_with_other_data_or_weights_are_told_apart(monkeypatch):
@@ -232,7 +233,7 @@ def test_hosts_with_other_data_or_weights_are_told_apart(monkeypatch):
         splits={"train": split}, tokenizer=types.SimpleNamespace(to_json=lambda: "{}"),
         params={"w": np.ones(3, np.float32)},
     )  # fmt: skip
-    monkeypatch.setattr(processes, "alone", lambda: False)
+    monkeypatch.setattr(runtime, "alone", lambda: False)
     facts = experiment._facts(parts)
 
     def differing():

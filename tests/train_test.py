@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from ncl_jax import losses, parallel, train
+from ncl_jax import losses, train
+from ncl_jax.distributed import sharding
 from tests import tiny
 
 STEPS, BATCH = 5, 16
@@ -16,10 +17,10 @@ STEPS, BATCH = 5, 16
 
 def loss(name):
     if name == "infonce":
-        return lambda *pairs: (losses.infonce(*pairs, axis_name=parallel.AXIS), {})
+        return lambda *pairs: (losses.infonce(*pairs, axis_name=sharding.AXIS), {})
 
     def ncl(*pairs):
-        values, report = losses.ncl(*pairs, axis_name=parallel.AXIS)
+        values, report = losses.ncl(*pairs, axis_name=sharding.AXIS)
         return values, {"sinkhorn_error": report.error}
 
     return ncl
@@ -30,13 +31,13 @@ def run(name, devices, mapper, placement="replicated"):
     """Losses, gradient norms and final weights of five steps of clipped SGD with momentum."""
     towers, params = tiny.towers()
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.5))
-    mesh = parallel.data_mesh(jax.devices()[:devices])
+    mesh = sharding.data_mesh(jax.devices()[:devices])
     state = train.init_state(params, optimizer, 0)
-    sharding = parallel.state_sharding(state, mesh, placement)
-    step = parallel.map_step(
-        train.make_step(towers, loss(name), optimizer), mesh, mapper, sharding
+    shardings = sharding.state_sharding(state, mesh, placement)
+    step = sharding.map_step(
+        train.make_step(towers, loss(name), optimizer), mesh, mapper, shardings
     )
-    state = parallel.place_state(state, sharding)
+    state = sharding.place_state(state, shardings)
     seen = []
     for number in range(STEPS):
         valid = BATCH - 3 if number == 2 else BATCH  # a padded batch in the middle
@@ -57,7 +58,7 @@ def run(name, devices, mapper, placement="replicated"):
     ],
 )
 def test_mappers_placements_and_devices_agree(name, devices, mapper, placement, monkeypatch):
-    monkeypatch.setattr(parallel, "MIN_SHARDED", 64)
+    monkeypatch.setattr(sharding, "MIN_SHARDED", 64)
     losses_, weights, start = run(name, devices, mapper, placement)
     expected_losses, expected_weights, _ = run(name, 1, "shard_map")
     np.testing.assert_allclose(losses_, expected_losses, rtol=1e-5)
@@ -73,19 +74,19 @@ def first_step(devices, placement="replicated", mapper="shard_map"):
     """The mapped step of NCL with SGD at rate 1, and its first state."""
     towers, params = tiny.towers()
     optimizer = optax.sgd(1.0)
-    mesh = parallel.data_mesh(jax.devices()[:devices])
+    mesh = sharding.data_mesh(jax.devices()[:devices])
     state = train.init_state(params, optimizer, 0)
-    sharding = parallel.state_sharding(state, mesh, placement)
+    shardings = sharding.state_sharding(state, mesh, placement)
     step = train.make_step(towers, loss("ncl"), optimizer)
     return (
-        parallel.map_step(step, mesh, mapper, sharding),
-        parallel.place_state(state, sharding),
+        sharding.map_step(step, mesh, mapper, shardings),
+        sharding.place_state(state, shardings),
     )
 
 
 @pytest.mark.slow
 def test_fsdp_keeps_a_share_of_every_large_leaf_on_a_device(monkeypatch):
-    monkeypatch.setattr(parallel, "MIN_SHARDED", 64)
+    monkeypatch.setattr(sharding, "MIN_SHARDED", 64)
     step, state = first_step(4, "fsdp")
     state, _ = step.run(state, step.place(tiny.batch(0, BATCH)))
     held = {leaf.shape: leaf.addressable_shards[0].data.size for leaf in
@@ -98,7 +99,7 @@ def test_fsdp_keeps_a_share_of_every_large_leaf_on_a_device(monkeypatch):
 
 
 def test_pmap_refuses_a_sharded_state(monkeypatch):
-    monkeypatch.setattr(parallel, "MIN_SHARDED", 64)
+    monkeypatch.setattr(sharding, "MIN_SHARDED", 64)
     with pytest.raises(ValueError, match="pmap keeps a whole copy of the state"):
         first_step(4, "fsdp", "pmap")
 
@@ -137,10 +138,10 @@ def test_an_unknown_mapper_is_refused():
 
 def test_batch_must_divide_among_devices():
     with pytest.raises(ValueError, match="multiple of the 4 devices, got 6"):
-        parallel.check_batch_size(6, parallel.data_mesh(jax.devices()[:4]))
+        sharding.check_batch_size(6, sharding.data_mesh(jax.devices()[:4]))
 
 
 def test_processes_must_have_as_many_devices_each():
     devices = np.array([types.SimpleNamespace(process_index=i) for i in (0, 0, 1)])
     with pytest.raises(ValueError, match=r"as many devices in every process, got {0: 2, 1: 1}"):
-        parallel.check_batch_size(6, types.SimpleNamespace(size=3, devices=devices))
+        sharding.check_batch_size(6, types.SimpleNamespace(size=3, devices=devices))

@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from ncl_jax import processes
+from ncl_jax.distributed import runtime
 from ncl_jax.errors import InputError
 
 Result = TypeVar("Result")
@@ -26,10 +26,10 @@ def once(name: str, work: Callable[[], Result]) -> Result | None:
     process raises: process 0 the error itself, the others one of the same kind of those that
     commands tell apart: `TimeoutError`, `InputError`, or `RuntimeError` for a fault of the program.
     """
-    if processes.alone():
+    if runtime.alone():
         return work()
     result, failure = None, None
-    if processes.is_first():
+    if runtime.is_first():
         try:
             result = work()
         except Exception as error:
@@ -61,7 +61,7 @@ def together(name: str, work: Callable[[], Result], *kinds: type[Exception]) -> 
       kinds: of errors that are told to the others; all processes raise the first one's kind and
         message, whatever happened to themselves.
     """
-    if processes.alone():
+    if runtime.alone():
         return work()
     result, failure, told = None, None, ""
     try:
@@ -94,14 +94,14 @@ def check_same(name: str, facts: dict[str, str]) -> None:
 
 def any_of(flag: bool) -> bool:
     """Whether it is so on at least one process."""
-    if processes.alone():
+    if runtime.alone():
         return flag
     return bool(np.max(multihost_utils.process_allgather(np.int32(flag))))
 
 
 def gather_texts(name: str, text: str) -> list[str]:
     """The text of each process, on every process."""
-    if processes.alone():
+    if runtime.alone():
         return [text]
     # Collectives give up on a process that is late; this wait does not.
     ocp.multihost.get_barrier_sync_fn()(key=f"ncl_jax_{name}", timeout_ms=DAY_MS)
