@@ -18,7 +18,7 @@ from benchmarks.common import Row, at_most, fresh, interleave, note, ratio
 from benchmarks.hlo import traffic
 from benchmarks.whole_step import prepared
 from configs import common, demo
-from ncl_jax.checkpoint import Checkpointer
+from ncl_jax.checkpoint.checkpointer import Checkpointer
 
 POSITION, METADATA = {"samples": 0, "seed": 0, "skipped": 0}, {"version": "benchmark"}
 EACH = 16  # pairs per device

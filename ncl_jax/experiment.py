@@ -11,18 +11,10 @@ import numpy as np
 from etils import epath
 
 import tfds_builders
-from ncl_jax import (
-    __version__,
-    assembly,
-    checkpoint,
-    contents,
-    evaluate,
-    evaluate_pairs,
-    health,
-    results,
-    train,
-)
+from ncl_jax import __version__, assembly, evaluate, evaluate_pairs, health, results, train
 from ncl_jax.ahead import watched
+from ncl_jax.checkpoint import checksums
+from ncl_jax.checkpoint.checkpointer import Checkpointer
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import runtime, sharding, sync
@@ -104,7 +96,7 @@ def kept_tokenizer(workdir: epath.Path) -> Tokenizer | None:
     folder = workdir / CHECKPOINTS
     if not sync.any_of(folder.exists()):
         return None
-    with contextlib.closing(checkpoint.Checkpointer(folder, read_only=True)) as checkpointer:
+    with contextlib.closing(Checkpointer(folder, read_only=True)) as checkpointer:
         if checkpointer.is_new():
             return None
         return Tokenizer.from_json(checkpointer.metadata()["tokenizer"])
@@ -123,11 +115,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 def _facts(parts: assembly.Parts) -> dict[str, str]:
     """What must not differ between hosts, which may prepare data and fetch weights of their own."""
-    facts = {"tokenizer (digest)": contents.digest(parts.tokenizer.to_json())}
+    facts = {"tokenizer (digest)": checksums.digest(parts.tokenizer.to_json())}
     if not runtime.alone():
-        facts["initial weights (digest)"] = contents.digest_of_arrays(parts.params)
+        facts["initial weights (digest)"] = checksums.digest_of_arrays(parts.params)
     for name, split in parts.splits.items():
-        facts[f"{name} split (digest)"] = contents.digest([split.video_ids, split.captions])
+        facts[f"{name} split (digest)"] = checksums.digest([split.video_ids, split.captions])
     return facts
 
 
@@ -284,7 +276,7 @@ def restore(workdir: epath.Path) -> Run:
     folder = workdir / CHECKPOINTS
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: expected the checkpoints of a training run")
-    with contextlib.closing(checkpoint.Checkpointer(folder, read_only=True)) as checkpointer:
+    with contextlib.closing(Checkpointer(folder, read_only=True)) as checkpointer:
         if checkpointer.latest_step() is None:
             raise FileNotFoundError(f"{folder}: holds no complete checkpoint")
         metadata = checkpointer.metadata()

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 from etils import epath
 
-from ncl_jax import checkpoint, contents, health
+from ncl_jax import health
+from ncl_jax.checkpoint import checksums
+from ncl_jax.checkpoint.checkpointer import Checkpointer
 from ncl_jax.distributed import runtime
 from ncl_jax.errors import InputError
 from ncl_jax.types import Batch, TrainState
@@ -58,7 +60,7 @@ class Progress:
         self._workdir, self._metadata, self._clips = workdir, metadata, clips
         self._batch_size, self._seed, self._keep = batch_size, seed, keep
         self._stop = on_nonfinite == "stop"
-        self._checkpointer = checkpoint.Checkpointer(workdir / CHECKPOINTS, keep)
+        self._checkpointer = Checkpointer(workdir / CHECKPOINTS, keep)
 
     def restore(self, state: TrainState, may_change: tuple[str, ...]) -> TrainState:
         """The state of the last sound checkpoint, or the given one where there is none.
@@ -121,7 +123,7 @@ class Progress:
             if self._skipped <= KEPT or not go_on:
                 health.keep_batch(batch, folder, step)
             if not go_on:
-                snapshot = checkpoint.Checkpointer(folder / "checkpoints")
+                snapshot = Checkpointer(folder / "checkpoints")
                 snapshot.save(
                     state._replace(step=state.step - 1),
                     {"samples": 0, "seed": self._seed, "skipped": self._skipped},
@@ -177,7 +179,7 @@ def check_same_run(
 
 def _shown(text: str) -> str:
     """Long texts may differ where nobody would look; their digests differ at once."""
-    return text if len(text) <= 60 else f"{text[:40]}... (digest {contents.digest(text)[:8]})"
+    return text if len(text) <= 60 else f"{text[:40]}... (digest {checksums.digest(text)[:8]})"
 
 
 def _listed(names: list[str]) -> str:

@@ -14,7 +14,9 @@ import optax
 import pytest
 from etils import epath
 
-from ncl_jax import checkpoint, contents, damage, train
+from ncl_jax import train
+from ncl_jax.checkpoint import checkpointer as checkpointing
+from ncl_jax.checkpoint import checksums, read_errors
 from ncl_jax.distributed import sharding
 from tests import tiny
 
@@ -52,14 +54,14 @@ def bits(state):
 
 
 def save(folder, *states, keep=2, scores=None):
-    checkpointer = checkpoint.Checkpointer(folder, keep)
+    checkpointer = checkpointing.Checkpointer(folder, keep)
     for number, state in enumerate(states):
         checkpointer.save(state, DATA, METADATA, scores and scores[number])
     checkpointer.close()
 
 
 def restore(folder, like):
-    checkpointer = checkpoint.Checkpointer(folder)
+    checkpointer = checkpointing.Checkpointer(folder)
     try:
         return checkpointer.restore(like)
     finally:
@@ -89,7 +91,7 @@ def test_round_trip_is_exact_on_any_number_of_devices(saved, devices, placement,
     assert type(restored.state.opt_state) is type(state.opt_state)
     assert restored.data == DATA | {"score": None}
     assert restored.metadata == METADATA
-    checkpointer = checkpoint.Checkpointer(folder)
+    checkpointer = checkpointing.Checkpointer(folder)
     assert checkpointer.metadata() == METADATA
     checkpointer.close()
 
@@ -97,7 +99,7 @@ def test_round_trip_is_exact_on_any_number_of_devices(saved, devices, placement,
 def test_unfinished_save_is_not_a_checkpoint(saved):
     folder, _ = saved
     (folder / "7.orbax-checkpoint-tmp").mkdir()
-    checkpointer = checkpoint.Checkpointer(folder)
+    checkpointer = checkpointing.Checkpointer(folder)
     assert checkpointer.latest_step() == 3
     checkpointer.close()
 
@@ -108,7 +110,7 @@ def test_a_reader_leaves_the_folder_of_a_run_that_saves_as_it_is(saved):
     (folder / "6" / "contents" / "metadata").write_text("{}")
     (folder / "7.orbax-checkpoint-tmp").mkdir()  # being written
     before = sorted(folder.parent.rglob("*"))
-    checkpointer = checkpoint.Checkpointer(folder, read_only=True)
+    checkpointer = checkpointing.Checkpointer(folder, read_only=True)
     assert checkpointer.latest_step() == 6
     assert bits(checkpointer.restore(make_state(step=0)).state) == bits(state)
     checkpointer.close()
@@ -148,10 +150,10 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage, capsys):
     victim = large_files(folder / "6")[0]
     content = bytearray(victim.read_bytes())
     assert len(content) > 100_000
-    if damage == "flip":
+    if read_errors == "flip":
         content[len(content) // 2] ^= 0x10
         victim.write_bytes(content)
-    elif damage == "remove":
+    elif read_errors == "remove":
         victim.unlink()
     else:
         victim.write_bytes(content[: len(content) // 2])
@@ -206,7 +208,7 @@ def test_without_a_sound_checkpoint_the_damage_is_told(saved):
     (folder / "3" / "contents" / "metadata").write_text("{}")
     with pytest.raises(ValueError, match=r"3 is damaged.*none is left"):
         restore(folder, make_state())
-    checkpointer = checkpoint.Checkpointer(folder)
+    checkpointer = checkpointing.Checkpointer(folder)
     assert checkpointer.latest_step() is None
     assert not checkpointer.is_new()  # nobody begins anew over what may yet be saved
     checkpointer.close()
@@ -218,7 +220,7 @@ def test_what_cannot_be_read_for_a_moment_is_left_alone(saved, monkeypatch):
     def away(*_, **__):
         raise OSError(116, "Stale file handle")
 
-    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "restore", away)
+    monkeypatch.setattr(checkpointing.ocp.CheckpointManager, "restore", away)
     with pytest.raises(OSError, match=r"3 cannot be read now .*Stale file handle"):
         restore(folder, state)
     assert (folder / "3").is_dir()
@@ -239,12 +241,12 @@ def test_an_orbax_that_does_not_read_its_own_checkpoints_damages_none(
         (tmp_path / "newer" / "orbax").mkdir(parents=True)
         (tmp_path / "newer" / "orbax" / "__init__.py").write_text("raise ImportError('planted')")
         monkeypatch.syspath_prepend(tmp_path / "newer")
-    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "restore", changed)
-    damage._orbax_works.cache_clear()
+    monkeypatch.setattr(checkpointing.ocp.CheckpointManager, "restore", changed)
+    read_errors._orbax_works.cache_clear()
     kind, said = (ValueError, "3 is damaged") if orbax_works else (RuntimeError, "left as it is")
     with pytest.raises(kind, match=said):
         restore(folder, state)
-    damage._orbax_works.cache_clear()
+    read_errors._orbax_works.cache_clear()
     assert (folder / "3").is_dir() != orbax_works
 
 
@@ -252,8 +254,8 @@ def test_a_save_that_fails_by_a_bug_does_not_ask_for_free_space(tmp_path, monkey
     def changed(*_, **__):
         raise TypeError("save() got an unexpected keyword argument 'args'")
 
-    checkpointer = checkpoint.Checkpointer(tmp_path / "ckpt")
-    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", changed)
+    checkpointer = checkpointing.Checkpointer(tmp_path / "ckpt")
+    monkeypatch.setattr(checkpointing.ocp.CheckpointManager, "save", changed)
     with pytest.raises(TypeError, match="unexpected keyword"):
         checkpointer.save(make_state(), {}, {})
     checkpointer.close()
@@ -263,16 +265,16 @@ def test_a_save_that_fails_by_a_bug_does_not_ask_for_free_space(tmp_path, monkey
 def test_an_error_of_the_system_is_no_damage_wherever_it_is_told(tmp_path, number):
     """As TensorStore puts it, far behind the first words."""
     error = ValueError(f"UNKNOWN: Error opening: {'x' * 300}: {os.strerror(number)} [spec]")
-    assert isinstance(damage.told(error, epath.Path(tmp_path)), OSError)
+    assert isinstance(read_errors.told(error, epath.Path(tmp_path)), OSError)
     gone = ValueError(f"NOT_FOUND: {'x' * 300}: {os.strerror(errno.ENOENT)} [spec]")
-    assert isinstance(damage.told(gone, epath.Path(tmp_path)), damage.Damaged)
+    assert isinstance(read_errors.told(gone, epath.Path(tmp_path)), read_errors.Damaged)
 
 
 @pytest.mark.parametrize("keep", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_reader_follows_a_run_that_goes_on(tmp_path, monkeypatch, keep):
     """What it was about to read is replaced by newer checkpoints, before and in mid-reading."""
     save(tmp_path, make_state(step=3), keep=keep)
-    reader = checkpoint.Checkpointer(tmp_path, read_only=True)
+    reader = checkpointing.Checkpointer(tmp_path, read_only=True)
     read, later = reader._read_plain, iter([4, 6])
 
     def slow(step):
@@ -292,7 +294,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     states = [make_state(width=4, step=step) for step in (1, 2, 3, 4, 5)]
     save(tmp_path, *states, scores=[10.0, 30.0, 20.0, None, None])
     assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [2, 4, 5]
-    checkpointer = checkpoint.Checkpointer(tmp_path)
+    checkpointer = checkpointing.Checkpointer(tmp_path)
     assert checkpointer.best_step() == 2
     assert checkpointer.latest_step() == 5
     checkpointer.close()
@@ -311,21 +313,21 @@ def test_a_damaged_score_is_the_one_that_was_measured_again(tmp_path, damage_to)
                          "another number": '{"score": 10.25}'}[damage_to])  # fmt: skip
     save(tmp_path, make_state(width=4, step=4), make_state(width=4, step=5), scores=[None, None])
     assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [2, 4, 5]
-    checkpointer = checkpoint.Checkpointer(tmp_path)
+    checkpointer = checkpointing.Checkpointer(tmp_path)
     assert checkpointer.best_step() == 2
     checkpointer.close()
 
 
 def test_what_a_host_lacks_is_no_damage(tmp_path):
     for error in (MemoryError(), RuntimeError("can't start new thread")):
-        assert isinstance(damage.told(error, epath.Path(tmp_path)), OSError)
+        assert isinstance(read_errors.told(error, epath.Path(tmp_path)), OSError)
     full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-    assert damage.told(full, epath.Path(tmp_path)) is full
+    assert read_errors.told(full, epath.Path(tmp_path)) is full
 
 
 def test_a_save_that_cannot_be_written_leaves_the_others(tmp_path):
     """A limit on the size of files stands for a full disk."""
-    checkpointer = checkpoint.Checkpointer(tmp_path)
+    checkpointer = checkpointing.Checkpointer(tmp_path)
     checkpointer.save(make_state(width=300, step=3), DATA, METADATA)
     checkpointer.wait()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -351,7 +353,7 @@ def test_sums_see_every_bit_and_every_swap(shape, dtype):
 
     def described(array):
         state = train.init_state({"w": jnp.asarray(array)}, optax.sgd(1.0), 0)
-        return contents.described(contents.named(state))["params.w"][2]
+        return checksums.described(checksums.named(state))["params.w"][2]
 
     array = np.asarray(rng.normal(size=shape) * 100).astype(dtype)
     base = described(array)

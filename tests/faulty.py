@@ -37,7 +37,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import app
 
-from ncl_jax import ahead, checkpoint, health, main, results
+from ncl_jax import ahead, health, main, results
+from ncl_jax.checkpoint import checkpointer
 from ncl_jax.data import pipeline, records
 from ncl_jax.distributed import sharding
 from ncl_jax.normalizers import auto
@@ -49,9 +50,9 @@ FAULT, _, AT = os.environ.get("NCL_FAULT", "").partition(":")
 
 def plant():
     """Replace the functions the fault passes through."""
-    map_step, save, take = sharding.map_step, checkpoint.Checkpointer.save, ahead.Ahead.take
+    map_step, save, take = sharding.map_step, checkpointer.Checkpointer.save, ahead.Ahead.take
     restore, write = ocp.CheckpointManager.restore, results.write
-    wait = checkpoint.Checkpointer.wait
+    wait = checkpointer.Checkpointer.wait
     read, video_batches = records._read, pipeline.video_batches
     agreed = auto._of_first_process
 
@@ -147,8 +148,8 @@ def plant():
     ocp.CheckpointManager.restore = faulty_restore
     results.write = faulty_write
     sharding.map_step = faulty_map_step
-    checkpoint.Checkpointer.save = faulty_save
-    checkpoint.Checkpointer.wait = faulty_wait
+    checkpointer.Checkpointer.save = faulty_save
+    checkpointer.Checkpointer.wait = faulty_wait
     ahead.Ahead.take = faulty_take
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from configs import demo
-from ncl_jax import assembly, checkpoint, experiment, train
+from ncl_jax import assembly, experiment, train
+from ncl_jax.checkpoint import checkpointer as checkpointing
 from ncl_jax.distributed import sharding
 from tests import jobs
 
@@ -144,7 +145,7 @@ def weights(workdir, data):
             section[key] = int(value) if value.isdigit() else value
     parts = assembly.build(config, assembly.prepare_data(config))
     like = train.init_state(parts.params, parts.optimizer, config.seed)
-    checkpointer = checkpoint.Checkpointer(workdir / experiment.CHECKPOINTS)
+    checkpointer = checkpointing.Checkpointer(workdir / experiment.CHECKPOINTS)
     shardings = sharding.state_sharding(like, sharding.data_mesh(), "replicated")
     restored = checkpointer.restore(sharding.place_state(like, shardings))
     checkpointer.close()

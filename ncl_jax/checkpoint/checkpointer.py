@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ncl_jax import contents, damage, orbax_setup
+from ncl_jax.checkpoint import checksums, orbax_options, read_errors
 from ncl_jax.distributed import runtime, sync
 from ncl_jax.errors import BUGS, InputError
 from ncl_jax.types import TrainState
@@ -49,11 +49,11 @@ class Checkpointer:
         self._read_only = read_only
         path = epath.Path(directory).absolute()
         if not read_only:
-            sync.once("scores", lambda: orbax_setup.mend_scores(path))
+            sync.once("scores", lambda: orbax_options.mend_scores(path))
         self._manager = ocp.CheckpointManager(
             path,
-            options=orbax_setup.reading() if read_only else orbax_setup.saving(keep),
-            item_handlers=orbax_setup.handlers(),
+            options=orbax_options.reading() if read_only else orbax_options.saving(keep),
+            item_handlers=orbax_options.handlers(),
         )
 
     def latest_step(self) -> int | None:
@@ -94,16 +94,16 @@ class Checkpointer:
         step = int(state.step)
         if step == self.latest_step():
             return
-        data, arrays = data | {"score": score}, contents.named(state)
+        data, arrays = data | {"score": score}, checksums.named(state)
         args = ocp.args.Composite(
             arrays=ocp.args.PyTreeSave(arrays),
             data=ocp.args.JsonSave(data),
             metadata=ocp.args.JsonSave(metadata),
-            contents=ocp.args.JsonSave(contents.of(arrays, data, metadata)),
+            contents=ocp.args.JsonSave(checksums.of(arrays, data, metadata)),
         )
         metrics = None if score is None else {"score": score}
         try:
-            with orbax_setup.short_turns():
+            with orbax_options.short_turns():
                 self._manager.save(step, args=args, metrics=metrics, force=True)
         except Exception as error:
             raise self._failed(error) from error
@@ -123,7 +123,7 @@ class Checkpointer:
         for step in steps:
             try:
                 return self._read(step, like)
-            except (damage.Damaged, InputError) as error:
+            except (read_errors.Damaged, InputError) as error:
                 if self._moved_on(steps):
                     break
                 if isinstance(error, InputError):
@@ -146,7 +146,7 @@ class Checkpointer:
         for step in steps:
             try:
                 return self._read_plain(step)["metadata"]
-            except (damage.Damaged, InputError) as error:
+            except (read_errors.Damaged, InputError) as error:
                 if self._moved_on(steps):
                     break
                 if isinstance(error, InputError):
@@ -182,17 +182,17 @@ class Checkpointer:
                 f"the checkpoint {folder} is of an older version of ncl_jax (it has `state`, not "
                 "`arrays`); go on with that version, or give another --workdir"
             )
-        return sync.together("plain", lambda: self._plain(folder, step), *damage.READING)
+        return sync.together("plain", lambda: self._plain(folder, step), *read_errors.READING)
 
     def _plain(self, folder: epath.Path, step: int) -> dict[str, Any]:
-        items = {name: ocp.args.JsonRestore() for name in orbax_setup.PLAIN}
+        items = {name: ocp.args.JsonRestore() for name in orbax_options.PLAIN}
         try:
             read = self._manager.restore(step, args=ocp.args.Composite(**items))
-            changed = contents.changed(read["contents"], read["data"], read["metadata"])
+            changed = checksums.changed(read["contents"], read["data"], read["metadata"])
         except Exception as error:
-            raise damage.told(error, folder) from error
+            raise read_errors.told(error, folder) from error
         if changed:
-            raise damage.Damaged(f"damaged (its {changed} differ from what was written)")
+            raise read_errors.Damaged(f"damaged (its {changed} differ from what was written)")
         return {
             "data": read["data"],
             "metadata": read["metadata"],
@@ -202,7 +202,7 @@ class Checkpointer:
     def _read(self, step: int, like: TrainState) -> Restored:
         plain = self._read_plain(step)
         self._check_same_tree(plain["leaves"], like, step)
-        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, contents.named(like))
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, checksums.named(like))
         where = ocp.checkpoint_utils.construct_restore_args(wanted)
         args = ocp.args.Composite(arrays=ocp.args.PyTreeRestore(wanted, restore_args=where))
 
@@ -210,23 +210,23 @@ class Checkpointer:
             try:
                 return dict(self._manager.restore(step, args=args)["arrays"])
             except Exception as error:  # Orbax and TensorStore raise whatever damage leads to
-                raise damage.told(error, self._manager.directory / str(step)) from error
+                raise read_errors.told(error, self._manager.directory / str(step)) from error
 
-        arrays = sync.together("arrays", read, *damage.READING)
-        found = contents.described(arrays)
+        arrays = sync.together("arrays", read, *read_errors.READING)
+        found = checksums.described(arrays)
 
         def compare() -> None:
             for name, leaf in found.items():
                 if leaf != plain["leaves"][name]:
-                    raise damage.Damaged(
+                    raise read_errors.Damaged(
                         f"damaged (the numbers of {name} are not those that were written)"
                     )
 
-        sync.together("sums", compare, damage.Damaged)  # each process has read for itself
-        return Restored(contents.unnamed(arrays, like), plain["data"], plain["metadata"])
+        sync.together("sums", compare, read_errors.Damaged)  # each process has read for itself
+        return Restored(checksums.unnamed(arrays, like), plain["data"], plain["metadata"])
 
     def _check_same_tree(self, saved: dict[str, Any], like: TrainState, step: int) -> None:
-        wanted = {name: contents.form(array) for name, array in contents.named(like).items()}
+        wanted = {name: checksums.form(array) for name, array in checksums.named(like).items()}
         for name in sorted({**saved, **wanted}):
             found = saved[name][:2] if name in saved else None
             if found != wanted.get(name):
@@ -274,7 +274,7 @@ class Checkpointer:
         kept = self._manager.all_steps(read=True)
         return OSError(
             f"a checkpoint could not be written to {self._manager.directory} "
-            f"({damage.first_line(error)}); free space there and start the same command again: it "
+            f"({read_errors.first_line(error)}); free space there and start the same command again: it "
             f"goes on from step {max(kept, default=0)}"
         )
 
@@ -284,7 +284,7 @@ def _next(folder: epath.Path, step: int) -> int:
 
 
 def _check() -> None:
-    """Writes and reads a small checkpoint: `python -m ncl_jax.checkpoint` fails if that fails.
+    """Writes and reads a small checkpoint: `python -m ncl_jax.checkpoint.checkpointer` fails if that fails.
 
     `damage` asks before it calls a checkpoint damaged for an error that a bug raises too: what an
     Orbax of another version cannot read must be left alone.

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from ncl_jax import contents
+from ncl_jax.checkpoint import checksums
 
 PLAIN = ("data", "metadata", "contents")  # the items that are JSON
 
@@ -77,7 +77,7 @@ def mend_scores(directory: epath.Path) -> None:
                           for name in ("data", "contents"))  # fmt: skip
             if "score" not in data:  # written before scores were kept there
                 continue
-            if contents.digest(data) == held["data"]:
+            if checksums.digest(data) == held["data"]:
                 score = data["score"]
         wanted = None if score is None else json.dumps({"score": score})
         found = copy.read_bytes() if copy.exists() else None

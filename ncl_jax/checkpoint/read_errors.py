@@ -58,7 +58,7 @@ def _orbax_works() -> bool:
     """Whether `checkpoint` reads what it writes, tried in a process that knows of no other."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-m", "ncl_jax.checkpoint"],
+        [sys.executable, "-m", "ncl_jax.checkpoint.checkpointer"],
         env=environment, capture_output=True, timeout=300, check=False,
     )  # fmt: skip
     return done.returncode == 0
