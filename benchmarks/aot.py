@@ -33,9 +33,10 @@ from ml_collections import config_flags
 
 from benchmarks.batch_memory import VOCABULARY, abstract_batch
 from benchmarks.hlo import traffic
-from ncl_jax import assembly, losses, train
+from ncl_jax import assembly, losses
 from ncl_jax.distributed import sharding
 from ncl_jax.models import clip
+from ncl_jax.training import train
 
 FORMS = ("plain", "remat", "cached", "cached+remat")
 

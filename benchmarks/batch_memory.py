@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from configs import msrvtt
-from ncl_jax import assembly, train
+from ncl_jax import assembly
 from ncl_jax.distributed import sharding
 from ncl_jax.models import clip
+from ncl_jax.training import train
 from ncl_jax.types import Batch
 
 VOCABULARY = 49_408  # CLIP's

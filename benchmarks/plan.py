@@ -19,9 +19,10 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from benchmarks.batch_memory import VOCABULARY, abstract_batch
-from ncl_jax import assembly, train
+from ncl_jax import assembly
 from ncl_jax.losses.inputs import stores
 from ncl_jax.models import clip
+from ncl_jax.training import train
 from ncl_jax.types import Batch, Towers
 
 

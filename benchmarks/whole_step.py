@@ -8,9 +8,10 @@ import numpy as np
 
 from benchmarks.common import Row, at_most, interleave, note, ratio
 from configs import demo
-from ncl_jax import assembly, train
+from ncl_jax import assembly
 from ncl_jax.distributed import sharding
 from ncl_jax.distributed.sharding import MappedStep
+from ncl_jax.training import train
 from ncl_jax.types import Batch, TrainState
 
 

@@ -17,7 +17,7 @@ from etils import epath
 from flax import nnx
 
 import tfds_builders
-from ncl_jax import evaluate, evaluate_pairs, losses, optim, train
+from ncl_jax import evaluate, evaluate_pairs, losses
 from ncl_jax.ahead import Ahead, watched
 from ncl_jax.data import pipeline
 from ncl_jax.data.clips import Shapes, View
@@ -27,7 +27,8 @@ from ncl_jax.distributed import sharding
 from ncl_jax.distributed.sharding import Step
 from ncl_jax.errors import InputError
 from ncl_jax.models import clip, convert, weights
-from ncl_jax.train import Loss
+from ncl_jax.training import optimizer as optimizers
+from ncl_jax.training.train import Loss, make_step
 from ncl_jax.types import Batch, Towers
 
 TOKENIZER = "tokenizer.json"
@@ -204,13 +205,13 @@ def build_loss(config: ml_collections.ConfigDict) -> Loss:
 
 def build_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
     """The section `optim`, with a schedule over the steps of the run."""
-    return optim.build(steps=config.train.steps, **config.optim)
+    return optimizers.build(steps=config.train.steps, **config.optim)
 
 
 def build_step(config: ml_collections.ConfigDict, towers: Towers) -> Step:
     """The per-device training step."""
-    return train.make_step(
-        optim.freeze_towers(towers, config.optim.freeze),
+    return make_step(
+        optimizers.freeze_towers(towers, config.optim.freeze),
         build_loss(config),
         build_optimizer(config),
         config.batch.micro,

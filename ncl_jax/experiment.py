@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 import tfds_builders
-from ncl_jax import __version__, assembly, evaluate, evaluate_pairs, health, results, train
+from ncl_jax import __version__, assembly, evaluate, evaluate_pairs, results
 from ncl_jax.ahead import watched
 from ncl_jax.checkpoint import checksums
 from ncl_jax.checkpoint.checkpointer import Checkpointer
@@ -19,11 +19,13 @@ from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import runtime, sharding, sync
 from ncl_jax.index import RetrievalIndex
-from ncl_jax.input_profile import InputProfile
 from ncl_jax.models import clip
 from ncl_jax.normalizers import Ncl
-from ncl_jax.progress import CHECKPOINTS, Progress, flat
-from ncl_jax.run_log import open_log
+from ncl_jax.training import health
+from ncl_jax.training.input_profiler import InputProfile
+from ncl_jax.training.metric_log import open_log
+from ncl_jax.training.run_state import CHECKPOINTS, Progress, flat
+from ncl_jax.training.train import fit, init_state
 from ncl_jax.types import Towers, TrainState
 
 INDEX, EMBEDDINGS = "index", "embeddings.npz"
@@ -136,7 +138,7 @@ def train_or_resume(
     """
     schedule = config.train
     split = parts.splits[config.data.train_split]
-    state = train.init_state(parts.params, parts.optimizer, config.seed)
+    state = init_state(parts.params, parts.optimizer, config.seed)
     shardings = sharding.state_sharding(state, mesh, config.placement)
     state = sharding.place_state(state, shardings)
     metadata = {
@@ -175,7 +177,7 @@ def train_or_resume(
             workdir, steps=schedule.steps, done=done, batch_size=schedule.batch_size
         ) as log,
     ):
-        state = train.fit(
+        state = fit(
             state,
             mapped,
             watched(batches, schedule.input_timeout, "training input"),
@@ -284,7 +286,7 @@ def restore(workdir: epath.Path) -> Run:
         tokenizer = Tokenizer.from_json(metadata["tokenizer"])
         sizes = assembly.build_sizes(config, tokenizer.vocab_size)
         towers, params = assembly.build_blank_towers(config, tokenizer.vocab_size)
-        like = train.init_state(params, assembly.build_optimizer(config), config.seed)
+        like = init_state(params, assembly.build_optimizer(config), config.seed)
         shardings = sharding.state_sharding(like, sharding.data_mesh(), "replicated")
         state = checkpointer.restore(sharding.place_state(like, shardings)).state
     return Run(config, sizes, tokenizer, towers, state)

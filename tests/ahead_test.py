@@ -12,7 +12,7 @@ import pytest
 
 from ncl_jax.ahead import Ahead
 from ncl_jax.distributed.sharding import MappedStep
-from ncl_jax.input_profile import InputProfile
+from ncl_jax.training.input_profiler import InputProfile
 
 
 def test_everything_in_order_and_then_the_end_for_good():

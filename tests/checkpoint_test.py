@@ -14,10 +14,10 @@ import optax
 import pytest
 from etils import epath
 
-from ncl_jax import train
 from ncl_jax.checkpoint import checkpointer as checkpointing
 from ncl_jax.checkpoint import checksums, read_errors
 from ncl_jax.distributed import sharding
+from ncl_jax.training import train
 from tests import tiny
 
 # Orbax leaves unawaited coroutines behind when a file is damaged or cannot be written.

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common
-from ncl_jax import assembly, train
+from ncl_jax import assembly
 from ncl_jax.distributed import sharding
 from ncl_jax.models import clip
+from ncl_jax.training import train
 from ncl_jax.types import Batch
 
 FOLDER = pathlib.Path(common.__file__).parent

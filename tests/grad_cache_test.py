@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from ncl_jax import losses, train
+from ncl_jax import losses
 from ncl_jax.distributed import sharding
-from ncl_jax.grad_cache import in_micro_batches
+from ncl_jax.training import train
+from ncl_jax.training.grad_cache import in_micro_batches
 from tests import tiny
 
 BATCH = 16

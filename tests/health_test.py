@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ncl_jax import health
+from ncl_jax.training import health
 
 
 @pytest.fixture(autouse=True)

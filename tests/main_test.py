@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from configs import demo
-from ncl_jax import assembly, experiment, train
+from ncl_jax import assembly, experiment
 from ncl_jax.checkpoint import checkpointer as checkpointing
 from ncl_jax.distributed import sharding
+from ncl_jax.training import train
 from tests import jobs
 
 ROOT = pathlib.Path(__file__).parents[1]

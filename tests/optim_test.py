@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ncl_jax import optim
+from ncl_jax.training import optimizer as optimizers
 from tests import oracles, tiny
 
 RECIPE = {
@@ -46,7 +46,7 @@ def flat(params):
 
 
 def trained(params, gradients, **changes):
-    return run(optim.build(**RECIPE | changes), params, gradients)
+    return run(optimizers.build(**RECIPE | changes), params, gradients)
 
 
 def run(optimizer, params, gradients):
@@ -92,7 +92,7 @@ def test_adamw_with_one_group_is_that_of_optax():
     gradients = [tree(seed) for seed in range(1, 6)]
     settings = {"clip_each_norm": 0.0, "tower_learning_rate": None}
     got = trained(tree(0), gradients, algorithm="adamw", **settings)
-    rate = optim.schedule(0.1, 20, 0.1)
+    rate = optimizers.schedule(0.1, 20, 0.1)
     optimizer = optax.chain(
         optax.clip_by_global_norm(2.0),
         optax.adamw(rate, 0.9, 0.98, 1e-6, weight_decay=0.2,
@@ -118,7 +118,7 @@ def test_decay_spares_what_it_should():
 @pytest.mark.slow
 def test_frozen_parameters_have_no_gradient_no_moments_and_no_norm():
     towers, params = tiny.towers()
-    frozen = optim.freeze_towers(towers, "stem")
+    frozen = optimizers.freeze_towers(towers, "stem")
     batch = tiny.batch(0, 4)
     first = jax.jit(jax.grad(lambda p: frozen.encode_video(p, *batch[:2])[:, 0].sum()))
     gradient = flat(first(params))
@@ -127,11 +127,11 @@ def test_frozen_parameters_have_no_gradient_no_moments_and_no_norm():
     vision = {n for n in gradient if n.startswith(("vision", "visual", "temporal"))}
     # A key's bias shifts all logits of a query alike: its gradient is rounding.
     assert all(gradient[n].any() == (n not in stem) for n in vision if "k_proj.bias" not in n)
-    state = optim.build(**RECIPE | {"freeze": "stem"}).init(params)
+    state = optimizers.build(**RECIPE | {"freeze": "stem"}).init(params)
     kept = sum(x.size for x in jax.tree.leaves(state) if x.ndim)
     assert kept == 2 * sum(x.size for n, x in flat(params).items() if n not in stem and x.ndim)
     huge = jax.tree_util.tree_map_with_path(
-        lambda path, x: x + 1e6 * optim.is_frozen(tuple(str(e.key) for e in path), "stem"), tree(1)
+        lambda path, x: x + 1e6 * optimizers.is_frozen(tuple(str(e.key) for e in path), "stem"), tree(1)
     )
     one, other = (trained(tree(0), [g, g], freeze="stem") for g in (tree(1), huge))
     np.testing.assert_array_equal(tiny.leaves(one), tiny.leaves(other))
@@ -140,22 +140,22 @@ def test_frozen_parameters_have_no_gradient_no_moments_and_no_norm():
 @pytest.mark.parametrize("rule", ["", "all", "layers<0", "layers<x", "layers", "stem,layers<2"])
 def test_unknown_rules_are_named(rule):
     with pytest.raises(ValueError, match=r"optim\.freeze: expected none, stem or layers<N"):
-        optim.build(**RECIPE | {"freeze": rule})
+        optimizers.build(**RECIPE | {"freeze": rule})
 
 
 def test_numbers_out_of_range_are_named():
     with pytest.raises(ValueError, match=r"optim\.algorithm: expected one of adamw, bert_adam"):
-        optim.build(**RECIPE | {"algorithm": "sgd"})
+        optimizers.build(**RECIPE | {"algorithm": "sgd"})
     with pytest.raises(ValueError, match="clip_norm above 0"):
-        optim.build(**RECIPE | {"clip_norm": 0.0})
+        optimizers.build(**RECIPE | {"clip_norm": 0.0})
     with pytest.raises(ValueError, match=r"optim\.learning_rate: expected a number in \[0, inf\)"):
-        optim.build(**RECIPE | {"learning_rate": -1.0})
+        optimizers.build(**RECIPE | {"learning_rate": -1.0})
     with pytest.raises(ValueError, match=r"optim\.b2: expected a number in \[0, 1\.0\), got 1"):
-        optim.build(**RECIPE | {"b2": 1.0})
+        optimizers.build(**RECIPE | {"b2": 1.0})
 
 
 def test_logit_scale_stops_at_100_and_comes_back():
-    optimizer = optax.chain(optax.sgd(1.0), optim.limit_logit_scale())
+    optimizer = optax.chain(optax.sgd(1.0), optimizers.limit_logit_scale())
     params = {"logit_scale": jnp.asarray(4.5), "w": jnp.ones(2)}
     state = jax.jit(optimizer.init)(params)
     for gradient, expected in ((-3.0, 100.0), (0.5, 100 * np.exp(-0.5))):
@@ -167,7 +167,7 @@ def test_logit_scale_stops_at_100_and_comes_back():
 
 
 def test_schedules_warm_up_and_end_at_zero():
-    for make, after in ((optim.schedule, 1.0), (optim.uncorrected_schedule, 0.97553)):
+    for make, after in ((optimizers.schedule, 1.0), (optimizers.uncorrected_schedule, 0.97553)):
         rate = make(1.0, 100, 0.1)
         assert rate(0) == 0
         assert rate(5) == pytest.approx(0.5)

@@ -9,10 +9,11 @@ import optax
 import pytest
 from flax import nnx
 
-from ncl_jax import evaluate_pairs, losses, train
+from ncl_jax import evaluate_pairs, losses
 from ncl_jax.distributed import sharding
 from ncl_jax.evaluate import Embedded
 from ncl_jax.models import clip
+from ncl_jax.training import train
 from tests import tiny
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import optax
 import pytest
 from etils import epath
 
-from ncl_jax import progress, train
+from ncl_jax.training import run_state, train
 from tests import tiny
 
 METRICS = {"loss": np.float32(np.nan), "grad_norm": np.float32(np.inf)}
@@ -18,7 +18,7 @@ def batch():
 
 
 def opened(tmp_path, on_nonfinite):
-    return progress.Progress(
+    return run_state.Progress(
         epath.Path(tmp_path), {"config": {}, "tokenizer": "{}"}, batch_size=4, seed=0, keep=2,
         on_nonfinite=on_nonfinite, clips=[f"clip{i}" for i in range(100)],
     )  # fmt: skip
@@ -48,7 +48,7 @@ def test_a_batch_that_cannot_be_kept_hides_no_nan(tmp_path, batch, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(progress.health, "keep_batch", full)
+    monkeypatch.setattr(run_state.health, "keep_batch", full)
     run = opened(tmp_path, "stop")
     with pytest.raises(FloatingPointError, match=r"at step 1 the loss is nan .*could not be kept"):
         run.skipped(state_after(1), batch, METRICS)

@@ -6,7 +6,7 @@ import resource
 import pytest
 from etils import epath
 
-from ncl_jax.run_log import RunLog
+from ncl_jax.training.metric_log import RunLog
 
 
 def write(folder, done, steps):

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from ncl_jax import losses, train
+from ncl_jax import losses
 from ncl_jax.distributed import sharding
+from ncl_jax.training import train
 from tests import tiny
 
 STEPS, BATCH = 5, 16

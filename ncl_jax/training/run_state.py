@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from etils import epath
 
-from ncl_jax import health
 from ncl_jax.checkpoint import checksums
 from ncl_jax.checkpoint.checkpointer import Checkpointer
 from ncl_jax.distributed import runtime
 from ncl_jax.errors import InputError
+from ncl_jax.training import health
 from ncl_jax.types import Batch, TrainState
 
 CHECKPOINTS, NONFINITE = "checkpoints", "nonfinite"

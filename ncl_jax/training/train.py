@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ncl_jax.distributed.sharding import AXIS, MappedStep, Step
-from ncl_jax.grad_cache import in_micro_batches
+from ncl_jax.training.grad_cache import in_micro_batches
 from ncl_jax.types import Batch, Towers, TrainState
 
 Metrics = dict[str, Any]
