@@ -17,7 +17,7 @@ from etils import epath
 from flax import nnx
 
 import tfds_builders
-from ncl_jax import evaluate, evaluate_pairs, losses
+from ncl_jax import losses
 from ncl_jax.ahead import Ahead, watched
 from ncl_jax.data import pipeline
 from ncl_jax.data.clips import Shapes, View
@@ -26,6 +26,7 @@ from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import sharding
 from ncl_jax.distributed.sharding import Step
 from ncl_jax.errors import InputError
+from ncl_jax.evaluation import evaluate, scorers
 from ncl_jax.models import clip, convert, weights
 from ncl_jax.training import optimizer as optimizers
 from ncl_jax.training.train import Loss, make_step
@@ -312,9 +313,9 @@ def build_embed(
 
 def build_score(
     config: ml_collections.ConfigDict, parts: Parts, params: Any
-) -> evaluate_pairs.Score | None:
+) -> scorers.Score | None:
     """Logits of captions and clips by a joint head; None where scores are cosines."""
     if parts.towers.score is None:
         return None
     score = functools.partial(jax.jit(parts.towers.score), params)
-    return evaluate_pairs.in_blocks(score, config.eval.batch_size)
+    return scorers.in_blocks(score, config.eval.batch_size)

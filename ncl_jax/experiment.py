@@ -11,13 +11,14 @@ import numpy as np
 from etils import epath
 
 import tfds_builders
-from ncl_jax import __version__, assembly, evaluate, evaluate_pairs, results
+from ncl_jax import __version__, assembly, results
 from ncl_jax.ahead import watched
 from ncl_jax.checkpoint import checksums
 from ncl_jax.checkpoint.checkpointer import Checkpointer
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import runtime, sharding, sync
+from ncl_jax.evaluation import evaluate, scorers
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.models import clip
 from ncl_jax.normalizers import Ncl
@@ -209,7 +210,7 @@ def build_validation(
         score = assembly.build_score(config, parts, state.params)
         split = embed(state.params, name)
         if score is not None:
-            return evaluate_pairs.plain_recall(split, score)
+            return scorers.plain_recall(split, score)
         return evaluate.plain_recall(split)
 
     return validate
@@ -231,8 +232,8 @@ def measure(
         bank, config.eval.bank_clips, config.eval.bank_captions, config.eval.bank_seed
     )
     if score is not None:
-        measured = evaluate_pairs.evaluate(test, bank, score, config.eval.iterations)
-        error = evaluate_pairs.in_batch_error(train_split, score, *batches)
+        measured = scorers.evaluate(test, bank, score, config.eval.iterations)
+        error = scorers.in_batch_error(train_split, score, *batches)
     else:
         if runtime.is_first():
             evaluate.save_embeddings(workdir / EMBEDDINGS, test, bank, scale)
@@ -294,10 +295,10 @@ def restore(workdir: epath.Path) -> Run:
 
 def _order_accuracy(
     test: evaluate.Embedded, pairs: list[tuple[int, int]], video: np.ndarray,
-    score: evaluate_pairs.Score | None,
+    score: scorers.Score | None,
 ) -> dict[str, float]:
     if score is not None:
-        return evaluate_pairs.order_accuracy(test, pairs, video, score)
+        return scorers.order_accuracy(test, pairs, video, score)
     return evaluate.order_accuracy(test, pairs, video)
 
 

@@ -14,7 +14,7 @@ from ncl_jax import experiment
 from ncl_jax.data.frames import choose_frames
 from ncl_jax.data.records import Split, load_split
 from ncl_jax.errors import InputError
-from ncl_jax.evaluate import Embedded
+from ncl_jax.evaluation.evaluate import Embedded
 
 
 class FinishedRun(NamedTuple):

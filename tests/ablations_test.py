@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ncl_jax import evaluate, example, finished
+from ncl_jax import finished
+from ncl_jax.evaluation import evaluate, synthetic
 from ncl_jax.normalizers import Bank, Ncl
 from ncl_jax.report import ablations, plots, runs
 from tests.report_page_test import workdir
 
 
 def made(seed):
-    test, bank = example.embeddings(30, 2, bank_videos=50, dim=16, seed=seed)
+    test, bank = synthetic.embeddings(30, 2, bank_videos=50, dim=16, seed=seed)
     return finished.FinishedRun({}, test, bank, 20.0, None)
 
 
@@ -118,7 +119,7 @@ def test_a_run_whose_data_moved_is_named(tmp_path):
 
 
 def test_example_has_hubs_that_the_bank_mends():
-    test, bank = example.embeddings()
+    test, bank = synthetic.embeddings()
     assert np.allclose(np.linalg.norm(test.text, axis=1), 1, atol=1e-6)
     run = finished.FinishedRun({}, test, bank, 30.0, None)
     rng = np.random.default_rng(0)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ncl_jax import evaluate, metrics
+from ncl_jax import metrics
 from ncl_jax.cli import metrics as cli_metrics
 from ncl_jax.cli import normalize as cli_normalize
+from ncl_jax.evaluation import evaluate
 
 RNG = np.random.default_rng(0)
 

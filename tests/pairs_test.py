@@ -9,9 +9,10 @@ import optax
 import pytest
 from flax import nnx
 
-from ncl_jax import evaluate_pairs, losses
+from ncl_jax import losses
 from ncl_jax.distributed import sharding
-from ncl_jax.evaluate import Embedded
+from ncl_jax.evaluation import scorers
+from ncl_jax.evaluation.evaluate import Embedded
 from ncl_jax.models import clip
 from ncl_jax.training import train
 from tests import tiny
@@ -41,7 +42,7 @@ def test_blocks_are_the_whole_matrix():
 
     test = split(11, 7, 0)
     test.text[1] = test.text[0]  # the same caption twice
-    got = evaluate_pairs.in_blocks(score, 4)(test.text, test.video)
+    got = scorers.in_blocks(score, 4)(test.text, test.video)
     np.testing.assert_allclose(got, table_score(test.text, test.video), atol=1e-5)
     assert shapes == {((4, 3), (4, 2, 3))}  # one shape: compiled once
     np.testing.assert_array_equal(got[0], got[1])
@@ -59,7 +60,7 @@ def sinkhorn(scores, iterations):
 
 def test_biases_come_from_the_head_s_scores_of_the_bank():
     test, bank = split(9, 6, 1), split(20, 8, 2)
-    found = evaluate_pairs.evaluate(test, bank, table_score, iterations=3)
+    found = scorers.evaluate(test, bank, table_score, iterations=3)
     scores = table_score(test.text, test.video)
     for row, to_video, to_text in (
         ("plain", np.zeros(6), np.zeros(9)),

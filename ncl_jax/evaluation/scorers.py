@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ncl_jax import metrics, sinkhorn
-from ncl_jax.evaluate import (
+from ncl_jax.evaluation.evaluate import (
     IN_BATCH_BATCHES,
     TIE_RULE,
     VIDEO_RULE,
@@ -20,7 +20,7 @@ from ncl_jax.evaluate import (
     both_sides,
     rules_and_counts,
 )
-from ncl_jax.evaluate import score as one_row
+from ncl_jax.evaluation.evaluate import score as one_row
 
 Score = Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "text video"]]
 """(text, video), as a `Towers`' encoders give them -> logits of all pairs."""
