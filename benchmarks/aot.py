@@ -33,8 +33,9 @@ from ml_collections import config_flags
 
 from benchmarks.batch_memory import VOCABULARY, abstract_batch
 from benchmarks.hlo import traffic
-from ncl_jax import assembly, losses
+from ncl_jax import losses
 from ncl_jax.distributed import sharding
+from ncl_jax.experiment import build
 from ncl_jax.models import clip
 from ncl_jax.training import train
 
@@ -74,9 +75,9 @@ def topology_mesh(name: str) -> Mesh:
 
 def compile_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Compiled | None:
     """The step that `ncl_jax.main` trains with, for these devices; None where it does not fit."""
-    towers, params = clip.abstract(assembly.build_sizes(config, VOCABULARY))
-    step = assembly.build_step(config, towers)
-    optimizer = assembly.build_optimizer(config)
+    towers, params = clip.abstract(build.build_sizes(config, VOCABULARY))
+    step = build.build_step(config, towers)
+    optimizer = build.build_optimizer(config)
     state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
     shardings = sharding.state_sharding(state, mesh, config.placement)
     run = sharding.map_step(step, mesh, config.mapper, shardings).run

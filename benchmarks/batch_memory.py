@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from configs import msrvtt
-from ncl_jax import assembly
 from ncl_jax.distributed import sharding
+from ncl_jax.experiment import build
 from ncl_jax.models import clip
 from ncl_jax.training import train
 from ncl_jax.types import Batch
@@ -29,10 +29,10 @@ def temporaries(batch_size: int, micro: int) -> int:
     config = msrvtt.get_config()
     config.model.dtype = "float32"
     config.train.batch_size, config.batch.micro = batch_size, micro
-    towers, params = clip.abstract(assembly.build_sizes(config, VOCABULARY))
-    step = assembly.build_step(config, towers)
+    towers, params = clip.abstract(build.build_sizes(config, VOCABULARY))
+    step = build.build_step(config, towers)
     state = jax.eval_shape(
-        lambda p: train.init_state(p, assembly.build_optimizer(config), 0), params
+        lambda p: train.init_state(p, build.build_optimizer(config), 0), params
     )
     mesh = sharding.data_mesh(jax.devices()[:1])
     shardings = sharding.state_sharding(state, mesh, "replicated")

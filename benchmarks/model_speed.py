@@ -22,11 +22,11 @@ def run(quick: bool) -> Iterator:
 
     from benchmarks.common import Row, at_most, blocking, interleave, note, ratio
     from configs import common
-    from ncl_jax import assembly
+    from ncl_jax.experiment import build
     from ncl_jax.models import clip
 
     config = common.get_config()
-    towers, like = clip.abstract(assembly.build_sizes(config, 49408))
+    towers, like = clip.abstract(build.build_sizes(config, 49408))
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda x: jnp.asarray(0.02 * rng.standard_normal(x.shape, np.float32)), like

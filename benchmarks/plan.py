@@ -19,7 +19,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from benchmarks.batch_memory import VOCABULARY, abstract_batch
-from ncl_jax import assembly
+from ncl_jax.experiment import build
 from ncl_jax.losses.inputs import stores
 from ncl_jax.models import clip
 from ncl_jax.training import train
@@ -74,8 +74,8 @@ class Plan(NamedTuple):
 def count(config: ml_collections.ConfigDict, vocabulary: int = VOCABULARY) -> Model:
     """Traces the towers of a config for one and two pairs; no weight is drawn."""
     config = config.copy_and_resolve_references()
-    towers, params = clip.abstract(assembly.build_sizes(config, vocabulary))
-    optimizer = assembly.build_optimizer(config)
+    towers, params = clip.abstract(build.build_sizes(config, vocabulary))
+    optimizer = build.build_optimizer(config)
     state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
 
     def embed(params: Any, batch: Batch, towers: Towers) -> Any:
@@ -97,7 +97,7 @@ def count(config: ml_collections.ConfigDict, vocabulary: int = VOCABULARY) -> Mo
     activations = kept(2) - kept(1)
     if config.model.remat:  # the block that is being recomputed is there as a whole
         config.model.remat = False
-        whole, _ = clip.abstract(assembly.build_sizes(config, vocabulary))
+        whole, _ = clip.abstract(build.build_sizes(config, vocabulary))
         activations += (kept(2, whole) - kept(1, whole)) // config.model.vision.layers
     config.train.batch_size = 1
     batch = abstract_batch(config)

@@ -8,9 +8,9 @@ import numpy as np
 
 from benchmarks.common import Row, at_most, interleave, note, ratio
 from configs import demo
-from ncl_jax import assembly
 from ncl_jax.distributed import sharding
 from ncl_jax.distributed.sharding import MappedStep
+from ncl_jax.experiment import build
 from ncl_jax.training import train
 from ncl_jax.types import Batch, TrainState
 
@@ -24,12 +24,12 @@ def run(quick: bool) -> Iterator[Row]:
 
 def prepared(config: Any, devices: int = 1) -> tuple[MappedStep, TrainState, Batch]:
     """The training step of a config, random weights and a random batch, placed on devices."""
-    towers, params = assembly.build_towers(config, config.tokenizer.vocab_size)
-    optimizer = assembly.build_optimizer(config)
+    towers, params = build.build_towers(config, config.tokenizer.vocab_size)
+    optimizer = build.build_optimizer(config)
     mesh = sharding.data_mesh(jax.devices()[:devices])
     state = train.init_state(params, optimizer, 0)
     shardings = sharding.state_sharding(state, mesh, "replicated")
-    step = assembly.build_step(config, towers)
+    step = build.build_step(config, towers)
     mapped = sharding.map_step(step, mesh, "shard_map", shardings)
     return mapped, sharding.place_state(state, shardings), mapped.place(_batch(config))
 

@@ -72,9 +72,9 @@ def main(argv: Sequence[str]) -> None:
     quiet_libraries()
     # Imported late: a mistyped flag should not have to wait for JAX.
 
-    from ncl_jax import experiment, seeds
     from ncl_jax.distributed import runtime, sync
-    from ncl_jax.workdir import owned
+    from ncl_jax.experiment import run, seeds
+    from ncl_jax.experiment.workdir import owned
 
     config = _CONFIG.value
     workdir = epath.Path(_WORKDIR.value or f"runs/{config.name}")
@@ -84,8 +84,8 @@ def main(argv: Sequence[str]) -> None:
         if not runtime.is_first():
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the story is told once
         with owned(workdir):
-            experiment.check_config(config)  # before one goes another way than the others
-            summary = (seeds if config.seeds != 1 else experiment).run(config, workdir)
+            run.check_config(config)  # before one goes another way than the others
+            summary = (seeds if config.seeds != 1 else run).run(config, workdir)
         sync.once("end", lambda: tell(config, workdir, summary))
         runtime.leave()
     except KeyboardInterrupt:
@@ -131,7 +131,7 @@ def quiet_libraries() -> None:
 
 def tell(config: Any, workdir: epath.Path, summary: dict[str, Any] | None) -> None:
     """What came of the run: its tables, or that it was told to stop."""
-    from ncl_jax import results
+    from ncl_jax.experiment import results
     from ncl_jax.report import runs, tables
 
     if summary is None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ncl_jax import finished
 from ncl_jax.evaluation import evaluate, synthetic
+from ncl_jax.experiment import finished
 from ncl_jax.normalizers import Bank, Ncl
 from ncl_jax.report import ablations, plots, runs
 from tests.report_page_test import workdir

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common
-from ncl_jax import assembly
 from ncl_jax.distributed import sharding
+from ncl_jax.experiment import build
 from ncl_jax.models import clip
 from ncl_jax.training import train
 from ncl_jax.types import Batch
@@ -27,9 +27,9 @@ def load(name, arg=""):
 def abstract_step(config, devices):
     """The mapped step of a config, and abstract arguments for it."""
     vocab = config.tokenizer.vocab_size
-    towers, params = clip.abstract(assembly.build_sizes(config, vocab))
-    optimizer = assembly.build_optimizer(config)
-    step = assembly.build_step(config, towers)
+    towers, params = clip.abstract(build.build_sizes(config, vocab))
+    optimizer = build.build_optimizer(config)
+    step = build.build_step(config, towers)
     state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
     d, size = config.data, config.train.batch_size
     batch = Batch(
@@ -63,7 +63,7 @@ def test_no_config_is_left_out():
 )
 def test_step_of_every_config_traces(name, arg):
     config = load(name, arg)
-    assembly.check_counts(config)
+    build.check_counts(config)
     sharding.check_batch_size(config.train.batch_size, sharding.data_mesh(), config.batch.micro)
     run, state, batch = abstract_step(config, devices=4)
     after, metrics = jax.eval_shape(run, state, batch)
@@ -145,7 +145,7 @@ def test_impossible_settings_are_told_before_anything_is_built(change, message):
     config = load("msvd")
     config.update_from_flattened_dict(change)
     with pytest.raises(ValueError, match=message):
-        assembly.check_counts(config)
+        build.check_counts(config)
 
 
 def test_every_key_has_a_comment():
@@ -161,7 +161,7 @@ def test_unknown_loss_is_named():
     config = load("demo")
     config.loss.name = "nce"
     with pytest.raises(ValueError, match=r"loss\.name: expected one of ncl, infonce, got 'nce'"):
-        assembly.build_loss(config)
+        build.build_loss(config)
 
 
 @pytest.mark.parametrize(("changes", "said"), [
@@ -176,7 +176,7 @@ def test_every_gradient_can_be_configured(changes, said):
     ids = jax.ShapeDtypeStruct((1, 4), jnp.int32)
     valid = jax.ShapeDtypeStruct((1, 4), bool)
     scale = jax.ShapeDtypeStruct((), jnp.float32)
-    loss = jax.vmap(assembly.build_loss(config), (0, 0, None, 0, 0), axis_name=sharding.AXIS)
+    loss = jax.vmap(build.build_loss(config), (0, 0, None, 0, 0), axis_name=sharding.AXIS)
     with pytest.raises(ValueError, match=said) if said else contextlib.nullcontext():
         per_pair, metrics = jax.eval_shape(loss, rows, rows, scale, ids, valid)
         assert per_pair.shape == (1, 4)

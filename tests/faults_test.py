@@ -10,7 +10,7 @@ import pytest
 
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import runtime
-from ncl_jax.workdir import owned
+from ncl_jax.experiment.workdir import owned
 from tests import jobs, soak
 
 FLAGS = ["--config.train.steps=24", "--config.train.checkpoint_every=5",

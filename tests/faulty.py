@@ -37,10 +37,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import app
 
-from ncl_jax import ahead, main, results
+from ncl_jax import ahead, main
 from ncl_jax.checkpoint import checkpointer
 from ncl_jax.data import pipeline, records
 from ncl_jax.distributed import sharding
+from ncl_jax.experiment import results
 from ncl_jax.normalizers import auto
 from ncl_jax.training import health
 from ncl_jax.types import Batch

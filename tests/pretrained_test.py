@@ -11,9 +11,9 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from configs import demo
-from ncl_jax import assembly, experiment
 from ncl_jax.cli import convert as command
 from ncl_jax.data.tokenizer import Tokenizer
+from ncl_jax.experiment import build, run
 from ncl_jax.models import clip, convert, weights
 
 
@@ -28,13 +28,13 @@ def test_weights_are_evaluated_as_they_are_and_go_out_again(tmp_path):
     config.train.batch_size, config.train.steps = jax.device_count(), 0
     config.init.checkpoint = str(tmp_path / "hf")
     tokenizer = Tokenizer.train(["a red ball moves left", "two blue cubes grow"], 600)
-    sizes = assembly.build_sizes(config, tokenizer.vocab_size)
+    sizes = build.build_sizes(config, tokenizer.vocab_size)
     _, params = clip.functional(clip.VideoClip(sizes, rngs=nnx.Rngs(7)))
     convert.save(tmp_path / "hf", convert.from_params(params), sizes, tokenizer.to_json())
 
     (tmp_path / "run").mkdir()
     workdir = epath.Path(tmp_path / "run")
-    results = experiment.run(config, workdir)
+    results = run.run(config, workdir)
     assert results["run"]["step"] == 0
     assert 0 < results["metrics"]["text_to_video"]["plain"]["MnR"] <= 8
     assert command.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
@@ -47,4 +47,4 @@ def test_weights_are_evaluated_as_they_are_and_go_out_again(tmp_path):
 
     shutil.rmtree(tmp_path / "hf")  # out of reach, as a hub without a network
     (workdir / "results.json").unlink()
-    assert experiment.run(config, workdir)["metrics"] == results["metrics"]
+    assert run.run(config, workdir)["metrics"] == results["metrics"]

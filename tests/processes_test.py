@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from configs import demo
-from ncl_jax import experiment
 from ncl_jax.data.records import load_split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import runtime
 from ncl_jax.distributed.runtime import Job
+from ncl_jax.experiment import run
 from tests import jobs
 
 STEPS, EPOCH = 24, 22  # 176 captions in batches of 8
@@ -234,10 +234,10 @@ def test_hosts_with_other_data_or_weights_are_told_apart(monkeypatch):
         params={"w": np.ones(3, np.float32)},
     )  # fmt: skip
     monkeypatch.setattr(runtime, "alone", lambda: False)
-    facts = experiment._facts(parts)
+    facts = run._facts(parts)
 
     def differing():
-        other = experiment._facts(parts)
+        other = run._facts(parts)
         return {name for name in facts if facts[name] != other[name]}
 
     assert not differing()
@@ -249,13 +249,13 @@ def test_hosts_with_other_data_or_weights_are_told_apart(monkeypatch):
 
 def test_hosts_may_keep_their_data_in_places_of_their_own(monkeypatch):
     told = []
-    monkeypatch.setattr(experiment.agreement, "check_same", lambda _, facts: told.append(facts))
+    monkeypatch.setattr(run.agreement, "check_same", lambda _, facts: told.append(facts))
     config = demo.get_config()
-    experiment.check_config(config)
+    run.check_config(config)
     config.data.data_dir = "/elsewhere"
-    experiment.check_config(config)
+    run.check_config(config)
     config.train.steps += 1
-    experiment.check_config(config)
+    run.check_config(config)
     assert told[0] == told[1]
     assert {name for name in told[0] if told[0][name] != told[2][name]} == {"config.train.steps"}
 

@@ -7,7 +7,8 @@ import pytest
 from etils import epath
 
 from configs import demo
-from ncl_jax import experiment, seeds
+from ncl_jax.experiment import run as experiment_run
+from ncl_jax.experiment import seeds
 from ncl_jax.report import runs, tables
 
 RECALL = {0: 40.0, 1: 42.0, 2: 47.0}
@@ -35,7 +36,7 @@ def fake_run(calls, stop_at=None):
 
 
 def test_mean_deviation_and_values_of_each_seed(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "run", fake_run([]))
+    monkeypatch.setattr(experiment_run, "run", fake_run([]))
     summary = seeds.run(demo.get_config("seeds=3"), epath.Path(tmp_path))
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["metrics"]["text_to_video"]["plain"]["R@1"] == 43.0
@@ -52,10 +53,10 @@ def test_mean_deviation_and_values_of_each_seed(tmp_path, monkeypatch):
 def test_a_stopped_command_goes_on(tmp_path, monkeypatch):
     calls = []
     config, folder = demo.get_config("seeds=3"), epath.Path(tmp_path)
-    monkeypatch.setattr(experiment, "run", fake_run(calls, stop_at=1))
+    monkeypatch.setattr(experiment_run, "run", fake_run(calls, stop_at=1))
     assert seeds.run(config, folder) is None
     assert not (folder / "results.json").exists()
-    monkeypatch.setattr(experiment, "run", fake_run(calls))
+    monkeypatch.setattr(experiment_run, "run", fake_run(calls))
     assert seeds.run(config, folder) is not None
     assert calls == [0, 1, 1, 2]  # the finished one is not run again
     config.eval.iterations = 8

@@ -13,8 +13,8 @@ import pytest
 from scipy import stats
 
 from configs import demo, sweeps
-from ncl_jax import finished
 from ncl_jax.cli import report, sweep, sweep_runs
+from ncl_jax.experiment import finished
 from ncl_jax.report import sweeps as tables
 from tests import jobs
 from tests.main_test import ROOT, TINY

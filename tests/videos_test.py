@@ -12,9 +12,10 @@ import time
 
 import pytest
 
-from ncl_jax import gallery, trained
+from ncl_jax import gallery
 from ncl_jax.cli import index as cli
 from ncl_jax.cli import serve as serve_cli
+from ncl_jax.experiment import encoder
 from ncl_jax.index import RetrievalIndex
 from tests import jobs, reader_faults_test
 from tests.gallery_test import write_video
@@ -198,8 +199,8 @@ def test_damaged_files_of_a_build(tmp_path, workdir, videos, capsys):
 
 def test_a_checkpoint_that_went_on_is_noticed(tmp_path, workdir, videos, capsys, monkeypatch):
     assert cli.main(build(tmp_path, workdir)) == 0
-    load = trained.load
-    monkeypatch.setattr(trained, "load", lambda path: load(path)._replace(fingerprint="later"))
+    load = encoder.load
+    monkeypatch.setattr(encoder, "load", lambda path: load(path)._replace(fingerprint="later"))
     for command in (
         lambda: cli.main(["search", str(tmp_path / "index"), "a ball"]),
         lambda: serve_cli.main(["--index", str(tmp_path / "index"), "--port", "0"]),

@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> None:
 
 def of_run(workdir: str, out: pathlib.Path) -> str:
     """The last checkpoint -> `out`."""
-    from ncl_jax import experiment  # loads data libraries, which published weights never need
+    from ncl_jax.experiment.run import restore
 
-    run = experiment.restore(epath.Path(workdir))
+    run = restore(epath.Path(workdir))
     convert.save(out, convert.from_params(run.state.params), run.sizes, run.tokenizer.to_json())
     return f"step {int(run.state.step)} of {workdir} -> {out}"
 

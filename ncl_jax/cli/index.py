@@ -158,12 +158,12 @@ def embed_words(words: list[str], index: RetrievalIndex, path: str) -> np.ndarra
     Raises:
       ValueError: the run was trained on since.
     """
-    from ncl_jax import trained  # loads models and data libraries, which embeddings never need
+    from ncl_jax.experiment.encoder import load
 
     gallery = index.meta.get("gallery", {})
     folder = pathlib.Path(path)
     folder = folder.parent if folder.suffix == ".npz" else folder
-    model = trained.load(gallery.get("run", folder.parent))
+    model = load(gallery.get("run", folder.parent))
     if gallery.get("model", model.fingerprint) != model.fingerprint:
         raise InputError(
             f"{gallery['run']} was trained on after {path} was built; build the index again"

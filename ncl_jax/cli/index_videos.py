@@ -12,10 +12,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ncl_jax import gallery, trained
+from ncl_jax import gallery
 from ncl_jax.cli.index import build_index, printable
 from ncl_jax.data import video
 from ncl_jax.errors import InputError
+from ncl_jax.experiment.encoder import Trained, load
 from ncl_jax.index import RetrievalIndex, storage
 
 SECONDS_BETWEEN_SAVES = 60.0
@@ -34,7 +35,7 @@ def build(args: argparse.Namespace) -> Iterator[str]:
     """
     _check(args)
     files = gallery.find_files(args.videos)
-    model, bank = trained.load(args.checkpoint), _bank(args.checkpoint)
+    model, bank = load(args.checkpoint), _bank(args.checkpoint)
     _check_writable(args.index)
     about = {
         "folder": os.path.abspath(args.videos),
@@ -151,7 +152,7 @@ def _entries(
 
 def _embed(
     args: argparse.Namespace,
-    model: trained.Trained,
+    model: Trained,
     todo: dict[str, gallery.Stamp],
     entries: dict[str, gallery.Entry],
     about: dict[str, Any],

@@ -94,7 +94,7 @@ def _page(loaded: Sequence[runs.Run], in_depth: int) -> str:
 
 def _details(run: runs.Run) -> Any:
     """What the run's embeddings show, or why they cannot be had (moved data, say)."""
-    from ncl_jax import finished
+    from ncl_jax.experiment import finished
     from ncl_jax.report import details
 
     try:

@@ -16,10 +16,11 @@ from typing import Any
 
 import waitress
 
-from ncl_jax import serve, trained
+from ncl_jax import serve
 from ncl_jax.cli import exits
 from ncl_jax.cli.index import DEFAULT
 from ncl_jax.errors import InputError
+from ncl_jax.experiment.encoder import load
 from ncl_jax.gallery import windows_of
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.serve.library import Library
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     """Loads, listens, and serves."""
     index = RetrievalIndex.load(args.index)
     windows_of(index)
-    model = trained.load(index.meta["gallery"]["run"])
+    model = load(index.meta["gallery"]["run"])
     if model.fingerprint != index.meta["gallery"]["model"]:
         raise InputError(f"{args.index} was built with another checkpoint; build it again")
     library = Library(args.index, model.encode_text, model.fingerprint)

@@ -27,8 +27,8 @@ from configs.sweeps import SWEEPS, Overrides
 from ncl_jax import main as job
 from ncl_jax.cli.sweep_runs import Run, execute, finished, read_results, shares
 from ncl_jax.errors import InputError
+from ncl_jax.experiment.workdir import prepare as prepare_workdir
 from ncl_jax.report import sweeps
-from ncl_jax.workdir import prepare as prepare_workdir
 
 _SWEEP = flags.DEFINE_string("sweep", None, f"Which one: {', '.join(SWEEPS)}")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of the cores")
@@ -137,9 +137,9 @@ def label_of(overrides: Overrides) -> str:
 
 def prepare(config: ml_collections.ConfigDict) -> None:
     """The data, before several runs want to prepare it at once."""
-    from ncl_jax import assembly
+    from ncl_jax.experiment import build
 
-    assembly.prepare_data(config)
+    build.prepare_data(config)
 
 
 def tabulate(runs: Sequence[Run], folder: pathlib.Path, failed: dict[str, str]) -> str:

@@ -25,7 +25,7 @@ MEASURES = {
 
 
 class Opened(Protocol):
-    """What a run leaves, as `ncl_jax.finished.open_run` reads it."""
+    """What a run leaves, as `ncl_jax.experiment.finished.open_run` reads it."""
 
     @property
     def test(self) -> Embedded: ...

@@ -36,7 +36,7 @@ class Captioned(Protocol):
 
 
 class Opened(Protocol):
-    """A finished run, opened again (`ncl_jax.finished.FinishedRun`)."""
+    """A finished run, opened again (`ncl_jax.experiment.finished.FinishedRun`)."""
 
     @property
     def test(self) -> Split: ...

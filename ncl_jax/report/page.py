@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jinja2
 import markupsafe
 
-from ncl_jax import results
+from ncl_jax.experiment import results
 from ncl_jax.report import curves, findings
 from ncl_jax.report.details import Details
 from ncl_jax.report.runs import Run, flat

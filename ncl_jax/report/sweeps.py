@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
-from ncl_jax import results
+from ncl_jax.experiment import results
 
 HEADINGS = results.ROWS | {"training": "training"}  # of the kinds of scores, plain first
 SHOWN = ("R@1", "R@5", "R@10", "MnR", "norm_error_mean")

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ncl_jax.experiment.results import APART, COLUMNS, ROWS
 from ncl_jax.report.runs import Group
-from ncl_jax.results import APART, COLUMNS, ROWS
 
 DIRECTIONS = {"text_to_video": "Text to video", "video_to_text": "Video to text"}
 NAMED = ("name", "data.builder", "loss.name", "model.temporal")  # columns of their own

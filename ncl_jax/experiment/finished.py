@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from ncl_jax import experiment
 from ncl_jax.data.frames import choose_frames
 from ncl_jax.data.records import Split, load_split
 from ncl_jax.errors import InputError
 from ncl_jax.evaluation.evaluate import Embedded
+from ncl_jax.experiment.run import EMBEDDINGS
 
 
 class FinishedRun(NamedTuple):
@@ -44,7 +44,7 @@ def open_run(workdir: epath.PathLike) -> FinishedRun:
     results = read_results(workdir)
     if results.get("files", {}).get("embeddings", "") is None:
         raise InputError(f"{workdir}: its head scores pairs, so the run has left no embeddings")
-    test, bank, scale = read_embeddings(workdir / experiment.EMBEDDINGS)
+    test, bank, scale = read_embeddings(workdir / EMBEDDINGS)
     directory = results["data"]["directory"]
     if not epath.Path(directory).exists():
         raise InputError(

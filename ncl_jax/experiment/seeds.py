@@ -9,10 +9,11 @@ import jax
 import ml_collections
 from etils import epath
 
-from ncl_jax import experiment, results
 from ncl_jax.distributed import sync
 from ncl_jax.errors import InputError
-from ncl_jax.workdir import owned
+from ncl_jax.experiment import results
+from ncl_jax.experiment import run as experiment_run
+from ncl_jax.experiment.workdir import owned
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any] | None:
@@ -41,7 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
         sync.check_same("finished", {f"{folder}/results.json": str(summary is not None)})
         if summary is None:
             with owned(folder):  # a run of this seed alone may be at work there
-                summary = experiment.run(one, folder)
+                summary = experiment_run.run(one, folder)
         if summary is None:
             return None
         found[seed] = summary

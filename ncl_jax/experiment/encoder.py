@@ -12,9 +12,10 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from ncl_jax import assembly, experiment
 from ncl_jax.data.clips import clip_frames
 from ncl_jax.errors import InputError
+from ncl_jax.experiment import build
+from ncl_jax.experiment.run import Run, restore
 
 
 class Trained(NamedTuple):
@@ -40,7 +41,7 @@ def load(workdir: epath.PathLike) -> Trained:
       FileNotFoundError: there is no checkpoint in `workdir`.
       ValueError: it is damaged, or of another version.
     """
-    run = experiment.restore(epath.Path(workdir))
+    run = restore(epath.Path(workdir))
     config, towers, params = run.config, run.towers, run.state.params
     if towers.score is not None:
         raise InputError(
@@ -48,7 +49,7 @@ def load(workdir: epath.PathLike) -> Trained:
             "embedding of its own, so nothing can be searched by it"
         )
     encode_text, encode_video = jax.jit(towers.encode_text), jax.jit(towers.encode_video)
-    shapes, view = assembly.build_shapes(config), assembly.build_view(config, "eval")
+    shapes, view = build.build_shapes(config), build.build_view(config, "eval")
 
     def texts(captions: Sequence[str]) -> np.ndarray:
         return np.asarray(encode_text(params, *run.tokenizer(captions, config.data.max_tokens)))
@@ -74,7 +75,7 @@ def _padded(rows: np.ndarray) -> np.ndarray:
     return np.pad(rows, [(0, size - len(rows)), *[(0, 0)] * (rows.ndim - 1)])
 
 
-def _fingerprint(run: experiment.Run) -> str:
+def _fingerprint(run: Run) -> str:
     digest = hashlib.sha256(json.dumps(run.config.to_dict(), sort_keys=True).encode())
     digest.update(run.tokenizer.to_json().encode())
     for leaf in jax.tree.leaves(run.state.params):

@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 import tfds_builders
-from ncl_jax import __version__, assembly, results
+from ncl_jax import __version__
 from ncl_jax.ahead import watched
 from ncl_jax.checkpoint import checksums
 from ncl_jax.checkpoint.checkpointer import Checkpointer
@@ -19,6 +19,7 @@ from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import runtime, sharding, sync
 from ncl_jax.evaluation import evaluate, scorers
+from ncl_jax.experiment import build, results
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.models import clip
 from ncl_jax.normalizers import Ncl
@@ -55,16 +56,16 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
     Returns:
       What `results.json` holds; None where a notice to stop (SIGTERM, Ctrl-C) came before the end.
     """
-    assembly.check_counts(config)
+    build.check_counts(config)
     seconds: dict[str, float] = {}
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.train.batch_size, mesh, config.batch.micro)
     with _phase("data", seconds):
         # The others find it prepared, or, on a disk of their own, prepare it there.
-        directory = sync.once("data", lambda: assembly.prepare_data(config))
-        directory = directory or assembly.prepare_data(config)
+        directory = sync.once("data", lambda: build.prepare_data(config))
+        directory = directory or build.prepare_data(config)
     with _phase("model", seconds):
-        parts = assembly.build(config, directory, kept_tokenizer(workdir))
+        parts = build.build(config, directory, kept_tokenizer(workdir))
         sync.check_same("parts", _facts(parts))
     profile = InputProfile() if config.profile_input else None
     with _phase("training", seconds):
@@ -84,7 +85,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
             "checkpoints": str(workdir / CHECKPOINTS),
             "metrics": str(workdir / "metrics.jsonl"),
             "events": str(workdir / "tensorboard"),
-            "tokenizer": str(workdir / assembly.TOKENIZER),
+            "tokenizer": str(workdir / build.TOKENIZER),
             "index": str(workdir / INDEX) if parts.towers.score is None else None,
             "embeddings": str(workdir / EMBEDDINGS) if parts.towers.score is None else None,
         },
@@ -116,7 +117,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     sync.check_same("config", facts)
 
 
-def _facts(parts: assembly.Parts) -> dict[str, str]:
+def _facts(parts: build.Parts) -> dict[str, str]:
     """What must not differ between hosts, which may prepare data and fetch weights of their own."""
     facts = {"tokenizer (digest)": checksums.digest(parts.tokenizer.to_json())}
     if not runtime.alone():
@@ -128,7 +129,7 @@ def _facts(parts: assembly.Parts) -> dict[str, str]:
 
 def train_or_resume(
     config: ml_collections.ConfigDict,
-    parts: assembly.Parts,
+    parts: build.Parts,
     mesh: jax.sharding.Mesh,
     workdir: epath.Path,
     profile: InputProfile | None = None,
@@ -159,15 +160,15 @@ def train_or_resume(
     )
     state = progress.restore(state, MAY_CHANGE)
     if runtime.is_first():  # only now: a run that is refused changes nothing
-        assembly.keep_tokenizer(parts.tokenizer, workdir)
+        build.keep_tokenizer(parts.tokenizer, workdir)
     done = int(state.step)
     if done < schedule.steps:
         sync.once("space", lambda: progress.check_space(state))
     if done:
         runtime.say(f"resuming {workdir} at step {done} of {schedule.steps}")
-    step = assembly.build_step(config, parts.towers)
+    step = build.build_step(config, parts.towers)
     mapped = sharding.map_step(step, mesh, config.mapper, shardings)
-    batches = assembly.train_batches(config, parts, progress.samples)
+    batches = build.train_batches(config, parts, progress.samples)
     if profile:
         mapped = profile.wrap(mapped, batches)
     with (
@@ -198,16 +199,16 @@ def train_or_resume(
 
 
 def build_validation(
-    config: ml_collections.ConfigDict, parts: assembly.Parts
+    config: ml_collections.ConfigDict, parts: build.Parts
 ) -> Callable[[TrainState], dict[str, float]]:
     """Plain R@1 on the validation split; nothing where the config names none."""
     name = config.data.validation_split
-    embed = assembly.build_embed(config, parts)
+    embed = build.build_embed(config, parts)
 
     def validate(state: TrainState) -> dict[str, float]:
         if not name:
             return {}
-        score = assembly.build_score(config, parts, state.params)
+        score = build.build_score(config, parts, state.params)
         split = embed(state.params, name)
         if score is not None:
             return scorers.plain_recall(split, score)
@@ -218,15 +219,15 @@ def build_validation(
 
 def measure(
     config: ml_collections.ConfigDict,
-    parts: assembly.Parts,
+    parts: build.Parts,
     state: TrainState,
     workdir: epath.Path,
 ) -> dict[str, Any]:
     """All metrics of the test split, with the train split as bank; leaves index and embeddings."""
-    embed = assembly.build_embed(config, parts)
+    embed = build.build_embed(config, parts)
     test, bank = (embed(state.params, n) for n in (config.data.test_split, config.data.train_split))
     scale = float(parts.towers.scale(state.params))
-    score = assembly.build_score(config, parts, state.params)
+    score = build.build_score(config, parts, state.params)
     batches = (config.train.batch_size, config.loss.iterations, config.seed)
     train_split, bank = bank, evaluate.sample(
         bank, config.eval.bank_clips, config.eval.bank_captions, config.eval.bank_seed
@@ -285,9 +286,9 @@ def restore(workdir: epath.Path) -> Run:
         metadata = checkpointer.metadata()
         config = ml_collections.ConfigDict(metadata["config"])
         tokenizer = Tokenizer.from_json(metadata["tokenizer"])
-        sizes = assembly.build_sizes(config, tokenizer.vocab_size)
-        towers, params = assembly.build_blank_towers(config, tokenizer.vocab_size)
-        like = init_state(params, assembly.build_optimizer(config), config.seed)
+        sizes = build.build_sizes(config, tokenizer.vocab_size)
+        towers, params = build.build_blank_towers(config, tokenizer.vocab_size)
+        like = init_state(params, build.build_optimizer(config), config.seed)
         shardings = sharding.state_sharding(like, sharding.data_mesh(), "replicated")
         state = checkpointer.restore(sharding.place_state(like, shardings)).state
     return Run(config, sizes, tokenizer, towers, state)
@@ -302,7 +303,7 @@ def _order_accuracy(
     return evaluate.order_accuracy(test, pairs, video)
 
 
-def _test_pairs(config: ml_collections.ConfigDict, parts: assembly.Parts) -> list[tuple[int, int]]:
+def _test_pairs(config: ml_collections.ConfigDict, parts: build.Parts) -> list[tuple[int, int]]:
     """Twins of the test split, as positions of clips."""
     place = {v: i for i, v in enumerate(parts.splits[config.data.test_split].video_ids)}
     pairs = tfds_builders.read_metadata(parts.directory)["order_pairs"]
