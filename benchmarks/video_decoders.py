@@ -4,7 +4,7 @@
 
 PYTHON needs av, numpy and pillow; decoders that do not import are left out. Prints one JSON object:
 file -> decoder -> CPU seconds of each block. CPU seconds of all threads count, so clips per second
-are per core. The frames are those of `ncl_jax.data.video.decode_frames`, by their numbers; resizing
+are per core. The frames are those of `ncl_jax.video.decode.decode_frames`, by their numbers; resizing
 and JPEG are Pillow's for all.
 """
 
@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-from ncl_jax.data import video, video_packets
-from ncl_jax.data.video_clock import Clock
-from ncl_jax.data.video_file import opened
-from ncl_jax.data.video_times import timed
+from ncl_jax.video import decode, packets
+from ncl_jax.video.clock import Clock
+from ncl_jax.video.container import opened
+from ncl_jax.video.times import timed
 
 os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "threads;1")
 FPS, SHORT_SIDE, QUALITY = 1.0, 224, 90
@@ -31,7 +31,7 @@ Numbers = list[int]
 
 def ours(path: str, numbers: Numbers) -> list[bytes]:
     """What the builders do; it finds the frames by itself."""
-    return video.decode_frames(path, FPS, SHORT_SIDE, QUALITY).frames
+    return decode.decode_frames(path, FPS, SHORT_SIDE, QUALITY).frames
 
 
 def pyav(path: str, numbers: Numbers) -> list[bytes]:
@@ -105,9 +105,9 @@ DECODERS: dict[str, tuple[str, Callable[[str, Numbers], list[bytes]]]] = {
 
 def frame_numbers(path: str) -> Numbers:
     """Positions in the file of the frames that `decode_frames` keeps."""
-    times = video.decode_frames(path, FPS, 8).times
+    times = decode.decode_frames(path, FPS, 8).times
     with opened(path) as stream:
-        pictures = timed(stream, video_packets.decode_all(stream, Clock()), [])
+        pictures = timed(stream, packets.decode_all(stream, Clock()), [])
         shown = np.array([time for time, _ in pictures])
     return [int(np.abs(shown - time).argmin()) for time in times]
 
@@ -128,11 +128,11 @@ def measure(path: str, blocks: int) -> dict[str, list[float]]:
     A decoder that gives other frames is left out, by message.
     """
     numbers = frame_numbers(path)
-    expected = [video.decode_jpeg(data).astype(int) for data in ours(path, numbers)]
+    expected = [decode.decode_jpeg(data).astype(int) for data in ours(path, numbers)]
     decoders = {}
     for name, function in _available():
         try:
-            got = [video.decode_jpeg(data).astype(int) for data in function(path, numbers)]
+            got = [decode.decode_jpeg(data).astype(int) for data in function(path, numbers)]
         except Exception as error:  # a peer's own kinds
             print(f"B8: {name} fails on {os.path.basename(path)}: {error}", file=sys.stderr)
             continue

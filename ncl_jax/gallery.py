@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ncl_jax.data import video
-from ncl_jax.data.video_pool import GIVE_UP_AFTER, read_files
-from ncl_jax.data.video_worker import VideoWorker, unpack
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.video import decode
+from ncl_jax.video.pool import GIVE_UP_AFTER, read_files
+from ncl_jax.video.worker import VideoWorker, unpack
 
 
 class Stamp(NamedTuple):
@@ -100,7 +100,7 @@ def find_files(folder: str | os.PathLike[str]) -> dict[str, Stamp]:
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
         hidden = any(part.startswith(".") for part in pathlib.PurePosixPath(name).parts)
-        if path.suffix.lower() in video.SUFFIXES and not hidden and path.is_file():
+        if path.suffix.lower() in decode.SUFFIXES and not hidden and path.is_file():
             status = path.stat()
             found[name] = Stamp(status.st_size, status.st_mtime_ns)
     return dict(sorted(found.items()))
@@ -157,7 +157,7 @@ def embed_files(
     )  # fmt: skip
     with contextlib.closing(results):
         for name, result in results:
-            if isinstance(result, video.VideoError):
+            if isinstance(result, decode.VideoError):
                 result = _Read(name, result.reason, [])
             waiting.append(result)
             if sum(len(parts) for _, _, parts in waiting) >= batch:
@@ -170,7 +170,7 @@ class _Read(NamedTuple):
     """A decoded file and its windows, or the reason why there are none."""
 
     name: str
-    clip: video.Clip | str
+    clip: decode.Clip | str
     parts: list[slice]
 
 
@@ -179,7 +179,7 @@ def _embed(
     files: Mapping[str, Stamp],
     encode: Callable[[list[list[bytes]]], np.ndarray],
 ) -> Iterator[tuple[str, Entry]]:
-    clips = [r.clip.frames[p] for r in waiting if isinstance(r.clip, video.Clip) for p in r.parts]
+    clips = [r.clip.frames[p] for r in waiting if isinstance(r.clip, decode.Clip) for p in r.parts]
     rows = encode(clips) if clips else np.zeros((0, 1), np.float32)
     first = 0
     for name, clip, parts in waiting:
@@ -192,7 +192,7 @@ def _embed(
             first += len(parts)
 
 
-def _end(clip: video.Clip, part: slice) -> float:
+def _end(clip: decode.Clip, part: slice) -> float:
     """A window lasts to the next one, the last window to one frame's time after its last frame."""
     if part.stop < len(clip.times):
         return float(clip.times[part.stop])

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ncl_jax.data import video
+from ncl_jax.video import decode
 from tfds_builders.demo import captions, corpus, render, scenes, words
 
 SIZE = corpus.Size(train=12, val=4, test=8)
@@ -74,7 +74,7 @@ def test_decoded_order_pairs_differ_by_compression_only(folder: pathlib.Path) ->
     assert pairs
     for names in pairs:
         one, two = (
-            np.array(video.decode_frames(folder / "videos" / f"{name}.mp4").frames, float)
+            np.array(decode.decode_frames(folder / "videos" / f"{name}.mp4").frames, float)
             for name in names
         )
         assert one.shape == (4, 64, 64, 3)

@@ -68,7 +68,7 @@ def imports(path):
 
 
 def unit(name):
-    """`ncl_jax.data.video` -> `data`; None for other packages."""
+    """`ncl_jax.video.decode` -> `data`; None for other packages."""
     parts = name.split(".")
     return parts[1] if parts[0] == "ncl_jax" and len(parts) > 1 else None
 
@@ -96,8 +96,8 @@ def test_module_imports_only_what_it_may(path):
 def test_builders_use_only_the_video_modules_and_errors(path):
     ours = {name for name in imports(path) if name.startswith("ncl_jax")}
     ours -= {name for name in ours if unit(name) in (None, "errors", "versions")}
-    assert all(name.startswith(("ncl_jax.data.video", "ncl_jax.data")) for name in ours)
-    assert not any(name.startswith("ncl_jax.data.") and not name.startswith("ncl_jax.data.video")
+    assert all(name.startswith(("ncl_jax.video.decode", "ncl_jax.data")) for name in ours)
+    assert not any(name.startswith("ncl_jax.data.") and not name.startswith("ncl_jax.video.decode")
                    for name in ours)
 
 

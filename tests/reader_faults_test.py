@@ -12,25 +12,26 @@ import time
 
 import pytest
 
-from ncl_jax.data import video, video_pool, video_worker
 from ncl_jax.errors import InputError
+from ncl_jax.video import decode, pool
+from ncl_jax.video import worker as worker_lib
 from tests.gallery_test import write_video
 
 ROOT = pathlib.Path(__file__).parents[1]
 ANSWER = "def _answer(request: dict[str, Any]) -> tuple[str, bytes]:\n"
-BUG_EVERYWHERE = ("ncl_jax/data/video_file.py", " = av.open(source, ", " = av.opened(source, ")
+BUG_EVERYWHERE = ("ncl_jax/video/container.py", " = av.open(source, ", " = av.opened(source, ")
 BUG_AT_ONE_FILE = (
-    "ncl_jax/data/video_worker.py",
+    "ncl_jax/video/worker.py",
     ANSWER,
     f'{ANSWER}    if "clip3" in request["path"]:\n        raise TypeError("planted")\n',
 )
 DEATH_EVERYWHERE = (
-    "ncl_jax/data/video_worker.py",
+    "ncl_jax/video/worker.py",
     "        _check_reader()\n",
     "        os.kill(os.getpid(), signal.SIGSEGV)\n",
 )
 DEATH_AT_ONE_FILE = (
-    "ncl_jax/data/video_worker.py",
+    "ncl_jax/video/worker.py",
     ANSWER,
     f'{ANSWER}    if "clip3" in request["path"]:\n        os.kill(os.getpid(), signal.SIGSEGV)\n',
 )
@@ -122,8 +123,8 @@ def test_a_build_of_which_every_file_fails_in_one_way_stops(tmp_path):
     assert "train: none of 28 clips is readable" in done.stderr
 
 
-def bad(number: int, reason: str) -> video.VideoError:
-    return video.VideoError(f"{number}.mp4", reason)
+def bad(number: int, reason: str) -> decode.VideoError:
+    return decode.VideoError(f"{number}.mp4", reason)
 
 
 def test_giving_up_needs_one_reason_and_no_good_file():
@@ -138,7 +139,7 @@ def test_giving_up_needs_one_reason_and_no_good_file():
 
 
 def see(after, results):
-    give_up = video_pool.GiveUp(after)
+    give_up = pool.GiveUp(after)
     for result in results:
         give_up.see(result)
 
@@ -150,11 +151,11 @@ def test_results_come_in_order_or_as_they_are_ready(tmp_path):
     def first(worker, name, path):
         return worker.probe(path).frames
 
-    got = list(video_pool.read_files(first, paths, jobs=2, seconds=60, in_order=True))
+    got = list(pool.read_files(first, paths, jobs=2, seconds=60, in_order=True))
     assert [name for name, _ in got] == list(paths)
     assert [result for _, result in got if result == 1] == [1] * 4
     assert str(got[2][1]).startswith("2.mp4: expected a readable video, got")
-    assert dict(video_pool.read_files(first, paths, jobs=2, seconds=60)).keys() == paths.keys()
+    assert dict(pool.read_files(first, paths, jobs=2, seconds=60)).keys() == paths.keys()
 
 
 def test_what_a_caller_raises_beside_a_reader_is_no_bad_file(tmp_path):
@@ -165,19 +166,19 @@ def test_what_a_caller_raises_beside_a_reader_is_no_bad_file(tmp_path):
         raise ValueError("planted")
 
     with pytest.raises(ValueError, match="planted"):
-        list(video_pool.read_files(read, {"a": path}, seconds=60))
+        list(pool.read_files(read, {"a": path}, seconds=60))
 
 
 def test_the_known_good_file_is_what_the_reader_expects():
-    video_worker._check_reader()
-    probe = video.probe(video_worker._KNOWN_GOOD, deep=True)
-    assert probe == video.Probe("h264", 10.0, 2.0, 48, 32, 20, 0)
+    worker_lib._check_reader()
+    probe = decode.probe(worker_lib._KNOWN_GOOD, deep=True)
+    assert probe == decode.Probe("h264", 10.0, 2.0, 48, 32, 20, 0)
 
 
 def test_a_reader_that_gives_something_else_is_noticed(monkeypatch):
-    right = video.decode_frames(video_worker._KNOWN_GOOD, fps=1.0)
+    right = decode.decode_frames(worker_lib._KNOWN_GOOD, fps=1.0)
     for frames in (right.frames[:1], right.frames[::-1], [f[..., ::-1] for f in right.frames]):
         wrong = right._replace(frames=frames)
-        monkeypatch.setattr(video, "decode_frames", lambda *_, clip=wrong, **__: clip)
+        monkeypatch.setattr(decode, "decode_frames", lambda *_, clip=wrong, **__: clip)
         with pytest.raises(RuntimeError, match="expected one red and one blue frame"):
-            video_worker._check_reader()
+            worker_lib._check_reader()

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 import tfds_builders
-from ncl_jax.data import video
+from ncl_jax.video import decode
 from tfds_builders import layout, preparation, text_files, video_records
 from tfds_builders.activitynet import annotations as activitynet
 from tfds_builders.msrvtt import annotations as msrvtt
@@ -229,7 +229,7 @@ def test_real_msvd(
     for clip, record in records.items():
         expected = {text.strip() for _, name, text in rows if name == clip}
         assert {text.decode() for text in record["captions"]} == expected
-        assert min(video.decode_jpeg(record["frames"][-1]).shape[:2]) == 112
+        assert min(decode.decode_jpeg(record["frames"][-1]).shape[:2]) == 112
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 import tfds_builders
-from ncl_jax.data import video, video_worker
+from ncl_jax.video import decode
+from ncl_jax.video import worker as worker_lib
 from tests import reader_faults_test
 from tests.video_files_test import write
 from tfds_builders import decoding
@@ -153,13 +154,13 @@ def test_a_reader_is_closed_while_it_reads(tmp_path: pathlib.Path) -> None:
     os.mkfifo(endless)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         for attempt in range(12):
-            worker = video_worker.VideoWorker(seconds=60)
+            worker = worker_lib.VideoWorker(seconds=60)
             reading = pool.submit(worker.decode, endless, fps=1, short_side=32, jpeg_quality=90)
             time.sleep(0.02 * attempt)  # before, while and after its process starts
             worker.close()
-            with pytest.raises(video.VideoError):
+            with pytest.raises(decode.VideoError):
                 reading.result(timeout=20)
-    with pytest.raises(video.VideoError, match="reading was stopped"):  # it does not start again
+    with pytest.raises(decode.VideoError, match="reading was stopped"):  # it does not start again
         worker.decode(endless, fps=1, short_side=32, jpeg_quality=90)
 
 
@@ -208,7 +209,7 @@ def test_beam_builds_the_same_records(tmp_path: pathlib.Path) -> None:
     }
     for split, clips in here.items():
         for clip, frame in clips.items():
-            images = [video.decode_jpeg(data).astype(int) for data in (frame, beam[split][clip])]
+            images = [decode.decode_jpeg(data).astype(int) for data in (frame, beam[split][clip])]
             np.testing.assert_allclose(*images, atol=2)  # another Pillow may round otherwise
     # A bad file is refused, by name.
     (manual / "activitynet" / "videos" / "aaaaaaaaaaa.mkv").write_text("nothing")

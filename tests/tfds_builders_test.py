@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 import tfds_builders
-from ncl_jax.data import video
+from ncl_jax.video import decode
 from tfds_builders import (
     build,
     caption_files,
@@ -188,11 +188,11 @@ def test_records_read_back_as_written(demo: str, manual_dir: pathlib.Path) -> No
 def test_stored_frames_are_the_frames_of_the_file(demo: str, manual_dir: pathlib.Path) -> None:
     record = tfds.builder_from_directory(demo).as_data_source("test")[0]
     path = manual_dir / "demo" / "videos" / f"{record['video_id'].decode()}.mp4"
-    decoded = video.decode_frames(path).frames
+    decoded = decode.decode_frames(path).frames
     assert len(decoded) == len(record["frames"]) == 4
     for frame, data in zip(decoded, record["frames"], strict=True):
         assert isinstance(data, bytes)
-        difference = np.abs(video.decode_jpeg(data).astype(int) - frame)
+        difference = np.abs(decode.decode_jpeg(data).astype(int) - frame)
         assert difference.mean() < 6
 
 
@@ -221,7 +221,7 @@ def test_a_second_call_reuses_and_other_settings_are_another_directory(
     assert other != demo
     record = tfds.builder_from_directory(other).as_data_source("val")[0]
     assert len(record["frames"]) == 8
-    assert video.decode_jpeg(record["frames"][0]).shape == (16, 16, 3)
+    assert decode.decode_jpeg(record["frames"][0]).shape == (16, 16, 3)
 
 
 def test_unknown_names_and_settings_are_refused(tmp_path: pathlib.Path) -> None:
@@ -328,7 +328,7 @@ def test_a_set_can_be_built_as_players_show_it(
         )
         source = builder.as_data_source("test")
         (record,) = [r for r in source if r["video_id"] == clip.encode()]
-        assert video.decode_jpeg(record["frames"][0]).shape[:2] == (
+        assert decode.decode_jpeg(record["frames"][0]).shape[:2] == (
             (32, 32) if look == "stored" else (32, 48)
         )
         sizes[look] = (int(record["source_width"]), int(record["source_height"]))

@@ -18,10 +18,13 @@ import av
 import numpy as np
 import pytest
 
-from ncl_jax.data import video, video_frames, video_plan, video_worker
-from ncl_jax.data.video_file import opened
-from ncl_jax.data.video_picture import Form
-from ncl_jax.data.video_times import at_ticks
+from ncl_jax.video import decode
+from ncl_jax.video import frames as frames_lib
+from ncl_jax.video import plan as plan_lib
+from ncl_jax.video import worker as worker_lib
+from ncl_jax.video.container import opened
+from ncl_jax.video.picture import Form
+from ncl_jax.video.times import at_ticks
 
 FINE = {"crf": "1", "threads": "1"}
 
@@ -64,13 +67,13 @@ def write(
     return path
 
 
-def numbers(clip: video.Clip) -> list[int]:
+def numbers(clip: decode.Clip) -> list[int]:
     return [round(float(np.mean(frame)) / 4) for frame in clip.frames]
 
 
 def reason(path: pathlib.Path) -> str:
-    with pytest.raises(video.VideoError) as caught:
-        video.decode_frames(path)
+    with pytest.raises(decode.VideoError) as caught:
+        decode.decode_frames(path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"{path.name}: expected ")
     return str(caught.value)
@@ -78,13 +81,13 @@ def reason(path: pathlib.Path) -> str:
 
 def test_variable_frame_rate(tmp_path: pathlib.Path) -> None:
     ticks = [0, 1, 2, 9, 10, 11, 35, 36, 60]  # tenths of a second
-    clip = video.decode_frames(write(tmp_path / "a.mkv", 9, ticks=ticks))
+    clip = decode.decode_frames(write(tmp_path / "a.mkv", 9, ticks=ticks))
     assert numbers(clip) == [0, 4, 6, 8]  # the first at or after 0, 1, 2 to 3 and 6 s
     np.testing.assert_allclose(clip.times, [0, 1, 3.5, 6], atol=2e-3)
 
 
 def test_one_frame(tmp_path: pathlib.Path) -> None:
-    clip = video.decode_frames(write(tmp_path / "a.mp4", 1), jpeg_quality=90)
+    clip = decode.decode_frames(write(tmp_path / "a.mp4", 1), jpeg_quality=90)
     assert len(clip.frames) == 1
     assert clip.frames[0][:2] == b"\xff\xd8"
     assert clip.times.tolist() == [0]
@@ -94,7 +97,7 @@ def test_no_bytes_and_wrong_suffix(tmp_path: pathlib.Path) -> None:
     (tmp_path / "empty.mp4").touch()
     assert "got " in reason(tmp_path / "empty.mp4")
     shutil.move(write(tmp_path / "a.mp4", 20), tmp_path / "a.avi")
-    assert numbers(video.decode_frames(tmp_path / "a.avi")) == [0, 10]
+    assert numbers(decode.decode_frames(tmp_path / "a.avi")) == [0, 10]
 
 
 def test_truncated(tmp_path: pathlib.Path) -> None:
@@ -103,13 +106,13 @@ def test_truncated(tmp_path: pathlib.Path) -> None:
     assert "got " in reason(tmp_path / "cut.mp4")
     whole = write(tmp_path / "b.mkv", 40, options={**FINE, "g": "5"}).read_bytes()
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 2 // 3])
-    assert numbers(video.decode_frames(tmp_path / "cut.mkv"))[:2] == [0, 10]
+    assert numbers(decode.decode_frames(tmp_path / "cut.mkv"))[:2] == [0, 10]
     index_first = {"movflags": "faststart"}
     options = {**FINE, "g": "10"}
     path = write(tmp_path / "c.mp4", 60, options=options, container_options=index_first)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
-    assert numbers(video.decode_frames(path))[:2] == [0, 10]
-    assert video.probe(path, deep=True).damaged > 0
+    assert numbers(decode.decode_frames(path))[:2] == [0, 10]
+    assert decode.probe(path, deep=True).damaged > 0
 
 
 def test_corrupted_in_the_middle(tmp_path: pathlib.Path) -> None:
@@ -118,10 +121,10 @@ def test_corrupted_in_the_middle(tmp_path: pathlib.Path) -> None:
     middle = len(data) // 2
     data[middle : middle + 200] = os.urandom(200)
     path.write_bytes(data)
-    clip = video.decode_frames(path)
+    clip = decode.decode_frames(path)
     assert numbers(clip)[0] == 0
     assert 4 <= len(clip.frames) <= 6
-    assert video.probe(path, deep=True).frames >= 50
+    assert decode.probe(path, deep=True).frames >= 50
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9"])
@@ -149,7 +152,7 @@ def test_depths_and_sizes(
 ) -> None:
     options = {"x265-params": "log-level=none", "crf": "4"}
     path = write(tmp_path / "a.mkv", 25, codec=codec, pix_fmt=pix_fmt, size=size, options=options)
-    clip = video.decode_frames(path)
+    clip = decode.decode_frames(path)
     assert np.abs(np.array(numbers(clip)) - [0, 10, 20]).max() <= 1
     assert (clip.width, clip.height) == size
     assert clip.frames[0].shape == (*size[::-1], 3)
@@ -158,7 +161,7 @@ def test_depths_and_sizes(
 def test_metadata_that_is_not_utf8(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path / "a.mkv", 12, metadata={"title": "QQQQQQ"})
     path.write_bytes(path.read_bytes().replace(b"QQQQQQ", b"\xff\xfe\xfa\xe9\x80Q"))
-    assert numbers(video.decode_frames(path)) == [0, 10]
+    assert numbers(decode.decode_frames(path)) == [0, 10]
 
 
 def test_a_header_that_lies(tmp_path: pathlib.Path) -> None:
@@ -167,13 +170,13 @@ def test_a_header_that_lies(tmp_path: pathlib.Path) -> None:
         at = data.index(box) + place
         data[at : at + 4] = b"\x7f\xff\xff\xff"
     (tmp_path / "long.mp4").write_bytes(data)
-    assert numbers(video.decode_frames(tmp_path / "long.mp4")) == [0, 10, 20]
+    assert numbers(decode.decode_frames(tmp_path / "long.mp4")) == [0, 10, 20]
     data = bytearray(write(tmp_path / "a.avi", 30, codec="mpeg4").read_bytes())
     at = data.index(b"avih") + 8 + 16  # dwTotalFrames
     data[at : at + 4] = (1).to_bytes(4, "little")
     (tmp_path / "short.avi").write_bytes(data)
     np.testing.assert_allclose(
-        numbers(video.decode_frames(tmp_path / "short.avi")), [0, 10, 20], atol=1
+        numbers(decode.decode_frames(tmp_path / "short.avi")), [0, 10, 20], atol=1
     )
 
 
@@ -212,7 +215,7 @@ def test_a_playlist_opens_nothing(tmp_path: pathlib.Path) -> None:
         reason(tmp_path / name)
     (tmp_path / "c.mp4").write_text("ffconcat version 1.0\nfile a.ts\n")
     reason(tmp_path / "c.mp4")
-    assert video.decode_frames(tmp_path / "a.ts").frames
+    assert decode.decode_frames(tmp_path / "a.ts").frames
 
 
 # Planned decoding.
@@ -241,8 +244,8 @@ def test_needed_packets_give_the_same_pixels(
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     for fps in (0.4, 1.0, 5.0, 50.0):
-        planned = video_frames.decode_planned(path, fps, Form())
-        whole = video_frames.decode_plainly(path, fps, Form())
+        planned = frames_lib.decode_planned(path, fps, Form())
+        whole = frames_lib.decode_plainly(path, fps, Form())
         if planned is None:
             assert suffix in ("avi", "ts") or extra == "intra-refresh=1"
             continue
@@ -253,7 +256,7 @@ def test_needed_packets_give_the_same_pixels(
 def test_a_plan_leaves_out_what_nobody_needs(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path / "a.mp4", 60, options={**FINE, "g": "10", "bf": "0"})
     with opened(path) as stream:
-        plan = video_plan.make_plan(stream, lambda times: at_ticks(times, 0.5))
+        plan = plan_lib.make_plan(stream, lambda times: at_ticks(times, 0.5))
     assert plan is not None
     assert plan.send == [0, 20, 40]  # every second group begins with a wanted frame
 
@@ -267,8 +270,8 @@ def test_no_plan_is_made_where_packets_are_missing(tmp_path: pathlib.Path) -> No
             if packet.size and position not in (12, 13):
                 packet.stream = stream
                 target.mux(packet)
-    assert video_frames.decode_planned(whole, 1.0, Form()) is not None
-    assert video_frames.decode_planned(tmp_path / "b.mkv", 1.0, Form()) is None
+    assert frames_lib.decode_planned(whole, 1.0, Form()) is not None
+    assert frames_lib.decode_planned(tmp_path / "b.mkv", 1.0, Form()) is None
 
 
 @pytest.mark.parametrize(("suffix", "prefix"), [("mkv", 4), ("h264", 0)])
@@ -279,19 +282,19 @@ def test_b_pictures_are_seen_in_packets(
     params = f"bframes={bf}:b-adapt=0:keyint=60:scenecut=0"
     path = write(tmp_path / f"a.{suffix}", 30, options={**FINE, "x264-params": params})
     with opened(path) as stream:
-        packets = [memoryview(packet) for packet in video_plan.demuxed(stream)]
+        packets = [memoryview(packet) for packet in plan_lib.demuxed(stream)]
     assert len(packets) == 30
-    assert sum(video_plan._may_wait(packet, prefix) for packet in packets) == pictures
+    assert sum(plan_lib._may_wait(packet, prefix) for packet in packets) == pictures
     for noise in (b"", b"noise", bytes(100), b"\xff" * 100):  # what is not understood may wait
-        assert video_plan._may_wait(memoryview(noise), prefix)
+        assert plan_lib._may_wait(memoryview(noise), prefix)
 
 
 # The decoding process.
 
 
 @pytest.fixture
-def worker() -> Iterator[video_worker.VideoWorker]:
-    with contextlib.closing(video_worker.VideoWorker(seconds=60)) as worker:
+def worker() -> Iterator[worker_lib.VideoWorker]:
+    with contextlib.closing(worker_lib.VideoWorker(seconds=60)) as worker:
         yield worker
 
 
@@ -299,13 +302,13 @@ REQUEST: dict[str, Any] = {"fps": 1.0, "short_side": 24, "jpeg_quality": 90}
 
 
 def test_a_worker_gives_what_the_function_gives(
-    tmp_path: pathlib.Path, worker: video_worker.VideoWorker
+    tmp_path: pathlib.Path, worker: worker_lib.VideoWorker
 ) -> None:
     names = ["-a b.mp4", "$(touch x); 'q' \"r\".mp4", "ü\n.mp4", os.fsdecode(b"\xff.mp4")]
     for name in names:
         path = write(tmp_path / name, 20)
-        got = video_worker.unpack(worker.decode(path, **REQUEST))
-        expected = video.decode_frames(path, **REQUEST)
+        got = worker_lib.unpack(worker.decode(path, **REQUEST))
+        expected = decode.decode_frames(path, **REQUEST)
         assert got.frames == expected.frames
         np.testing.assert_array_equal(got.times, expected.times)
         assert got[2:] == expected[2:] == (10.0, 80, 48, ())
@@ -313,7 +316,7 @@ def test_a_worker_gives_what_the_function_gives(
     assert not pathlib.Path("x").exists()
     for name in [*names, "plain.mp4"]:
         (tmp_path / name).write_text("no video")
-        with pytest.raises(video.VideoError, match=r"\.mp4: expected a readable video") as caught:
+        with pytest.raises(decode.VideoError, match=r"\.mp4: expected a readable video") as caught:
             worker.decode(tmp_path / name, **REQUEST)
         assert str(caught.value).isprintable()
 
@@ -321,33 +324,33 @@ def test_a_worker_gives_what_the_function_gives(
 def test_packed_clips_refuse_pickles_and_noise() -> None:
     for data in (b"", b"noise" * 100, b"PK\x03\x04"):
         with pytest.raises(ValueError, match="packed clip: expected arrays"):
-            video_worker.unpack(data)
+            worker_lib.unpack(data)
 
 
 @pytest.mark.slow
 def test_a_file_that_hangs_costs_its_time_limit_and_nothing_else(tmp_path: pathlib.Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")  # nobody writes to it: reading waits for ever
     good = write(tmp_path / "a.mp4", 20)
-    with contextlib.closing(video_worker.VideoWorker(seconds=4)) as worker:
+    with contextlib.closing(worker_lib.VideoWorker(seconds=4)) as worker:
         start = time.monotonic()
-        with pytest.raises(video.VideoError, match=r"pipe\.mp4: .* more than 4 s of work"):
+        with pytest.raises(decode.VideoError, match=r"pipe\.mp4: .* more than 4 s of work"):
             worker.decode(tmp_path / "pipe.mp4", **REQUEST)
         assert time.monotonic() - start < 8
-        assert len(video_worker.unpack(worker.decode(good, **REQUEST)).frames) == 2
+        assert len(worker_lib.unpack(worker.decode(good, **REQUEST)).frames) == 2
 
 
 @pytest.mark.slow
 def test_a_decoder_that_dies_is_replaced(
-    tmp_path: pathlib.Path, worker: video_worker.VideoWorker
+    tmp_path: pathlib.Path, worker: worker_lib.VideoWorker
 ) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     good = write(tmp_path / "a.mp4", 20)
     worker.probe(good)
     assert worker._process is not None
     threading.Timer(0.5, worker._process.kill).start()
-    with pytest.raises(video.VideoError, match=r"pipe\.mp4: .* a decoder that ended with SIGKILL"):
+    with pytest.raises(decode.VideoError, match=r"pipe\.mp4: .* a decoder that ended with SIGKILL"):
         worker.decode(tmp_path / "pipe.mp4", **REQUEST)
-    assert len(video_worker.unpack(worker.decode(good, **REQUEST)).frames) == 2
+    assert len(worker_lib.unpack(worker.decode(good, **REQUEST)).frames) == 2
 
 
 @pytest.mark.slow

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from ncl_jax.data import video, video_packets
-from ncl_jax.data.video_clock import Clock
-from ncl_jax.data.video_file import opened
-from ncl_jax.data.video_times import timed
+from ncl_jax.video import decode, packets
+from ncl_jax.video.clock import Clock
+from ncl_jax.video.container import opened
+from ncl_jax.video.times import timed
 from tests import ffmpeg_reference as ffmpeg
 from tests.made_cases import all_cases
 from tests.made_videos import RATE, Made, Sources
@@ -64,8 +64,8 @@ class Row(NamedTuple):
 def compare(case: Made, path: pathlib.Path, sources: Sources, real: bool = False) -> Row:
     """A file as it is decoded here and by FFmpeg; any remark is right if it is `real`."""
     try:
-        clip = video.decode_frames(path, FPS)
-    except video.VideoError as error:
+        clip = decode.decode_frames(path, FPS)
+    except decode.VideoError as error:
         fine = case.refused and case.refused in str(error)
         return Row(case.name, wrong=() if fine else ("refused",), said=(error.reason,))
     if case.refused:
@@ -76,7 +76,7 @@ def compare(case: Made, path: pathlib.Path, sources: Sources, real: bool = False
     off = np.abs(clip.times[:count] - due.times[:count]).max()
     kept = ffmpeg.squares(clip.frames[:count]).astype(int)
     colour = np.abs(kept - due.pictures[:count]).mean((1, 2, 3)).max()
-    as_shown = video.decode_frames(path, FPS, short_side=16, look="shown")
+    as_shown = decode.decode_frames(path, FPS, short_side=16, look="shown")
     shape = (due.size[0] * due.aspect[0]) / (due.size[1] * due.aspect[1])
     ours = as_shown.width / as_shown.height
     size, previews = (clip.width, clip.height), _wrong_previews(path, clip, corrupt)
@@ -113,7 +113,7 @@ def _due(
 
 def _corrupt_seconds(path: pathlib.Path) -> list[float]:
     with opened(path) as stream:
-        pictures = timed(stream, video_packets.decode_all(stream, Clock()), [])
+        pictures = timed(stream, packets.decode_all(stream, Clock()), [])
         return [time for time, picture in pictures if picture.is_corrupt]
 
 
@@ -121,15 +121,15 @@ def _match(said: tuple[str, ...], expected: list[str]) -> bool:
     return bool(said) == bool(expected) and all(any(e in s for s in said) for e in expected)
 
 
-def _wrong_previews(path: pathlib.Path, clip: video.Clip, corrupt: list[float]) -> int:
+def _wrong_previews(path: pathlib.Path, clip: decode.Clip, corrupt: list[float]) -> int:
     """How many of some seconds, asked for one by one, give another picture than is stored.
 
     Seconds of which nothing but a corrupt frame is stored do not count.
     """
-    stored = video.decode_frames(path, FPS, short_side=32, jpeg_quality=90).frames
+    stored = decode.decode_frames(path, FPS, short_side=32, jpeg_quality=90).frames
     asked = np.unique(np.linspace(0, len(clip.frames) - 1, PREVIEWS).astype(int)).tolist()
     asked = [n for n in asked if all(abs(clip.times[n] - second) > 1e-3 for second in corrupt)]
-    got = {n: video.jpeg_at(path, float(clip.times[n]), 32, 90, look="stored") for n in asked}
+    got = {n: decode.jpeg_at(path, float(clip.times[n]), 32, 90, look="stored") for n in asked}
     return sum(jpeg != stored[n] for n, jpeg in got.items())
 
 
@@ -168,9 +168,9 @@ def test_hdr_shows_the_common_picture_that_it_was_made_of(folder: pathlib.Path) 
         "t=smpte2084:m=bt2020nc:r=tv:npl=203,format=yuv420p10le", "-color_primaries", "bt2020",
         "-color_trc", "smpte2084", "-colorspace", "bt2020nc", *lossless, hdr,
     )  # fmt: skip
-    due = ffmpeg.squares(video.decode_frames(common).frames).astype(int)
-    shown = ffmpeg.squares(video.decode_frames(hdr, look="shown").frames)
-    stored = ffmpeg.squares(video.decode_frames(hdr).frames)
+    due = ffmpeg.squares(decode.decode_frames(common).frames).astype(int)
+    shown = ffmpeg.squares(decode.decode_frames(hdr, look="shown").frames)
+    stored = ffmpeg.squares(decode.decode_frames(hdr).frames)
     assert np.abs(shown - due).mean() < 3
     assert np.abs(stored - due).mean() > 12
 
@@ -181,7 +181,7 @@ def test_untagged_hd_shows_what_bt_709_gives(folder: pathlib.Path) -> None:
     ffmpeg.run("-i", sources.pictures("1280x720", 1, "1"), "-pix_fmt", "yuv420p", path)
     for look, filters in (("stored", ""), ("shown", "scale=in_color_matrix=bt709,")):
         due = ffmpeg.shown(path, 1.0, filters=filters).pictures.astype(int)
-        kept = ffmpeg.squares(video.decode_frames(path, look=look).frames)
+        kept = ffmpeg.squares(decode.decode_frames(path, look=look).frames)
         assert np.abs(kept - due).mean() < 1, look
 
 

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from ncl_jax.data import video, video_colour, video_orientation
+from ncl_jax.video import colour, decode, orientation
 
 CARD = np.zeros((48, 80, 3), np.uint8)
 CARD[:24, :40], CARD[:24, 40:], CARD[24:, :40] = (200, 40, 40), (40, 200, 40), (40, 40, 200)
@@ -82,13 +82,13 @@ EIGHT = [
 @pytest.mark.parametrize("scale", [1.0, 0.5, 3.0])
 def test_the_eight_orientations(numbers: tuple[int, int, int, int], scale: float) -> None:
     image = np.arange(15).reshape(3, 5)
-    turn = video_orientation.from_matrix(matrix(*(scale * n for n in numbers)))
+    turn = orientation.from_matrix(matrix(*(scale * n for n in numbers)))
     assert turn is not None
     np.testing.assert_array_equal(turn.apply(image), moved(image, *numbers))
 
 
 def test_eight_orientations_differ() -> None:
-    assert len({video_orientation.from_matrix(matrix(*numbers)) for numbers in EIGHT}) == 8
+    assert len({orientation.from_matrix(matrix(*numbers)) for numbers in EIGHT}) == 8
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,12 @@ def test_eight_orientations_differ() -> None:
      (0, 1, 0, 0), (1, 1, 1, 1), (0.99, 0.1, -0.1, 0.99)],
 )  # fmt: skip
 def test_what_is_no_orientation(numbers: tuple[float, ...]) -> None:
-    assert video_orientation.from_matrix(matrix(*numbers)) is None
+    assert orientation.from_matrix(matrix(*numbers)) is None
 
 
 def test_matrices_that_are_nearly_orientations_or_cut_short() -> None:
-    assert video_orientation.from_matrix(matrix(1, 0.003, -0.003, -1)) == (False, False, True)
-    assert video_orientation.from_matrix(matrix(1, 0, 0, 1)[:35]) is None
+    assert orientation.from_matrix(matrix(1, 0.003, -0.003, -1)) == (False, False, True)
+    assert orientation.from_matrix(matrix(1, 0, 0, 1)[:35]) is None
 
 
 def near(image: np.ndarray, expected: np.ndarray) -> bool:
@@ -116,14 +116,14 @@ def test_a_file_is_shown_by_its_matrix(
 ) -> None:
     a, b, c, d = numbers
     path = with_matrix(write(tmp_path / "a.mp4"), a, b, 0, c, d, 0, 0, 0, 1)
-    clip = video.decode_frames(path, short_side=None)
+    clip = decode.decode_frames(path, short_side=None)
     expected = moved(CARD, *numbers)
     assert near(clip.frames[0], expected)
     assert (clip.height, clip.width) == expected.shape[:2]
     assert clip.remarks == ()
-    probe = video.probe(path)
+    probe = decode.probe(path)
     assert (probe.height, probe.width) == expected.shape[:2]
-    preview = video.decode_jpeg(video.jpeg_at(path, 0.1, 48, 95))
+    preview = decode.decode_jpeg(decode.jpeg_at(path, 0.1, 48, 95))
     assert near(preview, expected)
 
 
@@ -131,7 +131,7 @@ def test_a_file_is_shown_by_its_matrix(
 def test_a_matrix_that_is_no_orientation_is_ignored_and_said(
     tmp_path: pathlib.Path, numbers: list[float]
 ) -> None:
-    clip = video.decode_frames(with_matrix(write(tmp_path / "a.mp4"), *numbers))
+    clip = decode.decode_frames(with_matrix(write(tmp_path / "a.mp4"), *numbers))
     assert near(clip.frames[0], CARD)
     assert clip.remarks == ("a display matrix that is no orientation is ignored",)
 
@@ -154,7 +154,7 @@ def test_an_orientation_in_a_jpeg_beside_kinds_of_data_that_pyav_does_not_know(
             copy.pts = copy.dts = 0
             copy.time_base, copy.stream, copy.is_keyframe = packet.time_base, stream, True
             container.mux(copy)
-    assert near(video.decode_frames(path).frames[0], CARD[:, ::-1])
+    assert near(decode.decode_frames(path).frames[0], CARD[:, ::-1])
 
 
 # -- the shape of pixels -------------------------------------------------------------------------
@@ -167,32 +167,32 @@ def test_pixels_that_are_not_square(
     tmp_path: pathlib.Path, aspect: tuple[int, int], shown: tuple[int, int]
 ) -> None:
     path = write(tmp_path / "a.mp4", sample_aspect_ratio=fractions.Fraction(*aspect))
-    stored, made = video.decode_frames(path), video.decode_frames(path, look="shown")
+    stored, made = decode.decode_frames(path), decode.decode_frames(path, look="shown")
     assert (stored.width, stored.height) == (80, 48)
     assert stored.frames[0].shape == (48, 80, 3)
     assert (made.width, made.height) == shown
     assert made.frames[0].shape == (*shown[::-1], 3)
-    small = video.decode_frames(path, short_side=24, look="shown")
+    small = decode.decode_frames(path, short_side=24, look="shown")
     assert small.frames[0].shape == (24, 24 * shown[0] // shown[1], 3)
 
 
 def test_a_turned_picture_keeps_the_shape_of_its_pixels(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path / "a.mp4", sample_aspect_ratio=fractions.Fraction(3, 2))
-    clip = video.decode_frames(with_matrix(path, 0, 1, 0, -1, 0, 0, 0, 0, 1), look="shown")
+    clip = decode.decode_frames(with_matrix(path, 0, 1, 0, -1, 0, 0, 0, 0, 1), look="shown")
     assert (clip.width, clip.height) == (48, 120)
 
 
 def test_a_senseless_shape_of_pixels_is_ignored_and_said(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path / "a.mp4", sample_aspect_ratio=fractions.Fraction(6, 1))
-    clip = video.decode_frames(path, look="shown")
+    clip = decode.decode_frames(path, look="shown")
     assert (clip.width, clip.height) == (80, 48)
     assert clip.remarks == ("a pixel aspect ratio of 6 is ignored",)
-    assert video.decode_frames(path).remarks == ()
+    assert decode.decode_frames(path).remarks == ()
 
 
 def test_an_unknown_look_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="look: expected one of stored, shown, got 'pretty'"):
-        video.decode_frames(tmp_path / "a.mp4", look="pretty")  # type: ignore[arg-type]
+        decode.decode_frames(tmp_path / "a.mp4", look="pretty")  # type: ignore[arg-type]
 
 
 # -- colours -------------------------------------------------------------------------------------
@@ -209,8 +209,8 @@ def test_untagged_hd_is_bt_709_as_players_have_it(
 ) -> None:
     image = np.full((height, width, 3), (200, 60, 30), np.uint8)
     path = write(tmp_path / "a.mp4", image, convert=by_709, count=1)
-    stored = video.decode_frames(path).frames[0].astype(int)
-    shown = video.decode_frames(path, look="shown").frames[0].astype(int)
+    stored = decode.decode_frames(path).frames[0].astype(int)
+    shown = decode.decode_frames(path, look="shown").frames[0].astype(int)
     assert np.abs(stored - image).max() > 8  # FFmpeg's scaler takes BT.601 at any size
     if is_hd:
         assert np.abs(shown - image).max() <= 3
@@ -222,7 +222,7 @@ def test_a_matrix_that_the_file_names_counts_in_both_looks(tmp_path: pathlib.Pat
     image = np.full((720, 1280, 3), (200, 60, 30), np.uint8)
     path = write(tmp_path / "a.mp4", image, convert=by_709, count=1, colorspace=1)
     for look in ("stored", "shown"):
-        assert np.abs(video.decode_frames(path, look=look).frames[0].astype(int) - image).max() <= 3
+        assert np.abs(decode.decode_frames(path, look=look).frames[0].astype(int) - image).max() <= 3
 
 
 # Light to codes, in float64, by the definitions: SMPTE ST 2084, ITU-R BT.2100 and BT.1886.
@@ -262,7 +262,7 @@ COLOURS = np.array(
 def test_tone_mapping_keeps_what_a_common_screen_shows(transfer: str) -> None:
     light = np.maximum(screen(COLOURS) @ TO_2020.T, 0)
     codes = np.round({"pq": pq, "hlg": hlg}[transfer](light) * 65535).astype(np.uint16)
-    shown = video_colour.tone_mapped(codes, transfer == "hlg").astype(int)
+    shown = colour.tone_mapped(codes, transfer == "hlg").astype(int)
     assert np.abs(shown - COLOURS).max() <= 1
 
 
@@ -270,12 +270,12 @@ def test_tone_mapping_keeps_what_a_common_screen_shows(transfer: str) -> None:
 def test_tone_mapping_bends_bright_light_and_keeps_its_order(transfer: str) -> None:
     grey = np.repeat(np.geomspace(1, 1000, 40)[:, None], 3, 1)
     codes = np.round({"pq": pq, "hlg": hlg}[transfer](grey) * 65535).astype(np.uint16)
-    shown = video_colour.tone_mapped(codes, transfer == "hlg").astype(int)
+    shown = colour.tone_mapped(codes, transfer == "hlg").astype(int)
     levels = shown[:, 0]
     assert (np.abs(shown - levels[:, None]) <= 1).all()  # grey stays grey
     assert (np.diff(levels) >= 0).all()
     linear = 255 * (grey[:, 0] / 203) ** (1 / 2.4)
-    dark = grey[:, 0] <= 203 * video_colour.KNEE
+    dark = grey[:, 0] <= 203 * colour.KNEE
     assert np.abs(levels - linear)[dark].max() <= 1
     assert levels[-1] == 255
     white = np.abs(grey[:, 0] - 203).argmin()
@@ -284,7 +284,7 @@ def test_tone_mapping_bends_bright_light_and_keeps_its_order(transfer: str) -> N
 
 def test_tone_mapping_keeps_hues() -> None:
     light = np.array([[900.0, 300.0, 100.0]])  # in BT.709's colours, brighter than white
-    shown = video_colour.tone_mapped(
+    shown = colour.tone_mapped(
         np.round(pq(light) * 65535).astype(np.uint16), hlg=False, wide=False
     )
     ratios = screen(shown)[0] / screen(shown)[0, 0]
@@ -305,7 +305,7 @@ def test_hdr_video_looks_like_the_common_picture_of_it(
     expected = np.kron(CARD // 2 + 60, np.ones((3, 3, 1), np.uint8))
     if short_side:
         expected = expected[3::6, 3::6]
-    shown = video.decode_frames(path, short_side=short_side, look="shown").frames[0]
+    shown = decode.decode_frames(path, short_side=short_side, look="shown").frames[0]
     assert near(shown, expected)
-    stored = video.decode_frames(path, short_side=short_side).frames[0]
+    stored = decode.decode_frames(path, short_side=short_side).frames[0]
     assert np.abs(stored.astype(int) - expected).mean() > 8  # washed out

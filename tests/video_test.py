@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from ncl_jax.data import video
+from ncl_jax.video import decode
 
 
 def _write(path: pathlib.Path, frames: np.ndarray, fps: int, first: int = 0) -> pathlib.Path:
@@ -31,7 +31,7 @@ def _counting(frames: int, height: int = 48, width: int = 80) -> np.ndarray:
     return np.broadcast_to(levels[:, None, None, None], (frames, height, width, 3)).copy()
 
 
-def _numbers(clip: video.Clip) -> list[int]:
+def _numbers(clip: decode.Clip) -> list[int]:
     return [round(float(frame.mean()) / 4) for frame in clip.frames]
 
 
@@ -42,7 +42,7 @@ def _numbers(clip: video.Clip) -> list[int]:
 def test_keeps_the_first_frame_of_each_tick(
     tmp_path: pathlib.Path, fps: float, numbers: list[int]
 ) -> None:
-    clip = video.decode_frames(_write(tmp_path / "a.mp4", _counting(50), 10), fps)
+    clip = decode.decode_frames(_write(tmp_path / "a.mp4", _counting(50), 10), fps)
     assert _numbers(clip) == numbers
     np.testing.assert_allclose(clip.times, np.array(numbers) / 10, atol=1e-4)
     assert clip.times.dtype == np.float32
@@ -52,18 +52,18 @@ def test_keeps_the_first_frame_of_each_tick(
 def test_a_rate_that_does_not_divide_takes_the_frame_at_or_after_the_tick(
     tmp_path: pathlib.Path,
 ) -> None:
-    clip = video.decode_frames(_write(tmp_path / "a.mp4", _counting(50), 10), 3.0)
+    clip = decode.decode_frames(_write(tmp_path / "a.mp4", _counting(50), 10), 3.0)
     assert _numbers(clip)[:7] == [0, 4, 7, 10, 14, 17, 20]  # ticks 0, .33, .67, 1 ...
 
 
 def test_a_source_slower_than_the_ticks_gives_each_frame_once(tmp_path: pathlib.Path) -> None:
-    clip = video.decode_frames(_write(tmp_path / "a.mp4", _counting(6), 2), 30.0)
+    clip = decode.decode_frames(_write(tmp_path / "a.mp4", _counting(6), 2), 30.0)
     assert _numbers(clip) == [0, 1, 2, 3, 4, 5]
 
 
 def test_ticks_count_from_a_late_first_frame(tmp_path: pathlib.Path) -> None:
     path = _write(tmp_path / "a.mkv", _counting(25), 10, first=37)
-    clip = video.decode_frames(path)
+    clip = decode.decode_frames(path)
     assert _numbers(clip) == [0, 10, 20]
     np.testing.assert_allclose(clip.times, [0, 1, 2], atol=2e-3)
 
@@ -73,7 +73,7 @@ def test_resizes_the_short_side_and_crops_nothing(
     tmp_path: pathlib.Path, height: int, width: int, expected: tuple[int, int]
 ) -> None:
     path = _write(tmp_path / "a.mp4", _counting(2, height, width), 2)
-    assert video.decode_frames(path, short_side=24).frames[0].shape == (*expected, 3)
+    assert decode.decode_frames(path, short_side=24).frames[0].shape == (*expected, 3)
 
 
 def test_bad_files_say_what_was_expected_and_got(tmp_path: pathlib.Path) -> None:
@@ -83,8 +83,8 @@ def test_bad_files_say_what_was_expected_and_got(tmp_path: pathlib.Path) -> None
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole[: len(whole) // 2])
     for path in (text, cut, tmp_path / "absent.mp4", tmp_path):
-        with pytest.raises(video.VideoError) as caught:
-            video.decode_frames(path)
+        with pytest.raises(decode.VideoError) as caught:
+            decode.decode_frames(path)
         message = str(caught.value)
         assert message.startswith(f"{path.name}: expected ")
         assert ", got " in message
@@ -99,8 +99,8 @@ def test_sound_without_pictures_is_named(tmp_path: pathlib.Path) -> None:
         sound.rate = 8000
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
-    with pytest.raises(video.VideoError, match=r"sound\.mp4: expected a video stream.*audio"):
-        video.decode_frames(path)
+    with pytest.raises(decode.VideoError, match=r"sound\.mp4: expected a video stream.*audio"):
+        decode.decode_frames(path)
 
 
 def test_a_damaged_packet_costs_frames_not_the_clip(tmp_path: pathlib.Path) -> None:
@@ -108,7 +108,7 @@ def test_a_damaged_packet_costs_frames_not_the_clip(tmp_path: pathlib.Path) -> N
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 60] = bytes(60)
     path.write_bytes(data)
-    clip = video.decode_frames(path)
+    clip = decode.decode_frames(path)
     assert _numbers(clip)[0] == 0
     assert len(clip.frames) >= 3
 
@@ -116,20 +116,20 @@ def test_a_damaged_packet_costs_frames_not_the_clip(tmp_path: pathlib.Path) -> N
 def test_rejects_senseless_arguments(tmp_path: pathlib.Path) -> None:
     for fps in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="fps: expected"):
-            video.decode_frames(tmp_path, fps)
+            decode.decode_frames(tmp_path, fps)
     with pytest.raises(ValueError, match="short_side: expected"):
-        video.decode_frames(tmp_path, short_side=0)
+        decode.decode_frames(tmp_path, short_side=0)
 
 
 def test_jpeg_frames_and_quality(tmp_path: pathlib.Path) -> None:
     ramp = np.linspace(0, 255, 64, dtype=np.uint8)
     frame = np.stack(np.broadcast_arrays(ramp[:, None], ramp, ramp[::-1]), axis=-1)
     path = _write(tmp_path / "a.mp4", frame[None], 1)
-    (plain,) = video.decode_frames(path).frames
-    fine, coarse = (video.decode_frames(path, jpeg_quality=q).frames[0] for q in (95, 20))
+    (plain,) = decode.decode_frames(path).frames
+    fine, coarse = (decode.decode_frames(path, jpeg_quality=q).frames[0] for q in (95, 20))
     assert fine[:2] == b"\xff\xd8"
     assert len(fine) > len(coarse)
-    back = video.decode_jpeg(fine)
+    back = decode.decode_jpeg(fine)
     assert back.dtype == np.uint8
     assert np.abs(back.astype(int) - plain).mean() < 3
 
@@ -149,8 +149,8 @@ def test_odd_real_files_give_frames_or_a_reason() -> None:
     assert len(files) >= 30
     for path in files:
         try:
-            clip = video.decode_frames(path, short_side=32)
-        except video.VideoError as error:
+            clip = decode.decode_frames(path, short_side=32)
+        except decode.VideoError as error:
             assert str(error).startswith(path.name)  # noqa: PT017
             continue
         assert len(clip.frames) == len(clip.times) > 0
@@ -162,7 +162,7 @@ def test_odd_real_files_give_frames_or_a_reason() -> None:
 @needs_real_data
 def test_rotation_metadata_turns_the_picture_upright() -> None:
     names = ("video_0", "video_180", "video_90", "video_270")
-    clips = [video.decode_frames(_real("videos", "decord", f"{name}.mov")) for name in names]
+    clips = [decode.decode_frames(_real("videos", "decord", f"{name}.mov")) for name in names]
     assert [(clip.width, clip.height) for clip in clips] == [(568, 320)] * 2 + [(320, 568)] * 2
     raw = av.open(str(_real("videos", "decord", "video_90.mov")))
     with raw:

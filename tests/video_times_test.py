@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncl_jax.data import video, video_clock, video_frames, video_moment, video_times
-from ncl_jax.data.video_file import opened
-from ncl_jax.data.video_picture import Form
+from ncl_jax.video import clock as clock_lib
+from ncl_jax.video import decode, frames
+from ncl_jax.video import preview as preview_lib
+from ncl_jax.video import times as times_lib
+from ncl_jax.video.container import opened
+from ncl_jax.video.picture import Form
 from tests.video_files_test import FINE, numbers, write
 
 MPEG2 = {"b": "2000000"}
@@ -22,11 +25,11 @@ MPEG2 = {"b": "2000000"}
 
 def level(jpeg: bytes) -> int:
     """The number of the frame, by its grey level."""
-    return round(float(video.decode_jpeg(jpeg).mean()) / 4)
+    return round(float(decode.decode_jpeg(jpeg).mean()) / 4)
 
 
 def preview(path: pathlib.Path, seconds: float) -> int:
-    return level(video.jpeg_at(path, seconds, 48, 95))
+    return level(decode.jpeg_at(path, seconds, 48, 95))
 
 
 def joined(path: pathlib.Path, *parts: pathlib.Path) -> pathlib.Path:
@@ -37,7 +40,7 @@ def joined(path: pathlib.Path, *parts: pathlib.Path) -> pathlib.Path:
 # -- the clock -----------------------------------------------------------------------------------
 
 
-def fake_stream(flags: int = video_clock.MAY_LEAP) -> Any:
+def fake_stream(flags: int = clock_lib.MAY_LEAP) -> Any:
     return types.SimpleNamespace(
         time_base=fractions.Fraction(1, 90000),
         average_rate=25,
@@ -50,8 +53,8 @@ def fake_packet(dts: int | None, stream: Any, pts: int | None = None) -> Any:
     return types.SimpleNamespace(dts=dts, pts=pts, duration=3600, stream=stream)
 
 
-def straightened(stamps: list[int], stream: Any) -> tuple[list[int], video_clock.Clock]:
-    clock, out = video_clock.Clock(), []
+def straightened(stamps: list[int], stream: Any) -> tuple[list[int], clock_lib.Clock]:
+    clock, out = clock_lib.Clock(), []
     for stamp in stamps:
         packet = fake_packet(stamp, stream, stamp)
         clock.set(packet)
@@ -87,7 +90,7 @@ def test_a_pause_is_kept_where_files_are_not_made_to_be_joined() -> None:
 
 
 def test_packets_without_times_keep_none() -> None:
-    clock, stream = video_clock.Clock(), fake_stream()
+    clock, stream = clock_lib.Clock(), fake_stream()
     for stamp in (900000, None, 0, None):
         packet = fake_packet(stamp, stream, stamp)
         clock.set(packet)
@@ -95,7 +98,7 @@ def test_packets_without_times_keep_none() -> None:
 
 
 def test_a_programme_begins_anew_even_where_its_first_packets_have_no_decoding_time() -> None:
-    clock, one, other = video_clock.Clock(), fake_stream(), fake_stream()
+    clock, one, other = clock_lib.Clock(), fake_stream(), fake_stream()
     for stamp in (0, 3600, 7200):
         clock.set(fake_packet(stamp, one, stamp))
     first, second = fake_packet(None, other, 900000), fake_packet(903600, other, 903600)
@@ -108,7 +111,7 @@ def test_a_programme_begins_anew_even_where_its_first_packets_have_no_decoding_t
 
 def test_many_remarks_are_counted(tmp_path: pathlib.Path) -> None:
     part = write(tmp_path / "p.ts", 3, options={**FINE, "g": "1"})
-    clip = video.decode_frames(joined(tmp_path / "a.ts", *[part] * 9))
+    clip = decode.decode_frames(joined(tmp_path / "a.ts", *[part] * 9))
     assert len(clip.remarks) == 6
     assert clip.remarks[-1] == "3 more remarks of this kind"
 
@@ -128,7 +131,7 @@ def fake_pictures(*stamps: tuple[int | None, int | None]) -> list[Any]:
 )
 def test_the_best_stamp_of_each_picture(stamps: list, expected: list[int]) -> None:
     stream = types.SimpleNamespace(time_base=fractions.Fraction(1, 25), average_rate=25)
-    best = video_times.Stamps(stream)  # type: ignore[arg-type]
+    best = times_lib.Stamps(stream)  # type: ignore[arg-type]
     assert [best.of(picture) for picture in fake_pictures(*stamps)] == expected
 
 
@@ -143,7 +146,7 @@ def test_a_corrupt_frame_is_kept_only_for_want_of_a_sound_one(
     bad = set(map(float, corrupt.split()))
     times = [0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4]
     items = [(time, types.SimpleNamespace(is_corrupt=time in bad)) for time in times]
-    assert [time for time, _ in video_times.at_ticks(items, 1.0)] == expected
+    assert [time for time, _ in times_lib.at_ticks(items, 1.0)] == expected
 
 
 # -- files ---------------------------------------------------------------------------------------
@@ -153,7 +156,7 @@ def test_a_corrupt_frame_is_kept_only_for_want_of_a_sound_one(
 def test_h264_in_avi_is_shown_in_its_order(tmp_path: pathlib.Path, bf: str) -> None:
     path = write(tmp_path / "a.avi", 50, options={**FINE, "bf": bf, "b-pyramid": "none"})
     for fps, step in ((1.0, 10), (5.0, 2), (100.0, 1)):
-        clip = video.decode_frames(path, fps)
+        clip = decode.decode_frames(path, fps)
         assert numbers(clip) == list(range(0, 50, step))
         np.testing.assert_allclose(clip.times, np.arange(0, 5, step / 10), atol=1e-4)
         assert clip.remarks == ()
@@ -179,8 +182,8 @@ def test_an_avi_whose_b_frames_begin_late(tmp_path: pathlib.Path) -> None:
                 container.mux(copy)
     with opened(path) as stream:
         assert not stream.codec_context.has_b_frames
-    assert video_frames.decode_planned(path, 2.0, Form()) is None
-    clip = video.decode_frames(path, 2.0)
+    assert frames.decode_planned(path, 2.0, Form()) is None
+    clip = decode.decode_frames(path, 2.0)
     late = (np.round(clip.times * 10) - numbers(clip)) % 64  # 64 levels
     assert set(late[clip.times < 12]) == {0}
     assert set(late) <= {0, 1, 2}  # what the decoder has to wait for when it meets them
@@ -193,7 +196,7 @@ def test_a_joined_transport_stream_goes_on(tmp_path: pathlib.Path) -> None:
     ]
     for order in ((0, 0), (0, 1), (1, 0)):
         path = joined(tmp_path / "a.ts", *(parts[n] for n in order))
-        clip = video.decode_frames(path, 2.0)
+        clip = decode.decode_frames(path, 2.0)
         assert numbers(clip) == [0, 5, 10, 15, 20, 0, 5, 10, 15, 20]
         np.testing.assert_allclose(clip.times, np.arange(0, 5, 0.5), atol=1e-3)
         assert clip.remarks == ("the clock changes at 2.5 s; the time line goes on",)
@@ -204,7 +207,7 @@ def test_a_joined_mpg_goes_on(tmp_path: pathlib.Path) -> None:
     part = write(tmp_path / "p.mpg", 50, codec="mpeg2video", rate=25, options=MPEG2, noise=12,
                  size=(320, 240))  # fmt: skip
     path = joined(tmp_path / "a.mpg", part, part, part)
-    clip = video.decode_frames(path, 1.0)
+    clip = decode.decode_frames(path, 1.0)
     assert numbers(clip) == [3, 25, 3, 25, 3, 25]  # noise cuts off the darkest levels
     np.testing.assert_allclose(clip.times, np.arange(6), atol=1e-3)
     assert len(clip.remarks) == 2
@@ -213,7 +216,7 @@ def test_a_joined_mpg_goes_on(tmp_path: pathlib.Path) -> None:
 
 def test_a_joined_matroska_file_goes_on(tmp_path: pathlib.Path) -> None:
     part = write(tmp_path / "p.mkv", 25)
-    clip = video.decode_frames(joined(tmp_path / "a.mkv", part, part), 2.0)
+    clip = decode.decode_frames(joined(tmp_path / "a.mkv", part, part), 2.0)
     assert numbers(clip) == [0, 5, 10, 15, 20, 0, 5, 10, 15, 20]
     np.testing.assert_allclose(clip.times, np.arange(0, 5, 0.5), atol=2e-3)
 
@@ -223,11 +226,11 @@ def test_a_programme_of_other_numbers_is_shown_too(tmp_path: pathlib.Path) -> No
     options = {"g": "10", "threads": "1"}
     a = write(tmp_path / "p.ts", 25, options=options, noise=8)
     b = write(tmp_path / "q.ts", 25, options=options, noise=8, container_options=other)
-    clip = video.decode_frames(joined(tmp_path / "a.ts", a, b), 2.0)
+    clip = decode.decode_frames(joined(tmp_path / "a.ts", a, b), 2.0)
     due = [2, 5, 10, 15, 20]  # noise cuts off the darkest levels
     assert numbers(clip) == due * 2
     assert clip.remarks == ("another programme begins at 2.5 s; the time line goes on",)
-    clip = video.decode_frames(joined(tmp_path / "a.ts", a, b, a, b), 2.0)
+    clip = decode.decode_frames(joined(tmp_path / "a.ts", a, b, a, b), 2.0)
     assert numbers(clip) == due * 4
     np.testing.assert_allclose(clip.times, np.arange(0, 10, 0.5), atol=1e-3)
     assert [preview(tmp_path / "a.ts", t) for t in (2.2, 3.1, 6.2, 9.9)] == [22, 6, 12, 24]
@@ -236,7 +239,7 @@ def test_a_programme_of_other_numbers_is_shown_too(tmp_path: pathlib.Path) -> No
 def test_frames_of_all_sizes_are_kept(tmp_path: pathlib.Path) -> None:
     a = write(tmp_path / "p.ts", 20, size=(80, 48))
     b = write(tmp_path / "q.ts", 20, size=(48, 80))
-    clip = video.decode_frames(joined(tmp_path / "a.ts", a, b), short_side=24)
+    clip = decode.decode_frames(joined(tmp_path / "a.ts", a, b), short_side=24)
     assert [frame.shape for frame in clip.frames] == [(24, 40, 3)] * 2 + [(40, 24, 3)] * 2
     assert (clip.width, clip.height) == (80, 48)
 
@@ -244,18 +247,18 @@ def test_frames_of_all_sizes_are_kept(tmp_path: pathlib.Path) -> None:
 def test_the_33_bit_clock_may_wrap(tmp_path: pathlib.Path) -> None:
     late = round((2**33 / 90000 - 2) * 10)
     path = write(tmp_path / "a.ts", 60, ticks=range(late, late + 60), options={**FINE, "g": "10"})
-    clip = video.decode_frames(path)
+    clip = decode.decode_frames(path)
     assert numbers(clip) == [0, 10, 20, 30, 40, 50]
     np.testing.assert_allclose(clip.times, np.arange(6), atol=1e-3)
     assert [preview(path, t) for t in (0.0, 1.0, 3.0, 5.5)] == [0, 10, 30, 55]
-    assert video.begin_of(path) == 0.0
+    assert decode.begin_of(path) == 0.0
 
 
 def test_damage_and_late_frames_are_said(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path / "a.mp4", 60, options={**FINE, "g": "10"},
                  container_options={"movflags": "faststart"})  # fmt: skip
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
-    assert any("damaged packets" in sentence for sentence in video.decode_frames(path).remarks)
+    assert any("damaged packets" in sentence for sentence in decode.decode_frames(path).remarks)
 
 
 # -- streams -------------------------------------------------------------------------------------
@@ -275,7 +278,7 @@ def test_the_largest_of_several_streams_is_shown(tmp_path: pathlib.Path) -> None
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         for stream in streams:
             container.mux(stream.encode())
-    clip = video.decode_frames(path)
+    clip = decode.decode_frames(path)
     assert (clip.width, clip.height) == (160, 96)
     assert numbers(clip) == [0, 10]
 
@@ -284,8 +287,8 @@ def test_a_codec_that_nobody_knows_is_one_sentence(tmp_path: pathlib.Path) -> No
     path = write(tmp_path / "a.mp4", 3)
     data = path.read_bytes()
     path.write_bytes(data.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
-    for read in (video.decode_frames, video.probe, video.begin_of):
-        with pytest.raises(video.VideoError) as caught:
+    for read in (decode.decode_frames, decode.probe, decode.begin_of):
+        with pytest.raises(decode.VideoError) as caught:
             read(path)
         assert str(caught.value) == (
             "a.mp4: expected a codec that FFmpeg can decode, got an unknown one"
@@ -294,7 +297,7 @@ def test_a_codec_that_nobody_knows_is_one_sentence(tmp_path: pathlib.Path) -> No
 
 @pytest.mark.parametrize("suffix", ["mts", "m2ts", "ogv", "vob", "qt", "f4v", "mxf", "divx", "MTS"])
 def test_more_names_are_videos(suffix: str) -> None:
-    assert pathlib.Path(f"a.{suffix}").suffix.lower() in video.SUFFIXES
+    assert pathlib.Path(f"a.{suffix}").suffix.lower() in decode.SUFFIXES
 
 
 # -- the frame of a second -----------------------------------------------------------------------
@@ -318,7 +321,7 @@ def test_a_preview_is_the_frame_at_or_after_the_second(
     rate = 25
     path = write(tmp_path / f"a.{suffix}", 250, codec=codec, rate=rate, options=options,
                  size=(160, 128) if suffix == "mpg" else (64, 48), noise=9)  # fmt: skip
-    stored = numbers(video.decode_frames(path, 1000.0))
+    stored = numbers(decode.decode_frames(path, 1000.0))
     assert len(stored) == 250
     for asked in (0.0, 0.02, 2.0, 2.48, 2.49, 5.72, 7.0, 9.96, 30.0):
         due = min(249, int(np.ceil(asked * rate - 1e-6)))
@@ -328,9 +331,9 @@ def test_a_preview_is_the_frame_at_or_after_the_second(
 def test_what_is_known_of_a_file_is_forgotten_when_it_changes(tmp_path: pathlib.Path) -> None:
     a, b = (write(tmp_path / f"{n}.ts", 25, options={**FINE, "g": "5"}) for n in "ab")
     path = joined(tmp_path / "c.ts", a)
-    assert video_moment.beginning_of(path).keys is None
+    assert preview_lib.beginning_of(path).keys is None
     joined(path, a, b)
-    keys = video_moment.beginning_of(path).keys
+    keys = preview_lib.beginning_of(path).keys
     assert keys is not None
     assert len(keys) == 10
 
@@ -338,5 +341,5 @@ def test_what_is_known_of_a_file_is_forgotten_when_it_changes(tmp_path: pathlib.
 def test_an_unreadable_file_has_no_preview(tmp_path: pathlib.Path) -> None:
     (tmp_path / "a.mp4").write_text("no video")
     for name in ("a.mp4", "b.mp4"):
-        with pytest.raises(video.VideoError, match=rf"{name}: expected a readable video"):
-            video.jpeg_at(tmp_path / name, 1.0, 48, 90)
+        with pytest.raises(decode.VideoError, match=rf"{name}: expected a readable video"):
+            decode.jpeg_at(tmp_path / name, 1.0, 48, 90)

@@ -11,7 +11,8 @@ import apache_beam as beam
 from apache_beam.options import pipeline_options as beam_options
 from etils import epath
 
-from ncl_jax.data import video, video_pool, video_worker
+from ncl_jax.video import decode as decode_lib
+from ncl_jax.video import pool, worker
 from tfds_builders import decoding, layout, video_records
 
 
@@ -27,13 +28,13 @@ class _Decode(beam.DoFn):
         self._store, self._seconds = store, seconds
 
     def setup(self) -> None:
-        self._worker = video_worker.VideoWorker(self._seconds)
+        self._worker = worker.VideoWorker(self._seconds)
 
     def process(self, element: tuple[str, str]) -> None:
         clip, path = element
         try:
             self._store.decode(self._worker, clip, epath.Path(path))
-        except video.VideoError as error:
+        except decode_lib.VideoError as error:
             self._store.refuse(clip, epath.Path(path), error.reason)
 
     def teardown(self) -> None:
@@ -51,12 +52,12 @@ def decode(
             | beam.Create(jobs, reshuffle=True)
             | beam.ParDo(_Decode(store, options.clip_seconds))
         )
-    unreadable, give_up = dict[str, str](), video_pool.GiveUp(options.give_up_after)
+    unreadable, give_up = dict[str, str](), pool.GiveUp(options.give_up_after)
     for clip, path in todo.items():
         bad = None if store.has(clip, path) else store.reason(clip, path)
-        give_up.see(None if bad is None else video.VideoError(path, bad))
+        give_up.see(None if bad is None else decode_lib.VideoError(path, bad))
         if bad is not None:
-            unreadable[clip] = f"{video.file_name(path)}: {bad}"
+            unreadable[clip] = f"{decode_lib.file_name(path)}: {bad}"
     return unreadable
 
 

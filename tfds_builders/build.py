@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import tensorflow_datasets as tfds
 from etils import epath
 
-from ncl_jax.data import video_pool
+from ncl_jax.video import pool
 from tfds_builders import check, decoding, preparation
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=0, help="processes; 0: one per core")
     parser.add_argument("--clip_seconds", type=float, default=900, help="time limit per file")
     parser.add_argument("--give_up_after", "--give-up-after", type=int, metavar="N",
-                        default=video_pool.GIVE_UP_AFTER,
+                        default=pool.GIVE_UP_AFTER,
                         help="stop when the first N files all fail for one reason; 0: never")
     parser.add_argument("--fps", type=float, default=1.0, help="frames kept per second")
     parser.add_argument("--short_side", type=int, default=None, help="pixels of stored frames")

@@ -22,8 +22,8 @@ import tqdm
 from etils import epath
 
 from ncl_jax import versions
-from ncl_jax.data import video
 from ncl_jax.errors import InputError
+from ncl_jax.video import decode
 from tfds_builders import decoding, layout, preparation, video_records
 
 _INTERRUPTED = "interrupted; the same command goes on from here"
@@ -82,7 +82,7 @@ def _probe_all(
     results = decoding.on_workers(lambda worker, _, path: worker.probe(path, deep), clips, options)
     with contextlib.closing(results):
         for clip, result in tqdm.tqdm(results, total=len(clips), desc="checking", unit="clip"):
-            if isinstance(result, video.VideoError):
+            if isinstance(result, decode.VideoError):
                 unreadable[clip] = str(result)
             elif result.damaged:
                 seen = f"{result.damaged:,} damaged packets beside {result.frames:,} frames"

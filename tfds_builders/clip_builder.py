@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from etils import epath
 
-from ncl_jax.data import video
 from ncl_jax.errors import InputError
+from ncl_jax.video import decode
 from tfds_builders import decoding, layout, video_records
 
 
@@ -32,7 +32,7 @@ class VideoConfig(tfds.core.BuilderConfig):
     fps: float = 1.0
     short_side: int = 224
     jpeg_quality: int = 90
-    look: video.Look = "stored"
+    look: decode.Look = "stored"
 
     def __post_init__(self) -> None:
         if not (self.fps > 0 and math.isfinite(self.fps)):
@@ -41,7 +41,7 @@ class VideoConfig(tfds.core.BuilderConfig):
             raise InputError(f"short_side: expected at least 1 pixel, got {self.short_side}")
         if not 1 <= self.jpeg_quality <= 95:
             raise InputError(f"jpeg_quality: expected 1 to 95, got {self.jpeg_quality}")
-        video.check_look(self.look)
+        decode.check_look(self.look)
         frames = self.frames
         plain = frames == "fps1_side224_jpeg90"
         if not self.protocol:

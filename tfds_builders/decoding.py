@@ -12,8 +12,9 @@ from typing import Literal, TypeVar
 import tqdm
 from etils import epath
 
-from ncl_jax.data import video, video_pool, video_worker
 from ncl_jax.errors import InputError
+from ncl_jax.video import decode, pool
+from ncl_jax.video import worker as worker_lib
 from tfds_builders import layout
 
 _Result = TypeVar("_Result")
@@ -36,7 +37,7 @@ class BuildOptions:
     on_bad: Literal["skip", "error"] = "skip"
     jobs: int = 0
     clip_seconds: float = 900.0
-    give_up_after: int = video_pool.GIVE_UP_AFTER
+    give_up_after: int = pool.GIVE_UP_AFTER
     beam: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -80,9 +81,9 @@ class FrameStore:
     short_side: int
     jpeg_quality: int
     decoder: str
-    look: video.Look = "stored"
+    look: decode.Look = "stored"
 
-    def decode(self, worker: video_worker.VideoWorker, clip: str, path: epath.Path) -> None:
+    def decode(self, worker: worker_lib.VideoWorker, clip: str, path: epath.Path) -> None:
         """Decodes a file and keeps the result.
 
         Raises:
@@ -109,14 +110,14 @@ class FrameStore:
         """Whether the clip was decoded before."""
         return self._place(clip, path).exists()
 
-    def load(self, clip: str, path: epath.Path) -> video.Clip:
+    def load(self, clip: str, path: epath.Path) -> decode.Clip:
         """The frames of a clip that was decoded."""
-        return video_worker.unpack(self._place(clip, path).read_bytes())
+        return worker_lib.unpack(self._place(clip, path).read_bytes())
 
     def remarks(self, clip: str, path: epath.Path) -> tuple[str, ...]:
         """What the decoder remarked of a clip that was decoded."""
         with self._place(clip, path).open("rb") as packed:
-            return video_worker.remarks_of(packed)
+            return worker_lib.remarks_of(packed)
 
     def _place(self, clip: str, path: epath.Path) -> epath.Path:
         form = [self.fps, self.short_side, self.jpeg_quality, self.decoder, self.look]
@@ -164,7 +165,7 @@ def _decode_here(
     # Closed here: an interrupt that comes between two results must end the decoding too.
     with bar, contextlib.closing(on_workers(store.decode, todo, options)) as results:
         for clip, result in results:
-            if isinstance(result, video.VideoError):
+            if isinstance(result, decode.VideoError):
                 unreadable[clip] = str(result)
                 bar.set_postfix_str(f"{len(unreadable):,} unreadable")
             bar.update()
@@ -172,12 +173,12 @@ def _decode_here(
 
 
 def on_workers(
-    function: Callable[[video_worker.VideoWorker, str, epath.Path], _Result],
+    function: Callable[[worker_lib.VideoWorker, str, epath.Path], _Result],
     clips: Mapping[str, epath.Path],
     options: BuildOptions,
-) -> Generator[tuple[str, _Result | video.VideoError], None, None]:
+) -> Generator[tuple[str, _Result | decode.VideoError], None, None]:
     """`video_pool.read_files` as `options` say; yields as the files are done."""
-    return video_pool.read_files(
+    return pool.read_files(
         function, clips, jobs=options.jobs, seconds=options.clip_seconds,
         give_up_after=options.give_up_after,
     )  # fmt: skip

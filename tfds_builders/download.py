@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import tqdm
 from etils import epath
 
-from ncl_jax.data import video
+from ncl_jax.video import decode
 
 # Of the folder that the files go to; columns as in TFDS: url, bytes, SHA-256, file name.
 CHECKSUMS = "checksums.tsv"
@@ -146,7 +146,7 @@ def extract_videos(archive: epath.Path, folder: epath.Path) -> int:
     with _readable(archive) as tar:
         for member in tqdm.tqdm(tar, desc=f"unpacking {archive.name}", unit="file"):
             name = member.name.replace("\\", "/").rpartition("/")[2]
-            if not member.isfile() or epath.Path(name).suffix.lower() not in video.SUFFIXES:
+            if not member.isfile() or epath.Path(name).suffix.lower() not in decode.SUFFIXES:
                 continue
             count += 1
             place = folder / name

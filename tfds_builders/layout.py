@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from ncl_jax.data import video
 from ncl_jax.errors import InputError
+from ncl_jax.video import decode
 
 # Names written out in messages and metadata; the counts are always complete.
 NAMES_KEPT = 20
@@ -68,7 +68,7 @@ def numbered(clip: str, captions: list[str]) -> Texts:
 def find_videos(folder: epath.Path) -> dict[str, epath.Path]:
     """Maps file stem -> video file; of two containers of one stem the first by name counts."""
     files = sorted(folder.iterdir(), key=lambda file: file.name, reverse=True)
-    found = (file for file in files if file.suffix.lower() in video.SUFFIXES)
+    found = (file for file in files if file.suffix.lower() in decode.SUFFIXES)
     # A name that is not UTF-8 can belong to no list, but it can be printed.
     return {file.stem.encode(errors="backslashreplace").decode(): file for file in found}
 

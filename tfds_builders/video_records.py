@@ -11,7 +11,7 @@ import av
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ncl_jax.data import video
+from ncl_jax.video import decode
 from tfds_builders import layout
 
 _Item = TypeVar("_Item")
@@ -43,10 +43,10 @@ def features(more: Mapping[str, Any]) -> tfds.features.FeaturesDict:
 def decoder_version() -> str:
     """The rules of decoding and the libraries behind them, for the dataset's metadata."""
     codec = ".".join(map(str, av.library_versions["libavcodec"]))
-    return f"PyAV {av.__version__}, libavcodec {codec}, frames by rules {video.VERSION}"
+    return f"PyAV {av.__version__}, libavcodec {codec}, frames by rules {decode.VERSION}"
 
 
-def record(clip: str, texts: layout.Texts, decoded: video.Clip) -> dict[str, Any]:
+def record(clip: str, texts: layout.Texts, decoded: decode.Clip) -> dict[str, Any]:
     """One example of `features`, from JPEG frames."""
     return {
         "video_id": clip,

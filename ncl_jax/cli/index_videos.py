@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from ncl_jax import gallery
 from ncl_jax.cli.index import build_index, printable
-from ncl_jax.data import video
 from ncl_jax.errors import InputError
 from ncl_jax.experiment.encoder import Trained, load
 from ncl_jax.index import RetrievalIndex, storage
+from ncl_jax.video import decode
 
 SECONDS_BETWEEN_SAVES = 60.0
 JPEG_QUALITY = 90
@@ -42,7 +42,7 @@ def build(args: argparse.Namespace) -> Iterator[str]:
         "run": os.path.abspath(args.checkpoint),
         "model": model.fingerprint,
         "window": args.window,
-        "frames": video.VERSION,
+        "frames": decode.VERSION,
     }
     old = _known(args.index, about, files)
     entries = gallery.still_true(old, files)

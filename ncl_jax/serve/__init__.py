@@ -24,9 +24,9 @@ from typing import Any
 import flask
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
-from ncl_jax.data import video
 from ncl_jax.errors import InputError
 from ncl_jax.serve.library import Library
+from ncl_jax.video import decode
 
 MAX_HITS = 100
 MAX_QUERY = 1000
@@ -84,7 +84,7 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
 
     @functools.lru_cache(PREVIEWS_KEPT)
     def picture(path: pathlib.Path, changed: int, middle: float) -> bytes:
-        return video.jpeg_at(path, middle, PREVIEW_SIDE, jpeg_quality=80)
+        return decode.jpeg_at(path, middle, PREVIEW_SIDE, jpeg_quality=80)
 
     @app.get("/preview/<item>")
     def preview(item: str) -> flask.Response:
@@ -96,7 +96,7 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
 
     @functools.lru_cache(PREVIEWS_KEPT)
     def begin_of(path: pathlib.Path, changed: int) -> float:
-        return video.begin_of(path)
+        return decode.begin_of(path)
 
     @app.get("/api/begin")
     def begin() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import math
 
 import av
 
-from ncl_jax.data.video_times import seconds_of, step
+from ncl_jax.video.times import seconds_of, step
 
 _BACK = 0.1
 """Seconds by which a clock has to go back to be another clock, and at least `_REORDERED` frames in

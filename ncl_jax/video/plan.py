@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import av
 
-from ncl_jax.data.video_clock import Clock
-from ncl_jax.data.video_file import BadVideoError
-from ncl_jax.data.video_packets import demuxed, unread
-from ncl_jax.data.video_times import seconds_of
+from ncl_jax.video.clock import Clock
+from ncl_jax.video.container import BadVideoError
+from ncl_jax.video.packets import demuxed, unread
+from ncl_jax.video.times import seconds_of
 
 # Where skipping is proven to leave the pixels as they are: these hold whole pictures per packet
 # (a transport stream may hold single fields).

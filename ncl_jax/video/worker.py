@@ -1,6 +1,6 @@
 """Decoding in a process of its own: whatever a file does to a decoder, the caller goes on.
 
-A `VideoWorker` hands files to `python -m ncl_jax.data.video_worker`, which answers with packed
+A `VideoWorker` hands files to `python -m ncl_jax.video.worker`, which answers with packed
 clips. A file that takes too long, crashes the decoder or wants too much memory costs that process,
 which is replaced, and becomes a `VideoError` like any other bad file.
 
@@ -23,9 +23,9 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from ncl_jax.data import video
-from ncl_jax.data.video_process import Process
 from ncl_jax.errors import InputError
+from ncl_jax.video.decode import Clip, Look, Probe, VideoError, decode_frames, file_name, probe
+from ncl_jax.video.process import Process
 
 # Address space of a worker: enough for 8K pictures, too little to freeze a laptop.
 _MEMORY = 8 << 30
@@ -62,7 +62,7 @@ class VideoWorker:
         fps: float,
         short_side: int,
         jpeg_quality: int,
-        look: video.Look = "stored",
+        look: Look = "stored",
     ) -> bytes:
         """`video.decode_frames` to JPEG frames, packed for `unpack`.
 
@@ -74,9 +74,9 @@ class VideoWorker:
         request = {"fps": fps, "short_side": short_side, "jpeg_quality": jpeg_quality}
         return self._ask(path, {**request, "look": look})
 
-    def probe(self, path: str | os.PathLike[str], deep: bool = False) -> video.Probe:
+    def probe(self, path: str | os.PathLike[str], deep: bool = False) -> Probe:
         """`video.probe`, with the same limits."""
-        return video.Probe(*json.loads(self._ask(path, {"deep": deep})))
+        return Probe(*json.loads(self._ask(path, {"deep": deep})))
 
     def close(self) -> None:
         """Ends the process for good, from any thread; a call under way raises `VideoError`."""
@@ -95,35 +95,35 @@ class VideoWorker:
         if answer.kind == "done":
             return answer.data
         if answer.kind == "error":
-            raise video.VideoError(path, answer.text)
+            raise VideoError(path, answer.text)
         self._end()
         if answer.kind == "late":
             self._bad(path, f"more than {self._seconds:g} s of work")
         if answer.kind == "killed":
             self._bad(path, f"a decoder that ended with {answer.text}")
         raise ReaderFault(
-            f"the video reader failed at {video.file_name(path)}, which no file should make it do"
+            f"the video reader failed at {file_name(path)}, which no file should make it do"
             f"\n{answer.text}"
         )
 
     def _bad(self, path: str | os.PathLike[str], got: str) -> NoReturn:
-        raise video.VideoError(path, f"expected a readable video, got {got}")
+        raise VideoError(path, f"expected a readable video, got {got}")
 
     def _ready_process(self, path: str | os.PathLike[str]) -> Process:
         """The process, which has shown that it can read."""
         with self._starting:
             if self._closed:
-                raise video.VideoError(path, "not read, reading was stopped")
+                raise VideoError(path, "not read, reading was stopped")
             if self._process is not None:
                 return self._process
-            process = self._process = Process("ncl_jax.data.video_worker")
+            process = self._process = Process("ncl_jax.video.worker")
         seconds = max(self._seconds, _STARTING_SECONDS)
         answer = process.first_answer(seconds)
         if answer.kind == "ready":
             return process
         self._end()
         if self._closed:
-            raise video.VideoError(path, "not read, reading was stopped")
+            raise VideoError(path, "not read, reading was stopped")
         if answer.kind == "late":
             raise TimeoutError(
                 f"a video reading process did not start within {seconds:g} s; start the same "
@@ -135,7 +135,7 @@ class VideoWorker:
         )
 
 
-def pack(clip: video.Clip) -> bytes:
+def pack(clip: Clip) -> bytes:
     """A clip of JPEG frames as plain NumPy arrays in one block of bytes."""
     buffer = io.BytesIO()
     np.savez(
@@ -149,7 +149,7 @@ def pack(clip: video.Clip) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(data: bytes) -> video.Clip:
+def unpack(data: bytes) -> Clip:
     """The inverse of `pack`.
 
     Raises:
@@ -163,7 +163,7 @@ def unpack(data: bytes) -> video.Clip:
     except Exception as error:  # zipfile and NumPy raise many kinds
         raise InputError(f"packed clip: expected arrays, got {error}") from error
     frames = [jpegs[a:b] for a, b in zip([0, *ends], ends, strict=False)]
-    return video.Clip(frames, times, fps, int(width), int(height), remarks)
+    return Clip(frames, times, fps, int(width), int(height), remarks)
 
 
 def remarks_of(packed: BinaryIO) -> tuple[str, ...]:
@@ -192,7 +192,7 @@ def _check_reader() -> None:
     Raises:
       RuntimeError: it gives something else than it holds.
     """
-    clip = video.decode_frames(_KNOWN_GOOD, fps=1.0)
+    clip = decode_frames(_KNOWN_GOOD, fps=1.0)
     colours = [frame.mean((0, 1)).round() for frame in clip.frames]
     red_and_blue = np.array([(200, 30, 30), (30, 30, 200)])
     if np.shape(colours) != (2, 3) or np.abs(colours - red_and_blue).max() > 25:
@@ -216,9 +216,9 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
 def _answer(request: dict[str, Any]) -> tuple[str, bytes]:
     try:
         if "deep" in request:
-            return "done", json.dumps(video.probe(**request)).encode()
-        return "done", pack(video.decode_frames(**request))
-    except video.VideoError as error:
+            return "done", json.dumps(probe(**request)).encode()
+        return "done", pack(decode_frames(**request))
+    except VideoError as error:
         return "error", error.reason.encode()
     except MemoryError:
         wanted = f"expected a readable video, got one that needs over {_MEMORY >> 30} GB of memory"

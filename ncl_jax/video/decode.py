@@ -13,16 +13,16 @@ from typing import NamedTuple
 
 import av
 
-from ncl_jax.data import video_moment, video_packets
-from ncl_jax.data.video_clock import Clock
-from ncl_jax.data.video_colour import Look, check_look
-from ncl_jax.data.video_file import SUFFIXES, VideoError, file_name, opened
-from ncl_jax.data.video_frames import Clip, decode_plainly, decode_planned, no_frame
-from ncl_jax.data.video_orientation import Seen
-from ncl_jax.data.video_picture import Form, Frame, Pictures
-from ncl_jax.data.video_picture import from_jpeg as decode_jpeg
-from ncl_jax.data.video_times import rate
 from ncl_jax.errors import InputError
+from ncl_jax.video import packets, preview
+from ncl_jax.video.clock import Clock
+from ncl_jax.video.colour import Look, check_look
+from ncl_jax.video.container import SUFFIXES, VideoError, file_name, opened
+from ncl_jax.video.frames import Clip, decode_plainly, decode_planned, no_frame
+from ncl_jax.video.orientation import Seen
+from ncl_jax.video.picture import Form, Frame, Pictures
+from ncl_jax.video.picture import from_jpeg as decode_jpeg
+from ncl_jax.video.times import rate
 
 __all__ = [
     "SUFFIXES", "VERSION", "Clip", "Frame", "Look", "Probe", "VideoError", "begin_of",
@@ -107,7 +107,7 @@ def probe(path: str | os.PathLike[str], deep: bool = False) -> Probe:
     """
     damaged: list[str] = []
     with opened(path) as stream:
-        pictures = video_packets.decode_all(stream, Clock(), damaged)
+        pictures = packets.decode_all(stream, Clock(), damaged)
         first = next(pictures, None)
         if first is None:
             raise no_frame(damaged)
@@ -143,7 +143,7 @@ def jpeg_at(
     def jpeg(stream: av.VideoStream, picture: av.VideoFrame, first: Seen) -> bytes:
         return Pictures(stream, form, first).image(picture)[0]
 
-    return video_moment.picture_at(path, seconds, jpeg)
+    return preview.picture_at(path, seconds, jpeg)
 
 
 def begin_of(path: str | os.PathLike[str]) -> float:
@@ -152,4 +152,4 @@ def begin_of(path: str | os.PathLike[str]) -> float:
     Raises:
       VideoError: as `decode_frames`.
     """
-    return max(0.0, video_moment.beginning_of(path).seconds)
+    return max(0.0, preview.beginning_of(path).seconds)

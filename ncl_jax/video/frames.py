@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from ncl_jax.data import video_packets, video_plan
-from ncl_jax.data.video_clock import Clock
-from ncl_jax.data.video_file import BadVideoError, VideoError, opened
-from ncl_jax.data.video_picture import Form, Pictures, Shape
-from ncl_jax.data.video_times import at_ticks, rate, timed
+from ncl_jax.video import packets
+from ncl_jax.video import plan as plan_lib
+from ncl_jax.video.clock import Clock
+from ncl_jax.video.container import BadVideoError, VideoError, opened
+from ncl_jax.video.picture import Form, Pictures, Shape
+from ncl_jax.video.times import at_ticks, rate, timed
 
 # Sentences about changes of the clock that are written out.
 _REMARKS = 5
@@ -46,7 +47,7 @@ def decode_plainly(path: str | os.PathLike[str], fps: float, form: Form) -> Clip
     """
     with opened(path) as stream:
         clock, damaged, remarks = Clock(), list[str](), list[str]()
-        pictures = timed(stream, video_packets.decode_all(stream, clock, damaged), remarks)
+        pictures = timed(stream, packets.decode_all(stream, clock, damaged), remarks)
         clip = _collect(stream, at_ticks(pictures, fps), form)
         if clip is None:
             raise no_frame(damaged)
@@ -63,15 +64,15 @@ def decode_planned(path: str | os.PathLike[str], fps: float, form: Form) -> Clip
     """
     came: list[int] = []
 
-    def collect(stream: av.VideoStream, plan: video_plan.Plan) -> Clip | None:
-        pictures = _noted(video_plan.decode_planned(stream, plan), came)
+    def collect(stream: av.VideoStream, plan: plan_lib.Plan) -> Clip | None:
+        pictures = _noted(plan_lib.decode_planned(stream, plan), came)
         return _collect(stream, timed(stream, pictures, []), form)
 
     with opened(path) as stream:
-        if not video_plan.can_plan(stream):
+        if not plan_lib.can_plan(stream):
             return None
         try:
-            plan = video_plan.make_plan(stream, lambda times: at_ticks(times, fps))
+            plan = plan_lib.make_plan(stream, lambda times: at_ticks(times, fps))
             if plan is None:
                 return None
             if plan.packets is not None:

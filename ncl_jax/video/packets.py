@@ -5,8 +5,8 @@ from collections.abc import Generator, Iterator
 
 import av
 
-from ncl_jax.data.video_clock import Clock
-from ncl_jax.data.video_file import BadVideoError, opened_part
+from ncl_jax.video.clock import Clock
+from ncl_jax.video.container import BadVideoError, opened_part
 
 # Files of these can be joined byte by byte. A programme with other stream numbers is met only
 # behind the end of the one before.

@@ -14,11 +14,11 @@ from typing import NamedTuple, TypeVar
 
 import av
 
-from ncl_jax.data.video_clock import MAY_LEAP, Clock
-from ncl_jax.data.video_file import BadVideoError, opened
-from ncl_jax.data.video_orientation import Seen, seen
-from ncl_jax.data.video_packets import decode_all, packets
-from ncl_jax.data.video_times import TICK_SLACK, Stamps, seconds_of, timed
+from ncl_jax.video.clock import MAY_LEAP, Clock
+from ncl_jax.video.container import BadVideoError, opened
+from ncl_jax.video.orientation import Seen, seen
+from ncl_jax.video.packets import decode_all, packets
+from ncl_jax.video.times import TICK_SLACK, Stamps, seconds_of, timed
 
 Result = TypeVar("Result")
 Timed = Iterator[tuple[float, av.VideoFrame]]

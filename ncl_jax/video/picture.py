@@ -8,10 +8,10 @@ import av
 import numpy as np
 from PIL import Image
 
-from ncl_jax.data import video_colour, video_orientation
-from ncl_jax.data.video_colour import Look
-from ncl_jax.data.video_file import BadVideoError
-from ncl_jax.data.video_orientation import Orientation, Seen
+from ncl_jax.video import colour, orientation
+from ncl_jax.video.colour import Look
+from ncl_jax.video.container import BadVideoError
+from ncl_jax.video.orientation import Orientation, Seen
 
 Frame = np.ndarray  # uint8 [height, width, 3], RGB
 
@@ -66,7 +66,7 @@ class Pictures:
         shape = self.shape(picture)
         if max(shape) > _MAX_ASPECT * min(shape):
             raise BadVideoError(f"sides within 1:{_MAX_ASPECT}, got {shape[0]} x {shape[1]} pixels")
-        pixels = video_colour.to_rgb(picture, self._form.look, self._form.short_side)
+        pixels = colour.to_rgb(picture, self._form.look, self._form.short_side)
         image = Image.fromarray(self._turn.apply(pixels))
         image = _resized(image, shape, self._form.short_side)
         quality = self._form.jpeg_quality
@@ -74,7 +74,7 @@ class Pictures:
 
     def shape(self, picture: av.VideoFrame) -> Shape:
         """Size of the picture as its image would show it, before resizing."""
-        before, self._seen = self._seen, video_orientation.seen(picture, self._seen)
+        before, self._seen = self._seen, orientation.seen(picture, self._seen)
         if self._seen is not before:
             self._orient()
         width = picture.width
@@ -86,7 +86,7 @@ class Pictures:
     def _orient(self) -> None:
         if self._seen is None or self._seen.matrix is None:
             return
-        turn = video_orientation.from_matrix(self._seen.matrix)
+        turn = orientation.from_matrix(self._seen.matrix)
         if turn is None:
             self._remark("a display matrix that is no orientation is ignored")
         self._turn = turn or Orientation()

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from typing import TypeVar
 
-from ncl_jax.data.video import VideoError
-from ncl_jax.data.video_worker import VideoWorker
 from ncl_jax.errors import InputError
+from ncl_jax.video.decode import VideoError
+from ncl_jax.video.worker import VideoWorker
 
 GIVE_UP_AFTER = 20
 """So many files that all fail for one reason, before any was read, are no coincidence."""
