@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncl_jax import gallery
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.video_search import gallery
 from tests.video_shown_test import write
 
 READING = gallery.Reading(window=10.0, fps=1.0, short_side=32, jpeg_quality=90, timeout=900.0)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncl_jax import gallery, serve
 from ncl_jax.index import RetrievalIndex
-from ncl_jax.serve.library import Library
+from ncl_jax.video_search import app, gallery
+from ncl_jax.video_search.library import Library
 from tests.gallery_test import write_video
 
 MODEL = "the model"
@@ -47,7 +47,7 @@ def save(folder, names=("a <b>.mp4", "sub/b.mp4"), model=MODEL):
 def client(tmp_path):
     save(tmp_path)
     library = Library(str(tmp_path / "index"), encode, MODEL)
-    return serve.create_app(library, serve.LOOPBACK).test_client()
+    return app.create_app(library, app.LOOPBACK).test_client()
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_file_of_any_name_plays(tmp_path):
     names = ("a\nb.mp4", os.fsdecode(b"b\xff.mp4"))
     save(tmp_path, names)
     library = Library(str(tmp_path / "index"), encode, MODEL)
-    client = serve.create_app(library).test_client()
+    client = app.create_app(library).test_client()
     for row, name in enumerate(names):
         with client.get(f"/video/{library.shelf().version}-{row}") as answer:
             assert answer.data == (tmp_path / "videos" / name).read_bytes()
@@ -118,7 +118,7 @@ def test_the_file_comes_in_ranges(client, item, tmp_path):
 
 def test_a_long_range_comes_in_pieces(client, item, tmp_path, monkeypatch):
     whole = (tmp_path / "videos" / "sub" / "b.mp4").read_bytes()
-    monkeypatch.setattr(serve, "PIECE", 100)
+    monkeypatch.setattr(app, "PIECE", 100)
     for asked, start, stop in (("0-", 0, 100), ("50-", 50, 150), ("7-500", 7, 107),
                                ("7-50", 7, 51), ("-30", len(whole) - 30, len(whole))):  # fmt: skip
         with client.get(f"/video/{item(1)}", headers={"Range": f"bytes={asked}"}) as answer:

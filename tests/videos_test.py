@@ -12,11 +12,11 @@ import time
 
 import pytest
 
-from ncl_jax import gallery
 from ncl_jax.cli import index as cli
 from ncl_jax.cli import serve as serve_cli
 from ncl_jax.experiment import encoder
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.video_search import gallery
 from tests import jobs, reader_faults_test
 from tests.gallery_test import write_video
 from tests.main_test import TINY, run

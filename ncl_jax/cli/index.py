@@ -51,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build(args: argparse.Namespace) -> Iterator[str]:
     """Embeddings (and a bank), or a folder of videos and a trained run -> an index file."""
     if args.videos is not None:
-        from ncl_jax.cli import index_videos  # loads models, which embeddings never need
+        from ncl_jax.video_search import build as parts
 
-        yield from index_videos.build(args)
+        yield from parts.build(args)
         return
     video, ids = read_embeddings(args.video, args.ids)
     bank = None if args.bank_text is None else read_embeddings(args.bank_text)[0]

@@ -16,14 +16,14 @@ from typing import Any
 
 import waitress
 
-from ncl_jax import serve
 from ncl_jax.cli import exits
 from ncl_jax.cli.index import DEFAULT
 from ncl_jax.errors import InputError
 from ncl_jax.experiment.encoder import load
-from ncl_jax.gallery import windows_of
 from ncl_jax.index import RetrievalIndex
-from ncl_jax.serve.library import Library
+from ncl_jax.video_search import app
+from ncl_jax.video_search.gallery import windows_of
+from ncl_jax.video_search.library import Library
 
 THREADS = 16
 
@@ -51,10 +51,10 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"{args.index} was built with another checkpoint; build it again")
     library = Library(args.index, model.encode_text, model.fingerprint)
     library.embed("warm up: the first query compiles the model")
-    hosts = serve.LOOPBACK if args.host in serve.LOOPBACK else None
+    hosts = app.LOOPBACK if args.host in app.LOOPBACK else None
     with _listening(args.host, args.port) as listener:
         server = waitress.create_server(
-            serve.create_app(library, hosts), sockets=[listener], threads=THREADS
+            app.create_app(library, hosts), sockets=[listener], threads=THREADS
         )
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait is usual
         _serve(server, args.host, listener.getsockname()[1])

@@ -12,12 +12,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ncl_jax import gallery
 from ncl_jax.cli.index import build_index, printable
 from ncl_jax.errors import InputError
 from ncl_jax.experiment.encoder import Trained, load
 from ncl_jax.index import RetrievalIndex, storage
 from ncl_jax.video import decode
+from ncl_jax.video_search import gallery
 
 SECONDS_BETWEEN_SAVES = 60.0
 JPEG_QUALITY = 90

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from werkzeug.exceptions import Conflict, NotFound
 
-from ncl_jax import gallery
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, storage
+from ncl_jax.video_search import gallery
 
 _ITEM = re.compile("([0-9a-f]+)-([0-9]{1,9})")
 

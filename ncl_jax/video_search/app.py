@@ -25,8 +25,8 @@ import flask
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from ncl_jax.errors import InputError
-from ncl_jax.serve.library import Library
 from ncl_jax.video import decode
+from ncl_jax.video_search.library import Library
 
 MAX_HITS = 100
 MAX_QUERY = 1000
