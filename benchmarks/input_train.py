@@ -28,9 +28,9 @@ from PIL import Image
 import tfds_builders
 from benchmarks.common import Row, at_least, interleave, note, ratio
 from benchmarks.input_build import GOPS, real_clips, write_clip
-from ncl_jax.ahead import Ahead
 from ncl_jax.data import clips, frames, pipeline, records, transforms
 from ncl_jax.data.clips import Shapes, View
+from ncl_jax.data.prefetch import Ahead
 from ncl_jax.data.tokenizer import Tokenizer
 
 SHAPES, VIEW = Shapes(max_frames=12, image_size=224, max_tokens=32), View()

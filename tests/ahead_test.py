@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ncl_jax.ahead import Ahead
+from ncl_jax.data.prefetch import Ahead
 from ncl_jax.distributed.sharding import MappedStep
 from ncl_jax.training.input_profiler import InputProfile
 
@@ -76,7 +76,7 @@ def test_a_process_ends_while_its_input_hangs():
     code = (
         "import time, grain\n"
         "from ncl_jax.data import pipeline\n"
-        "from ncl_jax.ahead import Ahead\n"
+        "from ncl_jax.data.prefetch import Ahead\n"
         "d = grain.MapDataset.range(99).map(lambda i: time.sleep(999 if i == 9 else 0) or i)\n"
         "batches = Ahead(pipeline._batches(d, 4, 2))\n"
         "print(batches.take(60), batches.take(60)); batches.take(0.5)"

@@ -37,9 +37,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import app
 
-from ncl_jax import ahead, main
+from ncl_jax import main
 from ncl_jax.checkpoint import checkpointer
-from ncl_jax.data import pipeline, records
+from ncl_jax.data import pipeline, prefetch, records
 from ncl_jax.distributed import sharding
 from ncl_jax.experiment import results
 from ncl_jax.normalizers import auto
@@ -52,7 +52,7 @@ FAULT, _, AT = os.environ.get("NCL_FAULT", "").partition(":")
 
 def plant():
     """Replace the functions the fault passes through."""
-    map_step, save, take = sharding.map_step, checkpointer.Checkpointer.save, ahead.Ahead.take
+    map_step, save, take = sharding.map_step, checkpointer.Checkpointer.save, prefetch.Ahead.take
     restore, write = ocp.CheckpointManager.restore, results.write
     wait = checkpointer.Checkpointer.wait
     read, video_batches = records._read, pipeline.video_batches
@@ -152,7 +152,7 @@ def plant():
     sharding.map_step = faulty_map_step
     checkpointer.Checkpointer.save = faulty_save
     checkpointer.Checkpointer.wait = faulty_wait
-    ahead.Ahead.take = faulty_take
+    prefetch.Ahead.take = faulty_take
 
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "freeze": signal.SIGSTOP}

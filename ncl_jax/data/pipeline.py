@@ -16,9 +16,9 @@ import numpy as np
 from grain.experimental import multithread_prefetch
 from jaxtyping import Bool, Int, UInt8
 
-from ncl_jax.ahead import Ahead
 from ncl_jax.data import order
 from ncl_jax.data.clips import Shapes, View, clip_frames
+from ncl_jax.data.prefetch import Ahead
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.errors import InputError

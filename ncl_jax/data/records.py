@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from jaxtyping import Int
 
-from ncl_jax.ahead import Ahead, watched
+from ncl_jax.data.prefetch import Ahead, watched
 from ncl_jax.errors import InputError, blame_input
 
 BEFOREHAND = 64  # records read while the text of one is taken

@@ -15,7 +15,7 @@ from typing import NamedTuple, NoReturn
 
 import jax
 
-from ncl_jax.ahead import Ahead
+from ncl_jax.data.prefetch import Ahead
 from ncl_jax.errors import InputError
 
 _LOST = re.compile(r"Gloo \w+ failed|Connection closed by peer|heartbeat timeout")

@@ -18,9 +18,9 @@ from flax import nnx
 
 import tfds_builders
 from ncl_jax import losses
-from ncl_jax.ahead import Ahead, watched
 from ncl_jax.data import pipeline
 from ncl_jax.data.clips import Shapes, View
+from ncl_jax.data.prefetch import Ahead, watched
 from ncl_jax.data.records import Split, load_split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import sharding

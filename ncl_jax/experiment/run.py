@@ -12,9 +12,9 @@ from etils import epath
 
 import tfds_builders
 from ncl_jax import __version__
-from ncl_jax.ahead import watched
 from ncl_jax.checkpoint import checksums
 from ncl_jax.checkpoint.checkpointer import Checkpointer
+from ncl_jax.data.prefetch import watched
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import runtime, sharding, sync

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from ncl_jax.ahead import Ahead
+from ncl_jax.data.prefetch import Ahead
 from ncl_jax.distributed.sharding import MappedStep
 from ncl_jax.types import Batch, TrainState
 
