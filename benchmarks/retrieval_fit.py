@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.common import Row, at_most, note
 from benchmarks.retrieval_common import alone, show, unit_rows
-from ncl_jax.normalizers import host
+from ncl_jax.sinkhorn import numpy_solver
 
 FULL, QUICK = (10_000, 100_000, 512), (1_000, 5_000, 64)
 SCALE, ITERATIONS = 50.0, 20
@@ -22,9 +22,9 @@ SCALE, ITERATIONS = 50.0, 20
 
 def fit(size: tuple[int, int, int], memory: float, iterations: int) -> tuple[float, np.ndarray]:
     bank, gallery = unit_rows(0, size[0], size[2]), unit_rows(1, size[1], size[2])
-    host.balance(bank[:9], gallery[:9], SCALE, 1)  # starts JAX, which holds the result
+    numpy_solver.balance(bank[:9], gallery[:9], SCALE, 1)  # starts JAX, which holds the result
     start = time.perf_counter()
-    biases, _ = host.balance(bank, gallery, SCALE, iterations, memory=memory)
+    biases, _ = numpy_solver.balance(bank, gallery, SCALE, iterations, memory=memory)
     return time.perf_counter() - start, np.asarray(biases.video)
 
 

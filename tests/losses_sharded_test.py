@@ -135,8 +135,8 @@ def test_float32_executions_agree(scale, noise):
 @pytest.mark.slow
 def test_ragged_panels_equal_whole(x64, monkeypatch):
     """Panels of four rows of eleven: two full ones, and the rest."""
-    monkeypatch.setattr("ncl_jax.sinkhorn.panels.PANEL_ROWS", 4)
-    monkeypatch.setattr("ncl_jax.sinkhorn.panels.PANEL_ENTRIES", 44)
+    monkeypatch.setattr("ncl_jax.sinkhorn.blocks.PANEL_ROWS", 4)
+    monkeypatch.setattr("ncl_jax.sinkhorn.blocks.PANEL_ENTRIES", 44)
     text, video, ids, valid, weights = batch()
     args = (text, video, jnp.asarray(20.0), ids, valid, weights)
     loss = functools.partial(losses.ncl, gradient="through", iterations=2)

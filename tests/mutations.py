@@ -100,7 +100,7 @@ MUTATIONS = {
         LOSS,
     ),
     "never_relaxed": Mutation(
-        "ncl_jax/sinkhorn/relax.py",
+        "ncl_jax/sinkhorn/overrelaxation.py",
         "jnp.where(shrinking & (spectrum > _SLOW), 2 / (1 + jnp.sqrt(1 - spectrum)), 1.0)",
         "jnp.ones_like(spectrum)",
         SOLVE,

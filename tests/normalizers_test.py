@@ -9,7 +9,8 @@ import pytest
 
 from ncl_jax import metrics, normalizers
 from ncl_jax.cli import normalize
-from ncl_jax.normalizers import NORMALIZERS, Bank, auto, biases, host
+from ncl_jax.normalizers import NORMALIZERS, Bank, auto, biases
+from ncl_jax.sinkhorn import numpy_solver
 from tests import retrieval_oracles as oracle
 
 REAL = os.environ.get("NCL_REAL_DATA")
@@ -131,7 +132,7 @@ def test_equal_items_get_equal_scores():
 def test_huge_problems_take_the_panels(monkeypatch):
     _, bank, gallery = problem(7)
     called = []
-    monkeypatch.setattr(host, "balance", lambda *a: called.append(a) or (None, None))
+    monkeypatch.setattr(numpy_solver, "balance", lambda *a: called.append(a) or (None, None))
     NORMALIZERS["ncl"](host=False).balance(bank.query, gallery)
     assert not called
     monkeypatch.setattr(biases, "LARGE", 7 * 11 - 1)
@@ -143,13 +144,13 @@ def test_huge_problems_take_the_panels(monkeypatch):
 @pytest.mark.parametrize("memory", [1e9, 0])
 @pytest.mark.parametrize("strength", [1.0, 0.6])
 def test_panels_equal_the_solver(memory, strength, monkeypatch):
-    monkeypatch.setattr(host, "PANEL", 11 * 3)
-    monkeypatch.setattr(host, "BLOCK", 11 * 2)
-    monkeypatch.setattr(host, "FOLDED", 4)
+    monkeypatch.setattr(numpy_solver, "PANEL", 11 * 3)
+    monkeypatch.setattr(numpy_solver, "BLOCK", 11 * 2)
+    monkeypatch.setattr(numpy_solver, "FOLDED", 4)
     _, bank, gallery = problem(7, bank=10)
     ncl = NORMALIZERS["ncl"](scale=90.0, strength=strength, host=False)
     whole, report = ncl.balance(bank.query, gallery)
-    parts, other = host.balance(bank.query, gallery, 90.0, 4, strength, memory)
+    parts, other = numpy_solver.balance(bank.query, gallery, 90.0, 4, strength, memory)
     np.testing.assert_allclose(parts.video, whole.video, atol=1e-3)
     np.testing.assert_allclose(parts.text, whole.text, atol=1e-3)
     assert float(other.error) == pytest.approx(float(report.error), rel=1e-2)
@@ -158,11 +159,11 @@ def test_panels_equal_the_solver(memory, strength, monkeypatch):
 @pytest.mark.parametrize("memory", [1e9, 0.0])
 def test_items_far_from_every_query_do_not_vanish(memory, monkeypatch):
     """At scale 150 such an item is e^-200 beside the best one, far below float32."""
-    monkeypatch.setattr(host, "SHARED", 1)
+    monkeypatch.setattr(numpy_solver, "SHARED", 1)
     rng = np.random.default_rng(12)
     query = unit(rng.normal(size=(12, 6)) * 0.2 + np.eye(6)[0])
     gallery = unit(np.vstack([rng.normal(size=(8, 6)), -2 * np.eye(6)[:1]]))
-    found, _ = host.balance(query, gallery, 150.0, 3, memory=memory)
+    found, _ = numpy_solver.balance(query, gallery, 150.0, 3, memory=memory)
     wanted = oracle.sinkhorn_item_biases(150.0 * query.astype(np.float64) @ gallery.T, 3)
     assert np.ptp(wanted) > 150
     np.testing.assert_allclose(found.video, wanted, atol=1e-2)

@@ -7,7 +7,7 @@ import pytest
 
 from ncl_jax import sinkhorn
 from ncl_jax.normalizers import Ncl, biases
-from ncl_jax.sinkhorn import spread
+from ncl_jax.sinkhorn import sharded
 
 
 def unit(rng, rows):
@@ -22,7 +22,7 @@ def unit(rng, rows):
 def test_ragged_galleries_over_four_devices_equal_the_whole_matrix(videos, iterations, strength):
     rng = np.random.default_rng(0)
     text, video, scale = unit(rng, 37), unit(rng, videos), 30.0
-    found, report = spread.balance(
+    found, report = sharded.balance(
         text, video, scale, iterations=iterations, strength=strength, devices=jax.devices()[:4]
     )
     expected, one = sinkhorn.solve(
@@ -38,7 +38,7 @@ def test_a_hopeless_text_keeps_its_bias_finite():
     """Its best clip lies e^-190 below that of the others' on every device."""
     video = np.full((8, 4), 0.5, np.float32)
     text = np.concatenate([video[:3], -video[:1]])
-    found, report = spread.balance(text, video, 95.0, iterations=3, devices=jax.devices()[:4])
+    found, report = sharded.balance(text, video, 95.0, iterations=3, devices=jax.devices()[:4])
     assert np.isfinite(found.text).all()
     assert float(report.error) < 1e-3
 
@@ -46,14 +46,14 @@ def test_a_hopeless_text_keeps_its_bias_finite():
 def test_a_device_holds_only_its_part_of_the_gallery(monkeypatch):
     rng = np.random.default_rng(2)
     placed = {}
-    place = spread._placed
+    place = sharded._placed
 
     def keep(array, mesh, spec):
         placed[array.shape] = place(array, mesh, spec)
         return placed[array.shape]
 
-    monkeypatch.setattr(spread, "_placed", keep)
-    spread.balance(unit(rng, 5), unit(rng, 64), 20.0, iterations=2, devices=jax.devices()[:4])
+    monkeypatch.setattr(sharded, "_placed", keep)
+    sharded.balance(unit(rng, 5), unit(rng, 64), 20.0, iterations=2, devices=jax.devices()[:4])
     shapes = {shard.data.shape for shard in placed[64, 16].addressable_shards}
     assert shapes == {(16, 16)}
 
@@ -63,8 +63,8 @@ def test_a_fit_too_large_for_one_device_is_shared(monkeypatch):
     text, video = unit(rng, 20), unit(rng, 12)
     used = []
     monkeypatch.setattr(biases, "LARGE", 100)
-    balance = spread.balance
-    monkeypatch.setattr(spread, "balance", lambda *a, **k: used.append(1) or balance(*a, **k))
+    balance = sharded.balance
+    monkeypatch.setattr(sharded, "balance", lambda *a, **k: used.append(1) or balance(*a, **k))
     found, _ = Ncl(scale=20.0, host=False).balance(text, video)
     expected, _ = Ncl(scale=20.0, host=True).balance(text, video)
     assert used

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ncl_jax import sinkhorn
-from ncl_jax.sinkhorn import iterate, panels
+from ncl_jax.sinkhorn import blocks, iterate
 from ncl_jax.sinkhorn import kernel as kernels
 from tests import oracles
 
@@ -141,7 +141,7 @@ def test_masks_and_hopeless_columns_stay_on_the_fast_path():
         masses = iterate.Masses(jnp.log(jnp.asarray(r)), jnp.log(jnp.asarray(c)))
     a = masses.free_row()
     kernel = kernels.store(
-        panels.split(jnp.asarray(s), 4), a, masses.free_col(), columns_first=True, axis_name=None
+        blocks.split(jnp.asarray(s), 4), a, masses.free_col(), columns_first=True, axis_name=None
     )
     plan = iterate.Plan(10)
     b = iterate.stored_first_columns(kernel, masses, plan, a)

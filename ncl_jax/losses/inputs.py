@@ -19,7 +19,7 @@ from ncl_jax.losses.groups import (
     make_pairs,
     scatter_sum,
 )
-from ncl_jax.sinkhorn.panels import Panels, Stored, Tiled, score_panel
+from ncl_jax.sinkhorn.blocks import Panels, Stored, Tiled, score_panel
 
 Execution = Literal["auto", "stored", "tiled"]
 STORED_BYTES = 2 << 30

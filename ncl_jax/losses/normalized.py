@@ -25,9 +25,9 @@ from ncl_jax.losses.groups import gather, group_sum, local
 from ncl_jax.losses.inputs import Inputs, Options
 from ncl_jax.sinkhorn import CONVERGED, iterate
 from ncl_jax.sinkhorn import kernel as kernels
+from ncl_jax.sinkhorn.blocks import Stored, Tiled
 from ncl_jax.sinkhorn.iterate import Masses, Plan, State
 from ncl_jax.sinkhorn.kernel import Kernel
-from ncl_jax.sinkhorn.panels import Stored, Tiled
 from ncl_jax.types import SinkhornReport
 
 

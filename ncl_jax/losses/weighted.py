@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ncl_jax.losses.inputs import Inputs
+from ncl_jax.sinkhorn.blocks import Step, Stored, scan_panels
 from ncl_jax.sinkhorn.kernel import Kernel, sum_over
-from ncl_jax.sinkhorn.panels import Step, Stored, scan_panels
 
 _ROWS = 512  # of a gradient panel cut from a stored matrix: an eighth of it at B = 4096
 

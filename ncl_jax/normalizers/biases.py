@@ -13,10 +13,9 @@ import numpy as np
 
 from ncl_jax import metrics, sinkhorn
 from ncl_jax.errors import InputError
-from ncl_jax.normalizers import host
 from ncl_jax.normalizers.base import Bank, BiasFitted, Kind, checked, first_of_each
 from ncl_jax.scores import logits
-from ncl_jax.sinkhorn import spread
+from ncl_jax.sinkhorn import numpy_solver, sharded
 from ncl_jax.types import MAX_SCALE, Biases, SinkhornReport
 
 LARGE = 1 << 26
@@ -60,7 +59,7 @@ class Ncl:
     scale: float = MAX_SCALE
     iterations: int = sinkhorn.PAPER_ITERATIONS
     strength: float = 1.0
-    memory: float = host.MEMORY
+    memory: float = numpy_solver.MEMORY
     host: bool | None = None
     kind: ClassVar[Kind] = "inductive"
 
@@ -89,11 +88,11 @@ class Ncl:
         on_host = jax.default_backend() == "cpu" if self.host is None else self.host
         large = queries * items > LARGE
         if large and not on_host and jax.device_count() > 1:
-            return spread.balance(
+            return sharded.balance(
                 query, gallery, self.scale, iterations=self.iterations, strength=self.strength
             )
         if on_host or large:
-            return host.balance(
+            return numpy_solver.balance(
                 query, gallery, self.scale, self.iterations, self.strength, self.memory
             )
         biases, report = sinkhorn.solve(

@@ -21,8 +21,8 @@ from jaxtyping import Array, Float
 from ncl_jax.errors import InputError
 from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn import kernel as kernels
+from ncl_jax.sinkhorn.blocks import Stored, split
 from ncl_jax.sinkhorn.iterate import Masses, Plan
-from ncl_jax.sinkhorn.panels import Stored, split
 from ncl_jax.types import Biases, SinkhornReport
 
 PAPER_ITERATIONS = 4

@@ -12,9 +12,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ncl_jax.sinkhorn import kernel as kernels
+from ncl_jax.sinkhorn.blocks import Panels
 from ncl_jax.sinkhorn.kernel import Kernel
-from ncl_jax.sinkhorn.panels import Panels
-from ncl_jax.sinkhorn.relax import Pace, accelerate, start_pace
+from ncl_jax.sinkhorn.overrelaxation import Pace, accelerate, start_pace
 
 
 class Masses(NamedTuple):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from ncl_jax.sinkhorn.panels import Panels, Step, Stored, Tiled
+from ncl_jax.sinkhorn.blocks import Panels, Step, Stored, Tiled
 
 _LARGE = 1 << 22  # entries from which a second copy of the matrix is worth avoiding
 _IN_PLACE_SLICES = 16

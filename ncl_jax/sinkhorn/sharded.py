@@ -11,8 +11,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from ncl_jax.sinkhorn import iterate
+from ncl_jax.sinkhorn.blocks import Tiled
 from ncl_jax.sinkhorn.iterate import Masses, Plan
-from ncl_jax.sinkhorn.panels import Tiled
 from ncl_jax.types import Biases, SinkhornReport
 
 AXIS = "rows"
