@@ -12,7 +12,7 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
-from ncl_jax import versions
+from ncl_jax.cli import versions
 from ncl_jax.errors import InputError
 
 DEMO = "  python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo"

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ncl_jax import versions
+from ncl_jax.cli import versions
 from ncl_jax.errors import InputError
 
 REAL = importlib.metadata.version

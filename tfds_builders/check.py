@@ -21,7 +21,7 @@ import rich.table
 import tqdm
 from etils import epath
 
-from ncl_jax import versions
+from ncl_jax.cli import versions
 from ncl_jax.errors import InputError
 from ncl_jax.video import decode
 from tfds_builders import decoding, layout, preparation, video_records

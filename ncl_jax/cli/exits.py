@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from ncl_jax import versions
+from ncl_jax.cli import versions
 from ncl_jax.errors import InputError
 
 
