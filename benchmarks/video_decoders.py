@@ -4,8 +4,8 @@
 
 PYTHON needs av, numpy and pillow; decoders that do not import are left out. Prints one JSON object:
 file -> decoder -> CPU seconds of each block. CPU seconds of all threads count, so clips per second
-are per core. The frames are those of `ncl_jax.video.decode.decode_frames`, by their numbers; resizing
-and JPEG are Pillow's for all.
+are per core. The frames are those of `ncl_jax.video.decode.decode_frames`, by their numbers;
+resizing and JPEG are Pillow's for all.
 """
 
 import importlib

@@ -37,8 +37,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import app
 
-from ncl_jax import main
 from ncl_jax.checkpoint import checkpointer
+from ncl_jax.cli import train
 from ncl_jax.data import pipeline, prefetch, records
 from ncl_jax.distributed import sharding
 from ncl_jax.experiment import results
@@ -164,11 +164,11 @@ def record(step, batch):
     clips, tokens = (health._local(x) for x in (batch.video_id, batch.tokens))
     digests = [zlib.crc32(text.tobytes()) for text in tokens.reshape(-1, tokens.shape[-1])]
     rows = list(zip(clips.ravel().tolist(), digests, strict=True))
-    workdir = main._WORKDIR.value
+    workdir = train._WORKDIR.value
     with open(f"{workdir}.pairs-{jax.process_index()}.jsonl", "a") as file:
         file.write(json.dumps([step, rows]) + "\n")
 
 
 if __name__ == "__main__":
     plant()
-    app.run(main.main, flags_parser=main.parse_flags)
+    app.run(train.main, flags_parser=train.parse_flags)

@@ -131,7 +131,8 @@ def test_frozen_parameters_have_no_gradient_no_moments_and_no_norm():
     kept = sum(x.size for x in jax.tree.leaves(state) if x.ndim)
     assert kept == 2 * sum(x.size for n, x in flat(params).items() if n not in stem and x.ndim)
     huge = jax.tree_util.tree_map_with_path(
-        lambda path, x: x + 1e6 * optimizers.is_frozen(tuple(str(e.key) for e in path), "stem"), tree(1)
+        lambda path, x: x + 1e6 * optimizers.is_frozen(tuple(str(e.key) for e in path), "stem"),
+        tree(1),
     )
     one, other = (trained(tree(0), [g, g], freeze="stem") for g in (tree(1), huge))
     np.testing.assert_array_equal(tiny.leaves(one), tiny.leaves(other))

@@ -222,7 +222,8 @@ def test_a_matrix_that_the_file_names_counts_in_both_looks(tmp_path: pathlib.Pat
     image = np.full((720, 1280, 3), (200, 60, 30), np.uint8)
     path = write(tmp_path / "a.mp4", image, convert=by_709, count=1, colorspace=1)
     for look in ("stored", "shown"):
-        assert np.abs(decode.decode_frames(path, look=look).frames[0].astype(int) - image).max() <= 3
+        frame = decode.decode_frames(path, look=look).frames[0]
+        assert np.abs(frame.astype(int) - image).max() <= 3
 
 
 # Light to codes, in float64, by the definitions: SMPTE ST 2084, ITU-R BT.2100 and BT.1886.

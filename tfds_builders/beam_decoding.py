@@ -11,8 +11,8 @@ import apache_beam as beam
 from apache_beam.options import pipeline_options as beam_options
 from etils import epath
 
-from ncl_jax.video import decode as decode_lib
 from ncl_jax.video import pool, worker
+from ncl_jax.video.decode import VideoError, file_name
 from tfds_builders import decoding, layout, video_records
 
 
@@ -34,7 +34,7 @@ class _Decode(beam.DoFn):
         clip, path = element
         try:
             self._store.decode(self._worker, clip, epath.Path(path))
-        except decode_lib.VideoError as error:
+        except VideoError as error:
             self._store.refuse(clip, epath.Path(path), error.reason)
 
     def teardown(self) -> None:
@@ -55,9 +55,9 @@ def decode(
     unreadable, give_up = dict[str, str](), pool.GiveUp(options.give_up_after)
     for clip, path in todo.items():
         bad = None if store.has(clip, path) else store.reason(clip, path)
-        give_up.see(None if bad is None else decode_lib.VideoError(path, bad))
+        give_up.see(None if bad is None else VideoError(path, bad))
         if bad is not None:
-            unreadable[clip] = f"{decode_lib.file_name(path)}: {bad}"
+            unreadable[clip] = f"{file_name(path)}: {bad}"
     return unreadable
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-import uuid
 from collections.abc import Callable, Generator, Mapping
 from typing import Literal, TypeVar
 
@@ -13,8 +12,10 @@ import tqdm
 from etils import epath
 
 from ncl_jax.errors import InputError
-from ncl_jax.video import decode, pool
-from ncl_jax.video import worker as worker_lib
+from ncl_jax.files import replaced
+from ncl_jax.video import pool
+from ncl_jax.video.decode import Clip, Look, VideoError
+from ncl_jax.video.worker import VideoWorker, remarks_of, unpack
 from tfds_builders import layout
 
 _Result = TypeVar("_Result")
@@ -81,9 +82,9 @@ class FrameStore:
     short_side: int
     jpeg_quality: int
     decoder: str
-    look: decode.Look = "stored"
+    look: Look = "stored"
 
-    def decode(self, worker: worker_lib.VideoWorker, clip: str, path: epath.Path) -> None:
+    def decode(self, worker: VideoWorker, clip: str, path: epath.Path) -> None:
         """Decodes a file and keeps the result.
 
         Raises:
@@ -93,10 +94,8 @@ class FrameStore:
             path, fps=self.fps, short_side=self.short_side, jpeg_quality=self.jpeg_quality,
             look=self.look,
         )  # fmt: skip
-        place = self._place(clip, path)
-        draft = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
-        draft.write_bytes(data)
-        draft.replace(place)
+        with replaced(self._place(clip, path)) as stream:
+            stream.write(data)
 
     def refuse(self, clip: str, path: epath.Path, reason: str) -> None:
         """Notes why a clip is not there, for who waits elsewhere."""
@@ -110,14 +109,14 @@ class FrameStore:
         """Whether the clip was decoded before."""
         return self._place(clip, path).exists()
 
-    def load(self, clip: str, path: epath.Path) -> decode.Clip:
+    def load(self, clip: str, path: epath.Path) -> Clip:
         """The frames of a clip that was decoded."""
-        return worker_lib.unpack(self._place(clip, path).read_bytes())
+        return unpack(self._place(clip, path).read_bytes())
 
     def remarks(self, clip: str, path: epath.Path) -> tuple[str, ...]:
         """What the decoder remarked of a clip that was decoded."""
         with self._place(clip, path).open("rb") as packed:
-            return worker_lib.remarks_of(packed)
+            return remarks_of(packed)
 
     def _place(self, clip: str, path: epath.Path) -> epath.Path:
         form = [self.fps, self.short_side, self.jpeg_quality, self.decoder, self.look]
@@ -165,7 +164,7 @@ def _decode_here(
     # Closed here: an interrupt that comes between two results must end the decoding too.
     with bar, contextlib.closing(on_workers(store.decode, todo, options)) as results:
         for clip, result in results:
-            if isinstance(result, decode.VideoError):
+            if isinstance(result, VideoError):
                 unreadable[clip] = str(result)
                 bar.set_postfix_str(f"{len(unreadable):,} unreadable")
             bar.update()
@@ -173,10 +172,10 @@ def _decode_here(
 
 
 def on_workers(
-    function: Callable[[worker_lib.VideoWorker, str, epath.Path], _Result],
+    function: Callable[[VideoWorker, str, epath.Path], _Result],
     clips: Mapping[str, epath.Path],
     options: BuildOptions,
-) -> Generator[tuple[str, _Result | decode.VideoError], None, None]:
+) -> Generator[tuple[str, _Result | VideoError], None, None]:
     """`video_pool.read_files` as `options` say; yields as the files are done."""
     return pool.read_files(
         function, clips, jobs=options.jobs, seconds=options.clip_seconds,

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import tqdm
 from etils import epath
 
+from ncl_jax.files import replaced
 from ncl_jax.video import decode
 
 # Of the folder that the files go to; columns as in TFDS: url, bytes, SHA-256, file name.
@@ -154,10 +155,8 @@ def extract_videos(archive: epath.Path, folder: epath.Path) -> int:
                 continue
             source = tar.extractfile(member)
             assert source is not None
-            draft = place.with_name(f"{name}.part")
-            with source, open(os.fspath(draft), "wb") as file:
+            with source, replaced(place) as file:
                 shutil.copyfileobj(source, file)
-            draft.replace(place)
     return count
 
 

@@ -1,1 +1,1 @@
-"""."""
+"""Checkpoints through Orbax, with checksums of every array."""

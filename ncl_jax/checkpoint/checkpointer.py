@@ -274,8 +274,8 @@ class Checkpointer:
         kept = self._manager.all_steps(read=True)
         return OSError(
             f"a checkpoint could not be written to {self._manager.directory} "
-            f"({read_errors.first_line(error)}); free space there and start the same command again: it "
-            f"goes on from step {max(kept, default=0)}"
+            f"({read_errors.first_line(error)}); free space there and start the same command "
+            f"again: it goes on from step {max(kept, default=0)}"
         )
 
 
@@ -284,10 +284,10 @@ def _next(folder: epath.Path, step: int) -> int:
 
 
 def _check() -> None:
-    """Writes and reads a small checkpoint: `python -m ncl_jax.checkpoint.checkpointer` fails if that fails.
+    """Writes and reads a small checkpoint; `python -m ncl_jax.checkpoint.checkpointer` runs it.
 
-    `damage` asks before it calls a checkpoint damaged for an error that a bug raises too: what an
-    Orbax of another version cannot read must be left alone.
+    `read_errors` asks before it calls a checkpoint damaged for an error that a bug raises too: a
+    checkpoint that an Orbax of another version cannot read must be left alone.
     """
     state = TrainState(jnp.int32(1), {"a": jnp.arange(3.0)}, (), jax.random.key(0))
     with tempfile.TemporaryDirectory() as folder:

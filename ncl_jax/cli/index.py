@@ -17,20 +17,18 @@ normalising bias; without one the search is by plain cosine.
 """
 
 import argparse
-import dataclasses
 import os
 import pathlib
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from ncl_jax.cli import exits
 from ncl_jax.errors import InputError
+from ncl_jax.files import one_line
 from ncl_jax.index import RetrievalIndex, SearchResult, storage
-from ncl_jax.normalizers import Ncl
 from ncl_jax.types import MAX_SCALE
 
 DEFAULT = "video_index"
@@ -51,45 +49,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build(args: argparse.Namespace) -> Iterator[str]:
     """Embeddings (and a bank), or a folder of videos and a trained run -> an index file."""
     if args.videos is not None:
-        from ncl_jax.video_search import build as parts
+        from ncl_jax.video_search.build import build as build_from_videos
 
-        yield from parts.build(args)
+        yield from build_from_videos(args)
         return
     video, ids = read_embeddings(args.video, args.ids)
     bank = None if args.bank_text is None else read_embeddings(args.bank_text)[0]
     if args.scale is None:
         yield f"scale: {MAX_SCALE:g} (not given; pass the model's --scale if you know it)"
     scale = MAX_SCALE if args.scale is None else args.scale
-    index = build_index(ids, video, bank, scale, args.iterations, args.strength)
+    index = RetrievalIndex.build(
+        ids, video, bank, scale=scale, iterations=args.iterations, strength=args.strength
+    )
     index.save(args.index)
     yield f"{len(index)} items, bank of {len(index.bank_text)} texts -> {args.index}"
-
-
-def build_index(
-    ids: Sequence[str],
-    video: np.ndarray,
-    bank: np.ndarray | None,
-    scale: float = MAX_SCALE,
-    iterations: int = 4,
-    strength: float = 1.0,
-    meta: dict[str, Any] | None = None,
-) -> RetrievalIndex:
-    """`RetrievalIndex.build` with the biases of `normalizers.Ncl`, which fits banks of any size."""
-    plain = RetrievalIndex.build(ids, video, scale=scale, meta=meta)  # checked, unit norm
-    if bank is None or not len(bank) or not len(plain):
-        return plain
-    bank = RetrievalIndex.build(range(len(bank)), bank, scale=scale).video  # type: ignore[arg-type]
-    if bank.shape[1] != plain.video.shape[1]:
-        raise InputError(
-            f"the bank has width {bank.shape[1]}, the items {plain.video.shape[1]}; embed both "
-            "with one model"
-        )
-    biases, report = Ncl(scale, iterations, strength).balance(bank, plain.video)
-    fit = {"fit": {"error": float(report.error), "iterations": int(report.iterations)}}
-    return RetrievalIndex.build(
-        ids, plain.video, bank, scale=scale, strength=strength, biases=biases,
-        meta=(meta or {}) | fit,
-    )
 
 
 def add(args: argparse.Namespace) -> Iterator[str]:
@@ -112,13 +85,12 @@ def search(args: argparse.Namespace) -> Iterator[str]:
     """Query embeddings or words -> one line per hit: query, rank, id, score in logits."""
     path, words = index_and_words(args.words, in_words=args.query is None)
     index = RetrievalIndex.load(path)
-    if args.scores == "plain":
-        index = dataclasses.replace(index, bias=np.zeros_like(index.bias))
     if words:
         query, names = embed_words(words, index, path), words
     else:
         query, names = read_embeddings(args.query, args.ids)
-    yield from hits(index.search(query, args.k), names)
+    found = index.search(query, args.k, use_bias=args.scores == "normalised")
+    yield from hits(found, names)
 
 
 def index_and_words(given: Sequence[str], in_words: bool) -> tuple[str, list[str]]:
@@ -175,13 +147,7 @@ def hits(result: SearchResult, names: Sequence[str]) -> Iterator[str]:
     """Printable lines of a search; also for queries that were embedded from words."""
     for name, ids, scores in zip(names, result.ids, result.scores, strict=True):
         for rank, (item, score) in enumerate(zip(ids, scores.tolist(), strict=True), start=1):
-            yield f"{printable(name)}\t{rank}\t{printable(item)}\t{score:.4f}"
-
-
-def printable(item: str) -> str:
-    """File names may hold anything but / and NUL; a line of output must stay one line."""
-    text = item.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+            yield f"{one_line(name)}\t{rank}\t{one_line(item)}\t{score:.4f}"
 
 
 def read_embeddings(

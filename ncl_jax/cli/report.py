@@ -23,6 +23,7 @@ from typing import Any
 
 from ncl_jax.cli import exits
 from ncl_jax.errors import InputError
+from ncl_jax.files import replaced
 from ncl_jax.report import reproduction, runs, tables
 
 
@@ -59,14 +60,10 @@ def html(args: argparse.Namespace) -> str:
     if out.is_dir():
         raise InputError(f"--out: expected a file for the page, got the folder {out}; name a file")
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f"{out.name}.partial")
-    try:
-        draft.touch()  # a place that cannot be written is known before anything is computed
-        text = _page(loaded, args.details)
-        draft.write_text(text, encoding="utf-8", errors="replace")  # sentences may hold any path
-        draft.replace(out)
-    finally:
-        draft.unlink(missing_ok=True)
+    # Opened first, so that a place that cannot be written is known before anything is computed.
+    with replaced(out) as stream:
+        # Sentences may hold any path.
+        stream.write(_page(loaded, args.details).encode("utf-8", "replace"))
     count = f"{len(loaded)} run{'s' if len(loaded) > 1 else ''}"
     return f"{page.readable(out)}: {out.stat().st_size / 1e6:.1f} MB, {count}"
 

@@ -24,10 +24,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs.sweeps import SWEEPS, Overrides
-from ncl_jax import main as job
+from ncl_jax.cli import train as job
 from ncl_jax.cli.sweep_runs import Run, execute, finished, read_results, shares
 from ncl_jax.errors import InputError
 from ncl_jax.experiment.workdir import prepare as prepare_workdir
+from ncl_jax.files import write_text
 from ncl_jax.report import sweeps
 
 _SWEEP = flags.DEFINE_string("sweep", None, f"Which one: {', '.join(SWEEPS)}")
@@ -158,10 +159,7 @@ def tabulate(runs: Sequence[Run], folder: pathlib.Path, failed: dict[str, str]) 
     table = head | sweeps.table(found)
     text = sweeps.markdown(table)
     for ending, content in (("json", json.dumps(table, indent=1)), ("md", text)):
-        path = folder / f"{_SWEEP.value}.{ending}"
-        draft = path.with_name(f"{path.name}.partial")
-        draft.write_text(content + "\n")
-        draft.replace(path)
+        write_text(folder / f"{_SWEEP.value}.{ending}", content + "\n")
     return text
 
 

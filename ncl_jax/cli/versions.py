@@ -11,7 +11,7 @@ from packaging.version import Version
 
 from ncl_jax.errors import InputError
 
-_FILE = pathlib.Path(__file__).parents[1] / "requirements.txt"
+_FILE = pathlib.Path(__file__).parents[2] / "requirements.txt"
 
 
 def check() -> None:

@@ -1,1 +1,1 @@
-"""."""
+"""Embeddings of a split, their scores, and every metric of both directions."""

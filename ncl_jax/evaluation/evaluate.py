@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from ncl_jax import metrics, normalizers, sinkhorn
 from ncl_jax.errors import InputError
+from ncl_jax.files import replaced
 from ncl_jax.normalizers import BiasFitted
 from ncl_jax.scores import logits
 
@@ -184,15 +185,13 @@ def score(by_text: Any, by_video: Any, video_of_text: Int[np.ndarray, " text"]) 
 
 def save_embeddings(path: epath.Path, test: Embedded, bank: Embedded, scale: float) -> None:
     """What `python -m ncl_jax.cli.normalize --embeddings` reads: a `.npz`, whole or absent."""
-    draft = path.with_name(f"{path.name}.partial")
-    with draft.open("wb") as stream:
+    with replaced(path) as stream:
         np.savez(
             stream,
             text=test.text, video=test.video, video_of_text=test.video_of_text,
             bank_text=bank.text, bank_video=bank.video, bank_video_of_text=bank.video_of_text,
             video_ids=np.asarray(test.video_ids, str), scale=scale,
         )  # fmt: skip
-    draft.replace(path)
 
 
 def plain_recall(split: Embedded) -> dict[str, float]:

@@ -27,6 +27,7 @@ from ncl_jax.distributed import sharding
 from ncl_jax.distributed.sharding import Step
 from ncl_jax.errors import InputError
 from ncl_jax.evaluation import evaluate, scorers
+from ncl_jax.files import write_text
 from ncl_jax.models import clip, convert, weights
 from ncl_jax.training import optimizer as optimizers
 from ncl_jax.training.train import Loss, make_step
@@ -133,9 +134,7 @@ def build_tokenizer(
 
 def keep_tokenizer(tokenizer: Tokenizer, workdir: epath.Path) -> None:
     """Write it into the workdir, for whoever uses the run."""
-    draft = workdir / f"{TOKENIZER}.partial"  # renamed: a killed run leaves it whole or absent
-    draft.write_text(tokenizer.to_json())
-    draft.replace(workdir / TOKENIZER)
+    write_text(workdir / TOKENIZER, tokenizer.to_json())
 
 
 def build_sizes(config: ml_collections.ConfigDict, vocab_size: int) -> clip.ClipConfig:

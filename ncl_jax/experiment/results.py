@@ -23,6 +23,8 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from ncl_jax.files import write_text
+
 SCHEMA = 1
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "av",
@@ -61,9 +63,7 @@ def environment() -> dict[str, Any]:
 def write(workdir: epath.Path, results: dict[str, Any]) -> epath.Path:
     """Write `results.json` in one step, so that it is whole or absent."""
     path = workdir / "results.json"
-    draft = workdir / "results.json.partial"
-    draft.write_text(json.dumps({"schema": SCHEMA} | results, indent=2) + "\n")
-    draft.replace(path)
+    write_text(path, json.dumps({"schema": SCHEMA} | results, indent=2) + "\n")
     return path
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ncl_jax import sinkhorn
 from ncl_jax.errors import InputError
@@ -21,10 +21,17 @@ _BLOCK = 1 << 24
 
 
 class SearchResult(NamedTuple):
-    """Per query the best items, best first: `ids[query][rank]`, `scores` [query, rank] logits."""
+    """Per query the best items, best first.
+
+    Attributes:
+      ids: `ids[query][rank]`.
+      scores: logits.
+      rows: positions of the items in the index.
+    """
 
     ids: list[list[str]]
     scores: Float[np.ndarray, "query rank"]
+    rows: Int[np.ndarray, "query rank"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +84,8 @@ class RetrievalIndex:
             of several processes all of them must then call.
           strength: in [0, 1], as there.
           biases: already solved for this bank (`text`) and gallery (`video`), instead of solving.
-          meta: stored with the index.
+          meta: stored with the index; beside it, where biases are solved here, "fit": the error
+            they reach and the iterations they took.
 
         Raises:
           ValueError: doubled ids, shapes that do not fit, NaN, infinity or zero vectors.
@@ -96,8 +104,10 @@ class RetrievalIndex:
         if not len(bank) or not len(ids):
             bank, a, b = bank[:0], np.zeros(0, np.float32), np.zeros(len(ids), np.float32)
         else:
-            fit = Ncl(scale, iterations, strength)
-            biases = biases or fit.balance(bank, video)[0]
+            if biases is None:
+                biases, report = Ncl(scale, iterations, strength).balance(bank, video)
+                fit = {"error": float(report.error), "iterations": int(report.iterations)}
+                meta = {**(meta or {}), "fit": fit}
             a, b = (np.asarray(x, np.float32) for x in biases)
         log_mass = float(np.log(max(1, len(bank)) / max(1, len(ids))))
         index = cls(ids, video, b, bank, a, np.zeros(len(bank)), scale, strength, log_mass)
@@ -169,12 +179,15 @@ class RetrievalIndex:
 
     # -- use -----------------------------------------------------------------------------------
 
-    def search(self, query: Float[np.ndarray, "query dim"], k: int = 10) -> SearchResult:
+    def search(
+        self, query: Float[np.ndarray, "query dim"], k: int = 10, *, use_bias: bool = True
+    ) -> SearchResult:
         """The k best items of each query; `min(k, len)` of them, none from an empty index.
 
         Args:
           query: [query, dim], or one query [dim]; any length > 0.
           k: >= 1.
+          use_bias: False ranks by the plain cosine.
 
         Raises:
           ValueError: another width than the items', NaN, infinity, zero vectors, or k < 1.
@@ -182,8 +195,9 @@ class RetrievalIndex:
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}")
         query = _unit(np.atleast_2d(np.asarray(query)), "queries", self.video.shape[1])
-        scores, rows = topk.search(query * np.float32(self.scale), self._shards, k)
-        return SearchResult([[self.ids[r] for r in row] for row in rows.tolist()], scores)
+        shards = self._shards if use_bias else self._plain_shards
+        scores, rows = topk.search(query * np.float32(self.scale), shards, k)
+        return SearchResult([[self.ids[r] for r in row] for row in rows.tolist()], scores, rows)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -191,6 +205,10 @@ class RetrievalIndex:
     @cached_property
     def _shards(self) -> topk.Shards:
         return topk.place(self.video, self.bias)
+
+    @cached_property
+    def _plain_shards(self) -> topk.Shards:
+        return topk.place(self.video, np.zeros_like(self.bias))
 
     # -- out and in ----------------------------------------------------------------------------
 

@@ -4,12 +4,12 @@ import hashlib
 import json
 import os
 import pathlib
-import secrets
 from typing import Any
 
 import numpy as np
 
 from ncl_jax.errors import InputError
+from ncl_jax.files import replaced
 
 VERSION = 1
 NAME = "index.npz"
@@ -31,16 +31,8 @@ def write(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: A
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"version": VERSION, "sha256": digest, "data": header})
-    temporary = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as stream:  # with the usual permissions, unlike `mkstemp`
-            np.savez(stream, header=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replaced(file) as stream:
+        np.savez(stream, header=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:

@@ -14,6 +14,7 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from ncl_jax.distributed import runtime
+from ncl_jax.files import write_text
 
 
 class RunLog:
@@ -126,9 +127,7 @@ def _drop_after(path: epath.Path, step: int) -> None:
     lines = path.read_text().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     if len(kept) < len(lines):
-        draft = path.with_name(f"{path.name}.partial")
-        draft.write_text("".join(kept))
-        draft.replace(path)
+        write_text(path, "".join(kept))
 
 
 def _flatten(metrics: dict[str, Any], prefix: str) -> dict[str, float]:

@@ -8,10 +8,10 @@ import av
 import numpy as np
 
 from ncl_jax.video import packets
-from ncl_jax.video import plan as plan_lib
 from ncl_jax.video.clock import Clock
 from ncl_jax.video.container import BadVideoError, VideoError, opened
 from ncl_jax.video.picture import Form, Pictures, Shape
+from ncl_jax.video.plan import Plan, can_plan, decode_plan, make_plan
 from ncl_jax.video.times import at_ticks, rate, timed
 
 # Sentences about changes of the clock that are written out.
@@ -64,15 +64,15 @@ def decode_planned(path: str | os.PathLike[str], fps: float, form: Form) -> Clip
     """
     came: list[int] = []
 
-    def collect(stream: av.VideoStream, plan: plan_lib.Plan) -> Clip | None:
-        pictures = _noted(plan_lib.decode_planned(stream, plan), came)
+    def collect(stream: av.VideoStream, plan: Plan) -> Clip | None:
+        pictures = _noted(decode_plan(stream, plan), came)
         return _collect(stream, timed(stream, pictures, []), form)
 
     with opened(path) as stream:
-        if not plan_lib.can_plan(stream):
+        if not can_plan(stream):
             return None
         try:
-            plan = plan_lib.make_plan(stream, lambda times: at_ticks(times, fps))
+            plan = make_plan(stream, lambda times: at_ticks(times, fps))
             if plan is None:
                 return None
             if plan.packets is not None:

@@ -152,7 +152,7 @@ def _needed(stamps: list[int], starts: list[int], wanted: set[int]) -> list[int]
     return [p for group, n in zip(groups, lengths, strict=True) for p in group[:n]]
 
 
-def decode_planned(stream: av.VideoStream, plan: Plan) -> Iterator[av.VideoFrame]:
+def decode_plan(stream: av.VideoStream, plan: Plan) -> Iterator[av.VideoFrame]:
     """Yields the wanted pictures; others are decoded only if something leans on them.
 
     Args:

@@ -57,13 +57,13 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
 
     @app.get("/api/gallery")
     def about() -> dict[str, Any]:
-        shelf = library.shelf()
+        shown = library.snapshot()
         return {
-            "folder": shelf.folder.name,
-            "windows": len(shelf.windows),
-            "files": len({window.file for window in shelf.windows}),
-            "normalised": bool(len(shelf.indexes["normalised"].bank_text)),
-            "captions": len(shelf.captions),
+            "folder": shown.folder.name,
+            "windows": len(shown.windows),
+            "files": len({window.file for window in shown.windows}),
+            "normalised": bool(len(shown.index.bank_text)),
+            "captions": len(shown.captions),
         }
 
     @app.get("/api/search")
@@ -71,16 +71,16 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
         query = flask.request.args.get("q", "").strip()
         if not query or len(query) > MAX_QUERY:
             raise BadRequest(f"expected a text of 1 to {MAX_QUERY} characters")
-        return {"hits": library.shelf().search(library.embed(query), _k(), _scores())}
+        return {"hits": library.snapshot().search(library.embed(query), _k(), _scores())}
 
     @app.get("/api/captions")
     def captions() -> dict[str, Any]:
-        shelf = library.shelf()
-        if not shelf.captions:
+        shown = library.snapshot()
+        if not shown.captions:
             raise NotFound("the index knows no captions; its run kept none")
-        row = shelf.row(flask.request.args.get("item", ""))
-        shelf.file(row)
-        return {"hits": shelf.best_captions(row, _k(), _scores())}
+        row = shown.row(flask.request.args.get("item", ""))
+        shown.file(row)
+        return {"hits": shown.best_captions(row, _k(), _scores())}
 
     @functools.lru_cache(PREVIEWS_KEPT)
     def picture(path: pathlib.Path, changed: int, middle: float) -> bytes:
@@ -88,9 +88,9 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
 
     @app.get("/preview/<item>")
     def preview(item: str) -> flask.Response:
-        shelf = library.shelf()
-        row = shelf.row(item)
-        path, window = shelf.file(row), shelf.windows[row]
+        shown = library.snapshot()
+        row = shown.row(item)
+        path, window = shown.file(row), shown.windows[row]
         jpeg = picture(path, path.stat().st_mtime_ns, (window.start + window.end) / 2)
         return flask.send_file(io.BytesIO(jpeg), mimetype="image/jpeg")
 
@@ -100,15 +100,15 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
 
     @app.get("/api/begin")
     def begin() -> dict[str, Any]:
-        shelf = library.shelf()
-        path = shelf.file(shelf.row(flask.request.args.get("item", "")))
+        shown = library.snapshot()
+        path = shown.file(shown.row(flask.request.args.get("item", "")))
         return {"seconds": begin_of(path, path.stat().st_mtime_ns)}
 
     @app.get("/video/<item>")
     def whole(item: str) -> flask.Response:
         _cut_range()
-        shelf = library.shelf()
-        path = shelf.file(shelf.row(item))
+        shown = library.snapshot()
+        path = shown.file(shown.row(item))
         status = path.stat()
         # A file's own name may hold what a header must not: neither goes by it.
         name, tag = f"{item}{path.suffix}", f"{status.st_mtime_ns:x}-{status.st_size:x}"

@@ -12,9 +12,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ncl_jax.cli.index import build_index, printable
 from ncl_jax.errors import InputError
 from ncl_jax.experiment.encoder import Trained, load
+from ncl_jax.files import one_line
 from ncl_jax.index import RetrievalIndex, storage
 from ncl_jax.video import decode
 from ncl_jax.video_search import gallery
@@ -53,9 +53,9 @@ def build(args: argparse.Namespace) -> Iterator[str]:
     _embed(args, model, todo, entries, about)
     for name in todo:
         if entries[name].error:
-            yield f"skipped: {printable(name)}: {entries[name].error}"
+            yield f"skipped: {one_line(name)}: {entries[name].error}"
         for remark in entries[name].remarks:
-            yield f"remark: {printable(name)}: {remark}"
+            yield f"remark: {one_line(name)}: {remark}"
     index = _finish(args, bank, entries, about)
     yield f"{len(index)} windows of {_readable(entries)} files, bank of " \
           f"{len(index.bank_text)} texts -> {args.index}"
@@ -203,9 +203,10 @@ def _finish(
     ids, rows = gallery.rows_of(entries)
     if not ids:
         raise InputError(f"{args.videos}: expected at least one video that can be read, found none")
-    index = build_index(
-        ids, rows, bank.bank_text, bank.scale, args.iterations, args.strength,
-        _meta(entries, about) | {"bank_captions": bank.meta.get("bank_captions", [])},
+    index = RetrievalIndex.build(
+        ids, rows, bank.bank_text, scale=bank.scale, iterations=args.iterations,
+        strength=args.strength,
+        meta=_meta(entries, about) | {"bank_captions": bank.meta.get("bank_captions", [])},
     )  # fmt: skip
     index.save(args.index)
     _partial(args.index).unlink(missing_ok=True)

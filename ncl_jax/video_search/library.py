@@ -24,55 +24,53 @@ class Library:
         self, path: str, encode: Callable[[Sequence[str]], np.ndarray], model: str
     ) -> None:
         self._path, self._encode, self._model = path, encode, model
-        self._lock = threading.Lock()
+        self._reading, self._embedding = threading.Lock(), threading.Lock()
         self._stamp: tuple[int, int] | None = None
-        self._shelf: Shelf | None = None
-        self.shelf()
+        self._snapshot: IndexSnapshot | None = None
+        self.snapshot()
 
-    def shelf(self) -> "Shelf":
+    def snapshot(self) -> "IndexSnapshot":
         """The index as it is on disk now.
 
         Raises:
           ValueError: it is gone, damaged, or made with another checkpoint.
         """
-        with self._lock:
+        with self._reading:
             file = storage.file_of(self._path)
             status = file.stat() if file.exists() else None
             stamp = None if status is None else (status.st_mtime_ns, status.st_size)
-            if self._shelf is None or stamp != self._stamp:
+            if self._snapshot is None or stamp != self._stamp:
                 index = RetrievalIndex.load(self._path)
-                shelf = Shelf.of(index, "".join(f"{number:x}" for number in stamp or ()))
+                new = IndexSnapshot.of(index, "".join(f"{number:x}" for number in stamp or ()))
                 if index.meta["gallery"]["model"] != self._model:
                     raise InputError(
                         "the index was built with another checkpoint; start the server again"
                     )
-                self._shelf, self._stamp = shelf, stamp
-            return self._shelf
+                self._snapshot, self._stamp = new, stamp
+            return self._snapshot
 
     def embed(self, query: str) -> np.ndarray:
         """One text -> [1, dim]; one at a time, the model keeps all cores busy."""
-        with self._lock:
+        with self._embedding:
             return self._encode([query])
 
 
 @dataclasses.dataclass(frozen=True)
-class Shelf:
+class IndexSnapshot:
     """One version of the index, ready to be searched both ways, plain and normalised."""
 
     version: str
     folder: pathlib.Path
     windows: list[gallery.Window]
-    row_of: dict[str, int]
-    indexes: dict[str, RetrievalIndex]
+    index: RetrievalIndex
     captions: list[str]
     caption_text: np.ndarray
     caption_bias: np.ndarray
 
     @classmethod
-    def of(cls, index: RetrievalIndex, version: str) -> "Shelf":
+    def of(cls, index: RetrievalIndex, version: str) -> "IndexSnapshot":
         """Raises ValueError for an index of other things than videos."""
         windows = gallery.windows_of(index)
-        plain = dataclasses.replace(index, bias=np.zeros_like(index.bias))
         # Equal captions have equal rows; each is offered once.
         captions, first = np.unique(
             np.asarray(index.meta.get("bank_captions", []), str), return_index=True
@@ -81,8 +79,7 @@ class Shelf:
             version,
             pathlib.Path(index.meta["gallery"]["folder"]),
             windows,
-            {window.id: row for row, window in enumerate(windows)},
-            {"plain": plain, "normalised": index},
+            index,
             captions.tolist(),
             index.bank_text[first],
             index.bank_bias[first],
@@ -90,11 +87,9 @@ class Shelf:
 
     def search(self, query: np.ndarray, k: int, scores: str) -> list[dict[str, Any]]:
         """Best windows of one query [1, dim]."""
-        found = self.indexes[scores].search(query, k)
-        return [
-            self.hit(self.row_of[name], score)
-            for name, score in zip(found.ids[0], found.scores[0].tolist(), strict=True)
-        ]
+        found = self.index.search(query, k, use_bias=scores == "normalised")
+        rows, logits = found.rows[0].tolist(), found.scores[0].tolist()
+        return [self.hit(row, score) for row, score in zip(rows, logits, strict=True)]
 
     def hit(self, row: int, score: float) -> dict[str, Any]:
         window = self.windows[row]
@@ -113,8 +108,7 @@ class Shelf:
 
     def best_captions(self, row: int, k: int, scores: str) -> list[dict[str, Any]]:
         """Best training captions of one window."""
-        index = self.indexes["plain"]
-        logits = index.scale * (self.caption_text @ index.video[row])
+        logits = self.index.scale * (self.caption_text @ self.index.video[row])
         if scores == "normalised":
             logits = logits + self.caption_bias
         best = np.argsort(-logits, kind="stable")[:k]

@@ -1,0 +1,190 @@
+"""Train and evaluate: `python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo`."""
+
+import contextlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+from etils import epath
+from ml_collections import config_flags
+
+from ncl_jax.cli import versions
+from ncl_jax.errors import InputError
+
+DEMO = "  python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo"
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/demo.py")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; default runs/<config.name>. An old run there goes on."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, for a job of several processes started by hand"
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the job has")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0")
+_LOST = (
+    "the connection to another process of this job is lost ({}); its own message says why. Start "
+    "all processes again: the run goes on from the last checkpoint"
+)
+_MEMORY = (
+    "the device is out of memory ({}). Less is needed with batch.micro (pairs that the towers see "
+    "at a time), model.remat, model.dtype=bfloat16, a smaller train.batch_size or, where the run "
+    "was embedding, eval.batch_size"
+)
+
+
+class UserError(Exception):
+    """A wrong input; its one message is all that is printed."""
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parse flags; every mistake is one sentence and exit code 2."""
+    try:
+        versions.check()
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise UserError(f"unexpected arguments {' '.join(rest[1:])}: all options start with --")
+        if _CONFIG.value is None:
+            raise UserError("--config is missing, for example --config=configs/demo.py")
+        _ = _CONFIG.value.name  # raises the error of a file that could not be loaded
+    except (flags.Error, ValueError, OSError, SyntaxError, UserError) as error:
+        stop(_flag_message(error))
+    except (AttributeError, KeyError, TypeError) as error:
+        if not _raised_in(error, "ml_collections"):
+            raise  # a bug in a config file, which its traceback shows
+        stop(_flag_message(error))
+    return rest
+
+
+def _raised_in(error: BaseException, package: str) -> bool:
+    """Whether an error comes from a package itself, not from what it called."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).split(".")[0] == package
+
+
+def main(argv: Sequence[str]) -> None:
+    """One call into `experiment.run`, with user errors told in plain words."""
+    del argv
+    quiet_libraries()
+    # Imported late: a mistyped flag should not have to wait for JAX.
+
+    from ncl_jax.distributed import runtime, sync
+    from ncl_jax.experiment import run, seeds
+    from ncl_jax.experiment.workdir import owned
+
+    config = _CONFIG.value
+    workdir = epath.Path(_WORKDIR.value or f"runs/{config.name}")
+    flagged = runtime.Job(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    try:
+        runtime.join(runtime.find_job(flagged, os.environ), config.train.peer_timeout)
+        if not runtime.is_first():
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the story is told once
+        with owned(workdir):
+            run.check_config(config)  # before one goes another way than the others
+            summary = (seeds if config.seeds != 1 else run).run(config, workdir)
+        sync.once("end", lambda: tell(config, workdir, summary))
+        runtime.leave()
+    except KeyboardInterrupt:
+        stop("interrupted; the same command goes on from what is there", 130)
+    except Exception as error:
+        _stop_for(error, config)
+
+
+def _stop_for(error: Exception, config: Any) -> NoReturn:
+    """Ends the process as an error of the run asks for."""
+    import jax
+
+    from ncl_jax.distributed import runtime
+
+    if isinstance(error, TimeoutError | runtime.NotFoundError):
+        stop(str(error), runtime.RETRY)
+    if lost := runtime.lost_peer(error):
+        stop(_LOST.format(_first_line(lost)), runtime.RETRY)
+    if runtime.out_of_memory(error):
+        stop(_MEMORY.format(_first_line(error)))
+    if isinstance(error, FileNotFoundError) and config.data.manual_dir in str(error):
+        stop(f"{error}\n\nNo data at hand? The demo needs none:\n{DEMO}")
+    if isinstance(error, InputError | OSError | FloatingPointError):
+        stop(str(error))
+    # The process ends here, so that the others of its job do not take it for a lost peer.
+    traceback.print_exception(error)
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        stop("JAX has failed, which is not for the run to mend; it may be worth a report", 1)
+    stop("this is a fault of the program; it will come again, and is worth a report", 1)
+
+
+def quiet_libraries() -> None:
+    """What goes wrong in a library is raised to us, and told once, by `stop`."""
+    logging.set_verbosity(logging.FATAL)
+
+    def hook(unraisable: Any) -> None:
+        # When a save fails, TensorStore complains so for each of its other writes.
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = hook
+
+
+def tell(config: Any, workdir: epath.Path, summary: dict[str, Any] | None) -> None:
+    """What came of the run: its tables, or that it was told to stop."""
+    from ncl_jax.experiment import results
+    from ncl_jax.report import runs, tables
+
+    if summary is None:
+        print(f"told to stop: {workdir} is checkpointed, and the same command goes on from there")
+        return
+    if config.seeds != 1:
+        print("\n".join(t.markdown() for t in tables.results(runs.group(runs.load([workdir])))))
+    else:
+        results.show(summary)
+    file, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    print(_whats_next(file, workdir))
+
+
+def stop(message: str, code: int = 2) -> NoReturn:
+    """Print the message and leave: with 2 something must change, with 75 it is worth a retry."""
+    with contextlib.suppress(OSError):  # the disk may be full that this goes to
+        print(f"ncl_jax: {message}", file=sys.stderr)
+    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        # At a normal exit JAX would wait for processes that are waiting for this one.
+        sys.modules["ncl_jax.distributed.runtime"].abandon(code)
+    sys.exit(code)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")[:200]
+
+
+def _flag_message(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if "has no attribute 'get_config'" in str(error):
+        return "the file of --config is no config: it has no function get_config"
+    if isinstance(error, SyntaxError):
+        return f"the file of --config is not Python: {error.filename}, line {error.lineno}"
+    if isinstance(error, KeyError | AttributeError):
+        name = re.search(r"\w+", str(error.args[0]))
+        return f"the config has no key '{name and name[0]}'; configs/common.py lists all keys"
+    # ml_collections tells the story of its attempts; the cause is the last line.
+    cause = (str(error).strip() or repr(error)).splitlines()[-1].strip()
+    return f"the flags cannot be used: {cause.removeprefix('ValueError: ')}"
+
+
+def _whats_next(file: str, workdir: epath.Path) -> str:
+    return (
+        f"results: {workdir}/results.json   checkpoints: {workdir}/checkpoints\n"
+        f"curves:  {workdir}/metrics.jsonl, or: pip install tensorboard && "
+        f"tensorboard --logdir={workdir}/tensorboard\n"
+        f"report:  python -m ncl_jax.cli.report html {workdir}\n"
+        f"next:    the baseline, --config={file}:loss=infonce "
+        f"--workdir={workdir}-infonce; or another seed, --config={file}:seed=1 "
+        f"--workdir={workdir}-seed1"
+    )
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,62 @@
+"""Files that others see whole or not at all, and names that fit on one line."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from typing import IO
+
+from etils import epath
+
+
+@contextlib.contextmanager
+def replaced(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A new file in the place of `path`: whoever reads sees the old one or all of the new one.
+
+    Where the writing fails, the old file stays and nothing is left beside it.
+
+    Args:
+      path: of a file in a folder that exists.
+
+    Yields:
+      A binary stream to write to.
+
+    Raises:
+      OSError: the file cannot be written.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     with replaced(f"{folder}/a.txt") as stream:
+      ...         _ = stream.write(b"new")
+      ...     epath.Path(f"{folder}/a.txt").read_text()
+      'new'
+    """
+    place = epath.Path(path)
+    draft = place.with_name(f".{place.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        with draft.open("wb") as stream:  # with the usual permissions, unlike `tempfile`
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(place)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes UTF-8 text in one step, see `replaced`; what UTF-8 cannot hold becomes "?"."""
+    with replaced(path) as stream:
+        stream.write(text.encode("utf-8", "replace"))
+
+
+def one_line(text: str) -> str:
+    """Names of files may hold anything but / and NUL; a line of output must stay one line.
+
+    Example:
+      >>> one_line("a\\nb")
+      'a\\\\nb'
+    """
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
