@@ -89,7 +89,7 @@ def tests_newest(session: nox.Session) -> None:
         pathlib.Path(files[-1]).write_text(without_upper_bounds((ROOT / name).read_text()))
     session.install(*files)
     session.run("uv", "pip", "list", external=True)
-    bounds = "tests/versions_test.py::test_the_versions_of_this_environment_are_silent"
+    bounds = "tests/cli/versions_test.py::test_the_versions_of_this_environment_are_silent"
     session.run("python", "-m", "pytest", "--deselect", bounds, *session.posargs)
 
 
@@ -138,14 +138,14 @@ def parity(session: nox.Session, resolution: str) -> None:
     session.install("pip")
     session.run("python", "-m", "pip", "install", "-q", "-r", "requirements-parity.txt")
     session.install(f"--resolution={resolution}", *TEST, "-r", "requirements-parity.txt")
-    session.run("python", "-m", "pytest", "-m", "slow", "-n", "0", "tests/parity_test.py")
+    session.run("python", "-m", "pytest", "-m", "slow", "-n", "0", "tests/models/parity_test.py")
 
 
 @nox.session(python=LOWEST)
 def aot(session: nox.Session) -> None:
     """The training step compiled for TPUs that are not there."""
     session.install(*TEST, "-r", "requirements-tpu.txt")
-    session.run("python", "-m", "pytest", "-m", "slow", "-n", "0", "tests/aot_test.py")
+    session.run("python", "-m", "pytest", "-m", "slow", "-n", "0", "tests/benchmarks/aot_test.py")
 
 
 @nox.session(python=[LOWEST, MAIN])
@@ -159,8 +159,9 @@ def beam(session: nox.Session, resolution: str) -> None:
     session.run("uv", "pip", "install", "-q", f"--python={python}", f"--resolution={resolution}",
                 "-r", "requirements-beam.txt", external=True)  # fmt: skip
     session.install(*TEST)
-    session.run("python", "-m", "pytest", "-m", "slow", "-n", "0", "tests/tfds_build_test.py",
-                "-k", "beam", env={"NCL_BEAM_PYTHON": python})  # fmt: skip
+    test = ("tests/tfds_builders/build_test.py", "-k", "beam")
+    session.run("python", "-m", "pytest", "-m", "slow", "-n", "0", *test,
+                env={"NCL_BEAM_PYTHON": python})  # fmt: skip
 
 
 @nox.session(python=MAIN)

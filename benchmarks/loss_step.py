@@ -1,12 +1,10 @@
 """B1: value and gradient of the loss against InfoNCE, unrolled autodiff and PyTorch."""
 
 from collections.abc import Iterator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.nn import logsumexp
 
 from benchmarks import torch_peers
 from benchmarks.common import (
@@ -20,54 +18,9 @@ from benchmarks.common import (
     ratio,
     read_floor,
 )
-from ncl_jax import losses
+from benchmarks.loss_functions import FUNCTIONS
 
 DIM, SCALE = 512, 20.0
-
-
-def both_axes(text, video, scale):
-    """Plain InfoNCE, log-sum-exp over either axis."""
-    s = scale * (text @ video.T)
-    return jnp.mean(logsumexp(s, 0) + logsumexp(s, 1) - 2 * jnp.diagonal(s)) / 2
-
-
-def two_passes(text, video, scale):
-    """Plain InfoNCE, rows of s and rows of its transpose."""
-    s = scale * (text @ video.T)
-    return sum(jnp.mean(logsumexp(x, 1) - jnp.diagonal(x)) for x in (s, s.T)) / 2
-
-
-def unrolled(text, video, scale, iterations):
-    """NCL through the iterations by plain autodiff."""
-    s = scale * (text @ video.T)
-    a, b = 0.0, -logsumexp(s, 0)
-    for _ in range(iterations):
-        a = -logsumexp(s + b, 1)
-        b = -logsumexp(s + a[:, None], 0)
-    d = jnp.diagonal(s)
-    rows, cols = logsumexp(s + b, 1), logsumexp(s + a[:, None], 0)
-    return jnp.mean(rows + cols - 2 * d - a - b) / 2
-
-
-def ours(text, video, scale, **kwargs):
-    ids = jnp.arange(len(text))
-    return losses.ncl(text, video, scale, ids, ids >= 0, **kwargs)[0].mean()
-
-
-def ours_infonce(text, video, scale):
-    ids = jnp.arange(len(text))
-    return losses.infonce(text, video, scale, ids, ids >= 0).mean()
-
-
-FUNCTIONS = {
-    "InfoNCE, both axes": both_axes,
-    "InfoNCE, two passes": two_passes,
-    "InfoNCE, ours": ours_infonce,
-    "NCL stop K=4": partial(ours, iterations=4),
-    "NCL stop K=10": partial(ours, iterations=10),
-    "NCL through K=10": partial(ours, iterations=10, gradient="through"),
-    "NCL through K=10, autodiff": partial(unrolled, iterations=10),
-}
 
 
 def run(quick: bool) -> Iterator[Row]:

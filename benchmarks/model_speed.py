@@ -1,7 +1,7 @@
 """CLIP ViT-B/32 against torch `transformers` on the same shapes and threads; FLOPs; compilations.
 
 Set NCL_TORCH_PYTHON to a Python that has torch and transformers; without it the ratios are left
-out. Weights are random on both sides: that the features agree is `tests/parity_test.py`.
+out. Weights are random on both sides: that the features agree is `tests/models/parity_test.py`.
 """
 
 import contextlib

@@ -30,7 +30,7 @@ def peers(text, video, scale) -> Iterator[dict[str, Callable[[], float]]]:
     import jax
     import numpy as np
 
-    from benchmarks import loss_step
+    from benchmarks import loss_functions
 
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "inputs.npz")
@@ -43,10 +43,10 @@ def peers(text, video, scale) -> Iterator[dict[str, Callable[[], float]]]:
                 process.stdin.flush()
                 return float(process.stdout.readline())
 
-            for name, form in zip(AGAINST, (loss_step.both_axes, None), strict=True):
+            for name, form in zip(AGAINST, (loss_functions.both_axes, None), strict=True):
                 ask(name)
                 got = np.load(path + f".{list(AGAINST).index(name)}.npz")
-                form = form or loss_step.FUNCTIONS["NCL through K=10"]
+                form = form or loss_functions.FUNCTIONS["NCL through K=10"]
                 value, (gx, *_) = jax.value_and_grad(form, (0, 1, 2))(text, video, scale)
                 np.testing.assert_allclose(got["value"], value, rtol=1e-4, atol=1e-5)
                 difference = np.linalg.norm(got["grad"] - gx)

@@ -1,63 +1,56 @@
-"""Imports only point left: types -> numerics -> parts -> procedures -> assembly -> entry."""
+"""Which room may use which, and that no import leads back to where it came from.
+
+A room is a folder of `ncl_jax` or a file beside these. `python -m tests.layering_test` prints the
+arrows between rooms and what of them leads in a circle.
+"""
 
 import ast
+import graphlib
 import pathlib
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-NUMERICS = {"types", "scores", "sinkhorn", "losses", "metrics"}
+PACKAGES = ("ncl_jax", "tfds_builders", "configs", "benchmarks")
+LIBRARY = {"types", "scores", "sinkhorn", "losses", "metrics", "normalizers", "index"}
+"""Rooms that import alone: JAX and NumPy, no Flax, no config, no logging."""
+EVERYWHERE = {"errors", "files"}
 ALLOWED = {
-    "errors": set(),
-    "versions": set(),
     "types": set(),
-    "scores": {"types"},
+    "errors": set(),
+    "files": set(),
+    "scores": set(),
     "sinkhorn": {"types"},
-    "metrics": {"types"},
-    "losses": {"types", "scores", "sinkhorn"},
-    "normalizers": NUMERICS,
-    "index": NUMERICS | {"normalizers"},
+    "losses": {"types", "sinkhorn"},
+    "metrics": set(),
+    "normalizers": {"types", "scores", "sinkhorn", "metrics"},
+    "index": {"types", "sinkhorn", "normalizers"},
     "models": {"types"},
-    "ahead": set(),
-    "data": {"types", "ahead"},
-    "parallel": {"types"},
-    "optim": {"types"},
-    "input_profile": {"types", "ahead", "parallel", "data"},
-    "processes": {"ahead"},
-    "agreement": {"processes"},
-    "workdir": {"agreement"},
-    "contents": {"types"},
-    "damage": {"processes"},
-    "orbax_setup": {"contents"},
-    "checkpoint": {"types", "agreement", "contents", "damage", "orbax_setup", "processes"},
-    "health": {"types", "agreement", "processes"},
-    "progress": {"types", "checkpoint", "contents", "health", "processes"},
-    "run_log": {"processes"},
-    "results": set(),
-    "report": {"types", "metrics", "normalizers", "evaluate", "results"},
-    "example": {"evaluate"},
-    "grad_cache": set(),
-    "train": {"types", "scores", "sinkhorn", "losses", "parallel", "grad_cache"},
-    "evaluate_pairs": {"types", "sinkhorn", "metrics", "evaluate"},
-    "evaluate": {"types", "scores", "sinkhorn", "normalizers", "metrics", "parallel"},
-    "gallery": {"types", "data", "index"},
-    "serve": {"data", "index", "gallery"},
-    "assembly": None,
-    "finished": None,
-    "trained": None,
-    "experiment": None,  # None: everything
-    "seeds": None,
-    "main": None,
-    "cli": None,
+    "video": set(),
+    "data": {"types"},
+    "distributed": {"types", "data"},
+    "checkpoint": {"types", "distributed"},
+    "training": {"types", "data", "distributed", "checkpoint"},
+    "evaluation": {"scores", "sinkhorn", "metrics", "normalizers"},
+    "experiment": {
+        "types", "losses", "normalizers", "index", "models", "data", "distributed", "checkpoint",
+        "training", "evaluation",
+    },
+    "report": {"metrics", "normalizers", "evaluation", "experiment"},
+    "video_search": {"video", "index", "experiment"},
+    "cli": {
+        "types", "metrics", "normalizers", "index", "models", "distributed", "experiment", "report",
+        "video_search",
+    },
+    "main": {"cli"},
     "__init__": set(),
-}
-PURE = {"types", "scores", "sinkhorn", "losses", "metrics", "normalizers", "index"}
-NOT_IN_PURE = {"flax", "optax", "ml_collections", "absl", "grain", "tensorflow_datasets"}
+}  # fmt: skip
+NOT_IN_LIBRARY = {"flax", "optax", "ml_collections", "absl", "grain", "tensorflow_datasets"}
 NOT_AT_RUN_TIME = {"tensorflow", "torch"}
 
 
 def imports(path):
-    """Dotted names of everything a file imports."""
+    """Dotted names of everything a file imports, wherever in the file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -67,38 +60,83 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def unit(name):
-    """`ncl_jax.video.decode` -> `data`; None for other packages."""
+def room_of(name):
+    """`ncl_jax.data.records` -> `data`; None for other packages."""
     parts = name.split(".")
     return parts[1] if parts[0] == "ncl_jax" and len(parts) > 1 else None
 
 
 FILES = sorted((ROOT / "ncl_jax").rglob("*.py"))
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+}
+
+
+def arrows():
+    """Room -> the rooms its files import, without those that everybody may use."""
+    found = {}
+    for path in FILES:
+        room = path.relative_to(ROOT / "ncl_jax").parts[0].removesuffix(".py")
+        used = {room_of(name) for name in imports(path)} & set(ALLOWED) - {room} - EVERYWHERE
+        found.setdefault(room, set()).update(used)
+    return found
+
+
+def circle(graph):
+    """Names along a circle of the graph, [] if there is none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def modules():
+    """Module -> the modules it imports; of a package that is only passed through, nothing."""
+    graph = {}
+    for name, path in MODULES.items():
+        used = set(imports(path)) & set(MODULES) - {name}
+        through = {other for other in used if any(n.startswith(f"{other}.") for n in used)}
+        own_package = {name.rpartition(".")[0]}
+        graph[name] = used - through - own_package
+    return graph
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_module_imports_only_what_it_may(path):
     me = path.relative_to(ROOT / "ncl_jax").parts[0].removesuffix(".py")
-    assert me in ALLOWED, f"{path} has no row in the table of layers"
+    assert me in ALLOWED, f"{path} has no row in the table of rooms"
     names = set(imports(path))
-    known = {unit(name) for name in names} & set(ALLOWED) - {"errors"}  # everybody may raise them
-    if ALLOWED[me] is not None:
-        assert known - {me} <= ALLOWED[me], f"{me} may not import {known - {me} - ALLOWED[me]}"
-        assert not {n for n in names if n.split(".")[0] == "tfds_builders"}
+    known = {room_of(name) for name in names} & set(ALLOWED) - {me} - EVERYWHERE
+    assert known <= ALLOWED[me], f"{me} may not import {known - ALLOWED[me]}"
     tops = {name.split(".")[0] for name in names}
+    if me not in ("experiment", "cli"):
+        assert "tfds_builders" not in tops
     assert not tops & NOT_AT_RUN_TIME
-    if me in PURE:
-        assert not tops & NOT_IN_PURE
+    assert "configs" not in tops or me == "cli"
+    if me in LIBRARY:
+        assert not tops & NOT_IN_LIBRARY
+
+
+def test_no_room_leads_back_to_itself():
+    assert not circle(arrows())
+    assert not circle(ALLOWED)
+    assert all(used <= ALLOWED[room] for room, used in arrows().items())
+    unused = {room: ALLOWED[room] - used for room, used in arrows().items()}
+    assert not any(unused.values()), f"arrows that may be but are not: {unused}"
+
+
+def test_no_module_leads_back_to_itself():
+    assert not circle(modules())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tfds_builders").rglob("*.py")),
                          ids=lambda p: str(p.relative_to(ROOT)))
-def test_builders_use_only_the_video_modules_and_errors(path):
-    ours = {name for name in imports(path) if name.startswith("ncl_jax")}
-    ours -= {name for name in ours if unit(name) in (None, "errors", "versions")}
-    assert all(name.startswith(("ncl_jax.video.decode", "ncl_jax.data")) for name in ours)
-    assert not any(name.startswith("ncl_jax.data.") and not name.startswith("ncl_jax.video.decode")
-                   for name in ours)
+def test_builders_use_only_videos_and_what_everybody_may(path):
+    rooms = {room_of(name) for name in imports(path)} - {None}
+    assert rooms <= EVERYWHERE | {"video", "cli"}
 
 
 def test_configs_import_only_ml_collections():
@@ -107,7 +145,16 @@ def test_configs_import_only_ml_collections():
         assert tops <= {"ml_collections", "configs", "collections", "itertools"}, path
 
 
-def test_layers_catch_a_forbidden_arrow(tmp_path):
+def test_a_forbidden_arrow_and_a_circle_are_seen(tmp_path):
     bad = tmp_path / "bad.py"
-    bad.write_text("from ncl_jax import train\nimport ncl_jax.data.pipeline\n")
-    assert {unit(name) for name in imports(bad)} >= {"train", "data"}
+    bad.write_text("from ncl_jax import training\nimport ncl_jax.data.pipeline\n")
+    assert {room_of(name) for name in imports(bad)} >= {"training", "data"}
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+    assert not circle({"a": {"b", "c"}, "b": {"c"}})
+
+
+if __name__ == "__main__":
+    for room, used in sorted(arrows().items()):
+        print(f"{room}: {', '.join(sorted(used))}")
+    print(f"{len(arrows())} rooms, {sum(map(len, arrows().values()))} arrows between them")
+    print(f"circles of rooms: {circle(arrows())}; of modules: {circle(modules())}")

@@ -37,9 +37,9 @@ class Mutation(NamedTuple):
     tests: str
 
 
-LOSS = "tests/losses_test.py"
-SOLVE = "tests/sinkhorn_test.py"
-SHARDED = "tests/losses_sharded_test.py"
+LOSS = "tests/losses/losses_test.py"
+SOLVE = "tests/sinkhorn/sinkhorn_test.py"
+SHARDED = "tests/losses/sharded_test.py"
 
 MUTATIONS = {
     "transposed_marginals": Mutation(

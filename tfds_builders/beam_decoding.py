@@ -13,10 +13,11 @@ from etils import epath
 
 from ncl_jax.video import pool, worker
 from ncl_jax.video.decode import VideoError, file_name
-from tfds_builders import decoding, layout, video_records
+from tfds_builders import layout, video_records
+from tfds_builders.frame_store import BuildOptions, FrameStore
 
 
-def pipeline_options(options: decoding.BuildOptions) -> beam_options.PipelineOptions:
+def pipeline_options(options: BuildOptions) -> beam_options.PipelineOptions:
     """Beam's form of `options.beam`, as ('runner=DirectRunner', 'direct_num_workers=2')."""
     return beam_options.PipelineOptions([f"--{option}" for option in options.beam or ()])
 
@@ -24,7 +25,7 @@ def pipeline_options(options: decoding.BuildOptions) -> beam_options.PipelineOpt
 class _Decode(beam.DoFn):
     """Decodes clips into the store; each worker of Beam keeps one decoding process."""
 
-    def __init__(self, store: decoding.FrameStore, seconds: float):
+    def __init__(self, store: FrameStore, seconds: float):
         self._store, self._seconds = store, seconds
 
     def setup(self) -> None:
@@ -42,7 +43,7 @@ class _Decode(beam.DoFn):
 
 
 def decode(
-    store: decoding.FrameStore, todo: Mapping[str, epath.Path], options: decoding.BuildOptions
+    store: FrameStore, todo: Mapping[str, epath.Path], options: BuildOptions
 ) -> dict[str, str]:
     """`decoding.decode_clips` by a pipeline; returns clip id -> reason."""
     jobs = [(clip, str(path)) for clip, path in todo.items()]
@@ -62,7 +63,7 @@ def decode(
 
 
 def examples(
-    store: decoding.FrameStore, inputs: Sequence[tuple[str, epath.Path, layout.Texts]]
+    store: FrameStore, inputs: Sequence[tuple[str, epath.Path, layout.Texts]]
 ) -> beam.PTransform:
     """Decoded clips as TFDS examples."""
 

@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from ncl_jax.video import pool
-from tfds_builders import check, decoding, preparation
+from tfds_builders import check, preparation
+from tfds_builders.frame_store import BuildOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         beam = None if flags.beam is None else tuple(flags.beam)
-        options = decoding.BuildOptions(
+        options = BuildOptions(
             flags.on_bad, flags.jobs, flags.clip_seconds, flags.give_up_after, beam
         )
         settings = {"fps": flags.fps, "jpeg_quality": flags.jpeg_quality, "look": flags.look}

@@ -25,6 +25,7 @@ from ncl_jax.cli import versions
 from ncl_jax.errors import InputError
 from ncl_jax.video import decode
 from tfds_builders import decoding, layout, preparation, video_records
+from tfds_builders.frame_store import BuildOptions
 
 _INTERRUPTED = "interrupted; the same command goes on from here"
 
@@ -33,7 +34,7 @@ def check(
     name: str,
     manual_dir: str,
     deep: bool = False,
-    options: decoding.BuildOptions | None = None,
+    options: BuildOptions | None = None,
 ) -> dict[str, Any]:
     """Compares what is in `<manual_dir>/<name>/` with what belongs there.
 
@@ -55,7 +56,7 @@ def check(
     folder = epath.Path(manual_dir) / builder_class.name
     found = builder_class.read_layout(folder, config)
     listed = layout.listed_videos(found)
-    options = options or decoding.BuildOptions(give_up_after=0)
+    options = options or BuildOptions(give_up_after=0)
     unreadable, damaged = _probe_all(listed, deep, options)
     splits = {}
     for split, clips in found.splits.items():
@@ -75,7 +76,7 @@ def check(
 
 
 def _probe_all(
-    clips: dict[str, epath.Path], deep: bool, options: decoding.BuildOptions
+    clips: dict[str, epath.Path], deep: bool, options: BuildOptions
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Reasons of unreadable clips, and what damage a deep look met in the others."""
     unreadable, damaged = {}, {}
@@ -199,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
 
     def command() -> int:
-        options = decoding.BuildOptions(jobs=flags.jobs, give_up_after=0)
+        options = BuildOptions(jobs=flags.jobs, give_up_after=0)
         report = check(flags.name, flags.manual_dir, flags.deep, options)
         rich.console.Console(width=120).print(table(report))
         for line in details(report):

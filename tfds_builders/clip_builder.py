@@ -11,6 +11,7 @@ from etils import epath
 from ncl_jax.errors import InputError
 from ncl_jax.video import decode
 from tfds_builders import decoding, layout, video_records
+from tfds_builders.frame_store import BuildOptions, FrameStore
 
 
 @dataclasses.dataclass(eq=False)
@@ -79,7 +80,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     # Whether `provide_files` makes the files, so that they follow from the config.
     GENERATED = False
     # How to build; `prepare` sets it, `tfds build` takes the default.
-    options = decoding.BuildOptions()
+    options = BuildOptions()
 
     @classmethod
     def provide_files(cls, manual_dir: epath.Path, config: Any) -> None:
@@ -145,7 +146,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
 
     def _remarks(
         self,
-        store: decoding.FrameStore,
+        store: FrameStore,
         found: layout.Layout,
         split: layout.Split,
         unreadable: Mapping[str, str],
@@ -154,7 +155,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         return {clip: store.remarks(clip, found.videos[clip]) for clip in clips}
 
     def _generate_examples(
-        self, store: decoding.FrameStore, found: layout.Layout, split: layout.Split, good: list[str]
+        self, store: FrameStore, found: layout.Layout, split: layout.Split, good: list[str]
     ) -> Any:
         """(clip id, record) of the clips that were decoded, in the order of the lists."""
 
@@ -169,11 +170,11 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         inputs = [(clip, found.videos[clip], split[clip]) for clip in good]
         return beam_decoding.examples(store, inputs)
 
-    def frame_store(self) -> decoding.FrameStore:
+    def frame_store(self) -> FrameStore:
         """Decoded clips, kept until the dataset is complete; protocols of a set share them."""
         config = self.builder_config
         folder = epath.Path(self._data_dir_root) / self.name / ".decoded" / config.frames
-        return decoding.FrameStore(
+        return FrameStore(
             str(folder),
             config.fps,
             config.short_side,

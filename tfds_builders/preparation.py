@@ -11,9 +11,10 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from ncl_jax.errors import InputError
-from tfds_builders import clip_builder, decoding, video_records
+from tfds_builders import clip_builder, video_records
 from tfds_builders.activitynet import activitynet_dataset_builder
 from tfds_builders.demo import demo_dataset_builder
+from tfds_builders.frame_store import BuildOptions
 from tfds_builders.msrvtt import msrvtt_dataset_builder
 from tfds_builders.msvd import msvd_dataset_builder
 
@@ -29,7 +30,7 @@ def prepare(
     name: str,
     manual_dir: str | os.PathLike[str],
     data_dir: str | os.PathLike[str],
-    options: decoding.BuildOptions | None = None,
+    options: BuildOptions | None = None,
     **settings: Any,
 ) -> str:
     """Builds a dataset if it is not there yet, and prints which part of it could be used.
@@ -79,10 +80,10 @@ def _build(
     config: clip_builder.VideoConfig,
     manual_dir: str | os.PathLike[str],
     data_dir: str | os.PathLike[str],
-    options: decoding.BuildOptions | None,
+    options: BuildOptions | None,
 ) -> None:
     builder = builder_class(data_dir=os.fspath(data_dir), config=config)
-    builder.options = options or decoding.BuildOptions()
+    builder.options = options or BuildOptions()
     download_config = tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir))
     if builder.options.beam is not None:
         from tfds_builders import beam_decoding

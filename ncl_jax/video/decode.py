@@ -70,7 +70,7 @@ def decode_frames(
     and a frame that is flagged corrupt is kept only if there is no sound one before the next tick;
     a file without any frame is an error. Headers are not believed: only frames that were decoded
     count. Where the packets of the file tell which frames these are, only those and the ones they
-    depend on are decoded; the result is the same (`tests/video_files_test.py` compares them).
+    depend on are decoded; the result is the same (`tests/video/files_test.py` compares them).
 
     Args:
       path: video file in any container FFmpeg reads; of several streams `video_file` chooses.
