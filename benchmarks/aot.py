@@ -37,7 +37,7 @@ from ncl_jax import losses
 from ncl_jax.distributed import sharding
 from ncl_jax.experiment import build
 from ncl_jax.models import clip
-from ncl_jax.training import train
+from ncl_jax.training.step import init_state
 
 FORMS = ("plain", "remat", "cached", "cached+remat")
 
@@ -76,9 +76,9 @@ def topology_mesh(name: str) -> Mesh:
 def compile_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Compiled | None:
     """The step that `ncl_jax.main` trains with, for these devices; None where it does not fit."""
     towers, params = clip.abstract(build.build_sizes(config, VOCABULARY))
-    step = build.build_step(config, towers)
     optimizer = build.build_optimizer(config)
-    state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
+    step = build.build_step(config, towers, optimizer)
+    state = jax.eval_shape(lambda p: init_state(p, optimizer, 0), params)
     shardings = sharding.state_sharding(state, mesh, config.placement)
     run = sharding.map_step(step, mesh, config.mapper, shardings).run
     rows = NamedSharding(mesh, PartitionSpec(sharding.AXIS))

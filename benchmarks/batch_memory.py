@@ -16,7 +16,7 @@ from configs import msrvtt
 from ncl_jax.distributed import sharding
 from ncl_jax.experiment import build
 from ncl_jax.models import clip
-from ncl_jax.training import train
+from ncl_jax.training.step import init_state
 from ncl_jax.types import Batch
 
 VOCABULARY = 49_408  # CLIP's
@@ -30,10 +30,9 @@ def temporaries(batch_size: int, micro: int) -> int:
     config.model.dtype = "float32"
     config.train.batch_size, config.batch.micro = batch_size, micro
     towers, params = clip.abstract(build.build_sizes(config, VOCABULARY))
-    step = build.build_step(config, towers)
-    state = jax.eval_shape(
-        lambda p: train.init_state(p, build.build_optimizer(config), 0), params
-    )
+    optimizer = build.build_optimizer(config)
+    step = build.build_step(config, towers, optimizer)
+    state = jax.eval_shape(lambda p: init_state(p, optimizer, 0), params)
     mesh = sharding.data_mesh(jax.devices()[:1])
     shardings = sharding.state_sharding(state, mesh, "replicated")
     run = sharding.map_step(step, mesh, "shard_map", shardings).run

@@ -22,7 +22,7 @@ from benchmarks.batch_memory import VOCABULARY, abstract_batch
 from ncl_jax.experiment import build
 from ncl_jax.losses.inputs import stores
 from ncl_jax.models import clip
-from ncl_jax.training import train
+from ncl_jax.training.step import init_state
 from ncl_jax.types import Batch, Towers
 
 
@@ -76,7 +76,7 @@ def count(config: ml_collections.ConfigDict, vocabulary: int = VOCABULARY) -> Mo
     config = config.copy_and_resolve_references()
     towers, params = clip.abstract(build.build_sizes(config, vocabulary))
     optimizer = build.build_optimizer(config)
-    state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
+    state = jax.eval_shape(lambda p: init_state(p, optimizer, 0), params)
 
     def embed(params: Any, batch: Batch, towers: Towers) -> Any:
         return (

@@ -11,7 +11,7 @@ from configs import demo
 from ncl_jax.distributed import sharding
 from ncl_jax.distributed.sharding import MappedStep
 from ncl_jax.experiment import build
-from ncl_jax.training import train
+from ncl_jax.training.step import init_state
 from ncl_jax.types import Batch, TrainState
 
 
@@ -27,9 +27,9 @@ def prepared(config: Any, devices: int = 1) -> tuple[MappedStep, TrainState, Bat
     towers, params = build.build_towers(config, config.tokenizer.vocab_size)
     optimizer = build.build_optimizer(config)
     mesh = sharding.data_mesh(jax.devices()[:devices])
-    state = train.init_state(params, optimizer, 0)
+    state = init_state(params, optimizer, 0)
     shardings = sharding.state_sharding(state, mesh, "replicated")
-    step = build.build_step(config, towers)
+    step = build.build_step(config, towers, optimizer)
     mapped = sharding.map_step(step, mesh, "shard_map", shardings)
     return mapped, sharding.place_state(state, shardings), mapped.place(_batch(config))
 

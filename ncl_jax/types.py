@@ -45,8 +45,8 @@ class Biases(NamedTuple):
     The Sinkhorn potential of an item is `bias / scale`.
     """
 
-    text: Float[Array, " text"]
-    video: Float[Array, " video"]
+    text: Float[AnyArray, " text"]
+    video: Float[AnyArray, " video"]
 
 
 class SinkhornReport(NamedTuple):

@@ -43,7 +43,7 @@ from ncl_jax.data import pipeline, prefetch, records
 from ncl_jax.distributed import sharding
 from ncl_jax.experiment import results
 from ncl_jax.normalizers import auto
-from ncl_jax.training import health
+from ncl_jax.training import nonfinite
 from ncl_jax.types import Batch
 
 LIMIT = 100_000
@@ -110,11 +110,14 @@ def plant():
         return read(split, number, *where)
 
     def faulty_video_batches(*args, **named):
-        if FAULT == "blind":
-            time.sleep(1e6)
-        if FAULT == "notice":
-            os.kill(os.getpid(), signal.SIGTERM)
-        yield from video_batches(*args, **named)
+        def items():
+            if FAULT == "blind":
+                time.sleep(1e6)
+            if FAULT == "notice":
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield from video_batches(*args, **named)
+
+        return prefetch.Ahead(items())
 
     def faulty_agreed(number):
         if FAULT != "auto":
@@ -161,7 +164,7 @@ SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "freeze": signal.SIGS
 def record(step, batch):
     import jax
 
-    clips, tokens = (health._local(x) for x in (batch.video_id, batch.tokens))
+    clips, tokens = (nonfinite._local(x) for x in (batch.video_id, batch.tokens))
     digests = [zlib.crc32(text.tobytes()) for text in tokens.reshape(-1, tokens.shape[-1])]
     rows = list(zip(clips.ravel().tolist(), digests, strict=True))
     workdir = train._WORKDIR.value

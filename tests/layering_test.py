@@ -31,9 +31,9 @@ ALLOWED = {
     "distributed": {"types", "data"},
     "checkpoint": {"types", "distributed"},
     "training": {"types", "data", "distributed", "checkpoint"},
-    "evaluation": {"scores", "sinkhorn", "metrics", "normalizers"},
+    "evaluation": {"types", "scores", "sinkhorn", "metrics", "normalizers"},
     "experiment": {
-        "types", "losses", "normalizers", "index", "models", "data", "distributed", "checkpoint",
+        "types", "losses", "index", "models", "data", "distributed", "checkpoint",
         "training", "evaluation",
     },
     "report": {"metrics", "normalizers", "evaluation", "experiment"},

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
 
 def of_run(workdir: str, out: pathlib.Path) -> str:
     """The last checkpoint -> `out`."""
-    from ncl_jax.experiment.run import restore
+    from ncl_jax.experiment.restore import restore
 
     run = restore(epath.Path(workdir))
     convert.save(out, convert.from_params(run.state.params), run.sizes, run.tokenizer.to_json())

@@ -67,13 +67,14 @@ def _raised_in(error: BaseException, package: str) -> bool:
 
 
 def main(argv: Sequence[str]) -> None:
-    """One call into `experiment.run`, with user errors told in plain words."""
+    """One call into `run_experiment`, with user errors told in plain words."""
     del argv
     quiet_libraries()
     # Imported late: a mistyped flag should not have to wait for JAX.
 
     from ncl_jax.distributed import runtime, sync
-    from ncl_jax.experiment import run, seeds
+    from ncl_jax.experiment.run import check_same_config, run_experiment
+    from ncl_jax.experiment.seeds import run_seeds
     from ncl_jax.experiment.workdir import owned
 
     config = _CONFIG.value
@@ -84,8 +85,9 @@ def main(argv: Sequence[str]) -> None:
         if not runtime.is_first():
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the story is told once
         with owned(workdir):
-            run.check_config(config)  # before one goes another way than the others
-            summary = (seeds if config.seeds != 1 else run).run(config, workdir)
+            check_same_config(config)  # before one goes another way than the others
+            run = run_experiment if config.seeds == 1 else run_seeds
+            summary = run(config, workdir)
         sync.once("end", lambda: tell(config, workdir, summary))
         runtime.leave()
     except KeyboardInterrupt:

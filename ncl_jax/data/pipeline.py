@@ -6,9 +6,8 @@ processes together: the order of samples, and whatever is random about one, is a
 seed and that count, and a run may go on from any position on any number of processes.
 """
 
-import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import grain
@@ -25,6 +24,8 @@ from ncl_jax.errors import InputError
 from ncl_jax.types import Batch
 
 T = TypeVar("T")
+Rows = Int[np.ndarray, " batch"]
+"""Numbers of items; -1 is padding."""
 
 
 def train_batches(
@@ -88,12 +89,12 @@ def text_batches(
     *,
     process_index: int = 0,
     process_count: int = 1,
-) -> Iterator[tuple[Int[np.ndarray, "batch token"], Bool[np.ndarray, "batch token"]]]:
-    """Rows that a process holds of the batches of all captions, see `evaluation_rows`."""
+) -> Ahead[tuple[Rows, Int[np.ndarray, "batch token"], Bool[np.ndarray, "batch token"]]]:
+    """Numbers, tokens and token mask of the captions in each batch, see `evaluation_rows`."""
+    batches = evaluation_rows(len(captions), batch_size, process_index, process_count)
     tokens, mask = tokenizer([*captions, ""], length)
     tokens[-1], mask[-1] = 0, False  # what row -1 shows
-    for rows in evaluation_rows(len(captions), batch_size, process_index, process_count):
-        yield tokens[rows], mask[rows]
+    return Ahead((rows, tokens[rows], mask[rows]) for rows in batches)
 
 
 def video_batches(
@@ -106,8 +107,8 @@ def video_batches(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 4,
-) -> Iterator[tuple[UInt8[np.ndarray, "..."], Bool[np.ndarray, "batch frame"]]]:
-    """Rows that a process holds of the batches of all clips, see `evaluation_rows`.
+) -> Ahead[tuple[Rows, UInt8[np.ndarray, "..."], Bool[np.ndarray, "batch frame"]]]:
+    """Numbers, frames and frame mask of the clips in each batch, see `evaluation_rows`.
 
     Args:
       split: which clips.
@@ -119,25 +120,26 @@ def video_batches(
       process_count: of how many.
       threads: decoding threads.
 
-    Yields:
-      Frames and frame mask; padded rows have no valid frame.
+    Returns:
+      An iterator; padded rows have no valid frame, a damaged record is a ValueError from `next`.
+      Close it when done.
     """
     rows = evaluation_rows(len(split.video_ids), batch_size, process_index, process_count)
     count, size = shapes.max_frames, shapes.image_size
     empty = np.zeros((count, size, size, 3), np.uint8), np.zeros(count, bool)
 
-    def example(place: int) -> tuple[np.ndarray, np.ndarray]:
+    def example(place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         video = int(rows.flat[place])
-        return empty if video < 0 else _look(split, shapes, view, video, (seed, video))
+        shown = empty if video < 0 else _look(split, shapes, view, video, (seed, video))
+        return np.asarray(video, np.int32), *shown
 
     clips = grain.MapDataset.range(rows.size).map(example)
-    with contextlib.closing(Ahead(_batches(clips, rows.shape[1], threads))) as batches:
-        yield from batches
+    return Ahead(_batches(clips, rows.shape[1], threads))
 
 
 def evaluation_rows(
     count: int, batch_size: int, process_index: int = 0, process_count: int = 1
-) -> Int[np.ndarray, "batch row"]:
+) -> Int[np.ndarray, "batches batch"]:
     """Which items a process holds in each evaluation batch; -1 is padding.
 
     All processes have the same number of batches. The rows of process 0, 1, ... side by side are
@@ -155,7 +157,7 @@ def evaluation_rows(
       [[2, 3], [-1, -1]]
     """
     _check_divides(batch_size, process_count, "eval.batch_size")
-    rows = np.arange(-(-count // batch_size) * batch_size)
+    rows = np.arange(-(-count // batch_size) * batch_size, dtype=np.int32)
     rows[count:] = -1
     return rows.reshape(-1, process_count, batch_size // process_count)[:, process_index]
 

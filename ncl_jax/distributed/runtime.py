@@ -86,7 +86,7 @@ def join(job: Job | None, peer_timeout: int) -> None:
     if job is None:
         return
     # JAX's own notice of preemption counts steps from 0, also in a run that goes on, and so would
-    # never come; `health.Notice` listens instead.
+    # never come; `training.preemption.PreemptionGuard` listens instead.
     jax.config.update("jax_enable_preemption_service", False)
     if job.process_id == 0:
         _check_free(job.coordinator)

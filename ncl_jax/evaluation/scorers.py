@@ -1,116 +1,147 @@
-"""`evaluate` for a model that reads captions and clips together: scores are computed, not cosines.
+"""How a model scores captions against clips: by the cosine of vectors, or pair by pair.
 
-The head gives every score: of the test split, and of the bank against it. Biases are fitted to
-these and added on top, inductive and transductive kept apart as in `evaluate`.
+Everything that evaluation needs of the difference is in these two classes. A `Fit` has the scores
+of both directions under one normaliser; *inductive* ones treat every test query alone, with biases
+fitted on the train bank, *transductive* ones look at all test queries together.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from ncl_jax import metrics, sinkhorn
-from ncl_jax.evaluation.evaluate import (
-    IN_BATCH_BATCHES,
-    TIE_RULE,
-    VIDEO_RULE,
-    Embedded,
-    both_sides,
-    rules_and_counts,
-)
-from ncl_jax.evaluation.evaluate import score as one_row
-
-Score = Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "text video"]]
-"""(text, video), as a `Towers`' encoders give them -> logits of all pairs."""
+from ncl_jax import normalizers, sinkhorn
+from ncl_jax.evaluation.embeddings import Embedded
+from ncl_jax.normalizers import BiasFitted
+from ncl_jax.scores import logits
+from ncl_jax.types import Biases
 
 
-def in_blocks(score: Callable[..., Array], size: int) -> Score:
-    """A score of any number of captions and clips from one of `size` x `size` (compiled once).
+class Fit(NamedTuple):
+    """Scores of a test split under one normaliser.
 
-    Equal captions are scored once, so that they tie exactly.
+    Attributes:
+      by_text: [text, video], which may be computed as it is read.
+      by_video: [video, text], likewise.
+      evidence: of the biases of either side, {"video", "text"}; None where there are none.
+      biases: of the bank's texts and of the test videos, where these are vectors to be searched.
     """
 
-    def whole(text: np.ndarray, video: np.ndarray) -> Float[np.ndarray, "text video"]:
+    by_text: Any
+    by_video: Any
+    evidence: dict[str, Any] | None = None
+    biases: Biases | None = None
+
+
+class Scorer(Protocol):
+    """Scores of a model, in logits."""
+
+    def scores(self, text: np.ndarray, video: np.ndarray) -> Float[np.ndarray, "text video"]:
+        """Of all pairs of what the model's encoders give."""
+        ...
+
+    def margin(
+        self, text: np.ndarray, video: np.ndarray, own: np.ndarray, other: np.ndarray
+    ) -> Float[np.ndarray, " text"]:
+        """By how much each text prefers the video numbered `own` to the one numbered `other`."""
+        ...
+
+    def fits(self, test: Embedded, bank: Embedded, iterations: int) -> Iterator[tuple[str, Fit]]:
+        """(name, fit) of every row of a result: "plain" first, then "inductive" and so on."""
+        ...
+
+    def normaliser(self, iterations: int) -> str:
+        """In words, which normaliser the fixed rows have."""
+        ...
+
+
+@dataclass(frozen=True)
+class CosineScorer:
+    """`scale * cosine`, with `scale` logits per cosine."""
+
+    scale: float
+
+    def scores(self, text: np.ndarray, video: np.ndarray) -> Float[np.ndarray, "text video"]:
+        return np.asarray(logits(jnp.asarray(text), jnp.asarray(video), self.scale))
+
+    def margin(
+        self, text: np.ndarray, video: np.ndarray, own: np.ndarray, other: np.ndarray
+    ) -> Float[np.ndarray, " text"]:
+        return np.sum(text * (video[own] - video[other]), axis=1)
+
+    def fits(self, test: Embedded, bank: Embedded, iterations: int) -> Iterator[tuple[str, Fit]]:
+        ids = np.arange(len(bank.video))
+        by_text = normalizers.Bank(bank.text, bank.video, bank.video_of_text, ids)
+        by_video = normalizers.Bank(bank.video, bank.text, ids, bank.video_of_text)
+        for name, normalizer in (
+            ("plain", normalizers.Plain(scale=self.scale)),
+            ("inductive", normalizers.Ncl(scale=self.scale, iterations=iterations)),
+            ("inductive_auto", normalizers.Auto()),
+            ("transductive", normalizers.SinkhornTest(scale=self.scale, iterations=iterations)),
+        ):
+            sides = normalizer.fit(by_text, test.video), normalizer.fit(by_video, test.text)
+            yield name, self._fit(*sides, test)
+
+    def normaliser(self, iterations: int) -> str:
+        return f"ncl, {iterations} iterations, scale {self.scale:.4g}"
+
+    def _fit(self, video_side: Any, text_side: Any, test: Embedded) -> Fit:
+        evidence = biases = None
+        if isinstance(video_side, BiasFitted) and isinstance(text_side, BiasFitted):
+            evidence = {"video": video_side.evidence, "text": text_side.evidence}
+            if video_side.bank_bias is not None:
+                biases = Biases(video_side.bank_bias, video_side.bias)
+            # Normalisation errors compare at one temperature only, the model's.
+            video_side, text_side = video_side.at_scale(self.scale), text_side.at_scale(self.scale)
+        return Fit(video_side.lazy(test.text), text_side.lazy(test.video), evidence, biases)
+
+
+class PairScorer:
+    """A head that reads caption and clip together; biases are fitted to its scores.
+
+    Cost: (bank texts + test texts) x test videos + test texts x bank videos pairs.
+    """
+
+    def __init__(self, score: Callable[..., Array], size: int):
+        """`score`: (text, video) -> logits of all pairs, compiled for `size` x `size`."""
+        self._score, self._size = score, size
+
+    def scores(self, text: np.ndarray, video: np.ndarray) -> Float[np.ndarray, "text video"]:
+        """Equal captions are scored once, so that they tie exactly."""
         different, place = np.unique(text, axis=0, return_inverse=True)
-        rows = []
+        size, rows = self._size, []
         for t in range(0, len(different), size):
             own = different[t : t + size]
             parts = [
-                np.asarray(score(_padded(own, size), _padded(video[v : v + size], size)))
+                np.asarray(self._score(_padded(own, size), _padded(video[v : v + size], size)))
                 for v in range(0, len(video), size)
             ]
             rows.append(np.concatenate(parts, axis=1)[: len(own), : len(video)])
         return np.concatenate(rows)[place]
 
-    return whole
+    def margin(
+        self, text: np.ndarray, video: np.ndarray, own: np.ndarray, other: np.ndarray
+    ) -> Float[np.ndarray, " text"]:
+        scores, place = self.scores(text, video), np.arange(len(text))
+        return scores[place, own] - scores[place, other]
 
+    def fits(self, test: Embedded, bank: Embedded, iterations: int) -> Iterator[tuple[str, Fit]]:
+        scores = self.scores(test.text, test.video)
+        yield "plain", Fit(scores, scores.T)
+        for name, by_text, by_video in (
+            ("inductive", self.scores(bank.text, test.video), self.scores(test.text, bank.video).T),
+            ("transductive", scores, scores.T),
+        ):
+            video, video_evidence = _balance(by_text, iterations)
+            text, text_evidence = _balance(by_video, iterations)
+            evidence = {"video": video_evidence, "text": text_evidence}
+            yield name, Fit(scores + video, scores.T + text, evidence)
 
-def evaluate(test: Embedded, bank: Embedded, score: Score, iterations: int) -> dict[str, Any]:
-    """What `evaluate.evaluate` returns, from scores of pairs; without `inductive_auto`.
-
-    Cost: (bank texts + test texts) x test videos + test texts x bank videos pairs.
-    """
-    scores = score(test.text, test.video)
-    fits = {
-        "plain": (None, None),
-        "inductive": (
-            _balance(score(bank.text, test.video), iterations),
-            _balance(score(test.text, bank.video).T, iterations),
-        ),
-        "transductive": (_balance(scores, iterations), _balance(scores.T, iterations)),
-    }
-    found: dict[str, Any] = {
-        "text_to_video": {}, "video_to_text": {}, "video_to_text_best_caption": {}, "fit": {},
-    }  # fmt: skip
-    for name, (video_fit, text_fit) in fits.items():
-        by_text, by_video = scores, scores.T
-        if video_fit and text_fit:
-            by_text, by_video = scores + video_fit[0], scores.T + text_fit[0]
-            found["fit"][name] = {"video": video_fit[1], "text": text_fit[1]}
-        for direction, row in one_row(by_text, by_video, test.video_of_text).items():
-            found[direction][name] = row
-    normaliser = f"ncl, {iterations} iterations, on the head's logits"
-    return found | rules_and_counts(test, bank, normaliser)
-
-
-def plain_recall(split: Embedded, score: Score) -> dict[str, float]:
-    """R@1 in both directions: the number watched during training."""
-    scores = score(split.text, split.video)
-    t2v = metrics.text_to_video(scores, split.video_of_text, TIE_RULE)
-    v2t = metrics.video_to_text(scores, split.video_of_text, TIE_RULE, VIDEO_RULE)
-    return {"text_to_video_R@1": t2v["R@1"], "video_to_text_R@1": v2t["R@1"]}
-
-
-def in_batch_error(
-    train: Embedded, score: Score, batch_size: int, iterations: int, seed: int
-) -> dict[str, float]:
-    """As `evaluate.in_batch_error`."""
-    order = np.random.default_rng(seed).permutation(len(train.text))
-    count = min(batch_size, len(order))
-    plain, normalised = [], []
-    for first in range(0, min(IN_BATCH_BATCHES * count, len(order) - count + 1), count):
-        pick = order[first : first + count]
-        scores = jnp.asarray(score(train.text[pick], train.video[train.video_of_text[pick]]))
-        ones = jnp.ones(count)
-        biases, _ = sinkhorn.solve(scores, ones, ones, iterations=iterations)
-        plain.append(both_sides(scores))
-        normalised.append(both_sides(scores + biases.text[:, None] + biases.video[None, :]))
-    return {"plain": float(np.mean(plain)), "normalised": float(np.mean(normalised))}
-
-
-def order_accuracy(
-    test: Embedded, pairs: Sequence[tuple[int, int]], video: np.ndarray, score: Score
-) -> dict[str, float]:
-    """As `evaluate.order_accuracy`."""
-    twin = dict(pairs) | {b: a for a, b in pairs}
-    texts = np.flatnonzero(np.isin(test.video_of_text, list(twin)))
-    own: Int[np.ndarray, " text"] = test.video_of_text[texts]
-    scores, place = score(test.text[texts], video), np.arange(len(texts))
-    margin = scores[place, own] - scores[place, [twin[v] for v in own]]
-    won = np.mean(margin > 0) + np.mean(margin == 0) / 2
-    return {"accuracy": 100 * float(won), "texts": len(texts)}
+    def normaliser(self, iterations: int) -> str:
+        return f"ncl, {iterations} iterations, on the head's logits"
 
 
 def _balance(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ncl_jax.evaluation.evaluate import Embedded
+from ncl_jax.evaluation.embeddings import Embedded
 
 
 def embeddings(

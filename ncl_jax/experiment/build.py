@@ -3,10 +3,7 @@
 With `experiment.py`, the only reader of the ConfigDict.
 """
 
-import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -20,17 +17,16 @@ import tfds_builders
 from ncl_jax import losses
 from ncl_jax.data import pipeline
 from ncl_jax.data.clips import Shapes, View
-from ncl_jax.data.prefetch import Ahead, watched
+from ncl_jax.data.prefetch import Ahead
 from ncl_jax.data.records import Split, load_split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import sharding
 from ncl_jax.distributed.sharding import Step
 from ncl_jax.errors import InputError
-from ncl_jax.evaluation import evaluate, scorers
 from ncl_jax.files import write_text
 from ncl_jax.models import clip, convert, weights
 from ncl_jax.training import optimizer as optimizers
-from ncl_jax.training.train import Loss, make_step
+from ncl_jax.training.step import Loss, make_step
 from ncl_jax.types import Batch, Towers
 
 TOKENIZER = "tokenizer.json"
@@ -47,8 +43,12 @@ class Parts(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
-def check_counts(config: ml_collections.ConfigDict) -> None:
-    """Raise where a count that must be at least 1 is not."""
+def validate_config(config: ml_collections.ConfigDict) -> None:
+    """Refuses counts and names that no part accepts, before any data is built.
+
+    Raises:
+      ValueError: the first of them.
+    """
     data, model, training = config.data, config.model, config.train
     for section, names in (
         (data, ("image_size", "max_frames")),
@@ -208,14 +208,12 @@ def build_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransfor
     return optimizers.build(steps=config.train.steps, **config.optim)
 
 
-def build_step(config: ml_collections.ConfigDict, towers: Towers) -> Step:
+def build_step(
+    config: ml_collections.ConfigDict, towers: Towers, optimizer: optax.GradientTransformation
+) -> Step:
     """The per-device training step."""
-    return make_step(
-        optimizers.freeze_towers(towers, config.optim.freeze),
-        build_loss(config),
-        build_optimizer(config),
-        config.batch.micro,
-    )
+    towers = optimizers.freeze_towers(towers, config.optim.freeze)
+    return make_step(towers, build_loss(config), optimizer, config.batch.micro)
 
 
 def train_batches(
@@ -258,63 +256,3 @@ def build_view(config: ml_collections.ConfigDict, use: Literal["train", "eval"])
     except InputError as error:
         raise InputError(f"config.data, {use}: {error}") from error
     return view if use == "train" else dataclasses.replace(view, crop="centre", flip=False)
-
-
-def build_embed(
-    config: ml_collections.ConfigDict, parts: Parts
-) -> Callable[..., evaluate.Embedded]:
-    """(params, split name, shuffle_frames=None) -> its embeddings; compiled once per side.
-
-    Every process embeds its rows of each batch on its devices and gets the rows of all.
-    """
-    mesh = sharding.data_mesh()
-    encode_text = sharding.gathered(parts.towers.encode_text, mesh)
-    encode_video = sharding.gathered(parts.towers.encode_video, mesh)
-    shapes, view = build_shapes(config), build_view(config, "eval")
-    size = -(-config.eval.batch_size // mesh.size) * mesh.size
-    mine = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-
-    def numbered(count: int, batches: Iterator[tuple[np.ndarray, ...]]) -> Iterator[Any]:
-        ids = pipeline.evaluation_rows(count, size, **mine)
-        with contextlib.closing(Ahead(batches)) as ahead:
-            given = watched(ahead, config.train.input_timeout, "evaluation input")
-            yield from ((rows, *batch) for rows, batch in zip(ids, given, strict=True))
-
-    def embed(params: Any, name: str, shuffle_frames: int | None = None) -> evaluate.Embedded:
-        split = parts.splits[name]
-        seen = view if shuffle_frames is None else dataclasses.replace(view, order="random")
-
-        def texts(captions: list[str]) -> np.ndarray:
-            count = len(captions)
-            batches = pipeline.text_batches(
-                captions, parts.tokenizer, shapes.max_tokens, size, **mine
-            )
-            return evaluate.embed(
-                functools.partial(encode_text, params), numbered(count, batches), count
-            )
-
-        count = len(split.video_ids)
-        clips = pipeline.video_batches(
-            split, shapes, seen, size, seed=shuffle_frames or 0, threads=config.data.threads, **mine
-        )
-        return evaluate.Embedded(
-            text=evaluate.embed_captions(split.captions, texts),
-            video=evaluate.embed(
-                functools.partial(encode_video, params), numbered(count, clips), count
-            ),
-            video_of_text=split.video_of_text,
-            video_ids=split.video_ids,
-            captions=split.captions,
-        )
-
-    return embed
-
-
-def build_score(
-    config: ml_collections.ConfigDict, parts: Parts, params: Any
-) -> scorers.Score | None:
-    """Logits of captions and clips by a joint head; None where scores are cosines."""
-    if parts.towers.score is None:
-        return None
-    score = functools.partial(jax.jit(parts.towers.score), params)
-    return scorers.in_blocks(score, config.eval.batch_size)

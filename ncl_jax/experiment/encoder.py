@@ -15,7 +15,7 @@ from jaxtyping import Float
 from ncl_jax.data.clips import clip_frames
 from ncl_jax.errors import InputError
 from ncl_jax.experiment import build
-from ncl_jax.experiment.run import Run, restore
+from ncl_jax.experiment.restore import RestoredRun, restore
 
 
 class Trained(NamedTuple):
@@ -75,7 +75,7 @@ def _padded(rows: np.ndarray) -> np.ndarray:
     return np.pad(rows, [(0, size - len(rows)), *[(0, 0)] * (rows.ndim - 1)])
 
 
-def _fingerprint(run: Run) -> str:
+def _fingerprint(run: RestoredRun) -> str:
     digest = hashlib.sha256(json.dumps(run.config.to_dict(), sort_keys=True).encode())
     digest.update(run.tokenizer.to_json().encode())
     for leaf in jax.tree.leaves(run.state.params):

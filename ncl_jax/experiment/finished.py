@@ -13,8 +13,8 @@ from etils import epath
 from ncl_jax.data.frames import choose_frames
 from ncl_jax.data.records import Split, load_split
 from ncl_jax.errors import InputError
-from ncl_jax.evaluation.evaluate import Embedded
-from ncl_jax.experiment.run import EMBEDDINGS
+from ncl_jax.evaluation.embeddings import Embedded
+from ncl_jax.experiment.evaluator import EMBEDDINGS
 
 
 class FinishedRun(NamedTuple):

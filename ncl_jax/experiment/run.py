@@ -1,13 +1,12 @@
-"""From a config to a finished run. `run` is the story, read it from top to bottom."""
+"""From a config to a finished run; `run_experiment` is the story, read it from top to bottom."""
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from etils import epath
 
 import tfds_builders
@@ -18,19 +17,16 @@ from ncl_jax.data.prefetch import watched
 from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import runtime, sharding, sync
-from ncl_jax.evaluation import evaluate, scorers
 from ncl_jax.experiment import build, results
-from ncl_jax.index import RetrievalIndex
-from ncl_jax.models import clip
-from ncl_jax.normalizers import Ncl
-from ncl_jax.training import health
+from ncl_jax.experiment.evaluator import EMBEDDINGS, INDEX, Evaluator
 from ncl_jax.training.input_profiler import InputProfile
+from ncl_jax.training.loop import Hooks, Schedule, fit
 from ncl_jax.training.metric_log import open_log
+from ncl_jax.training.preemption import PreemptionGuard
 from ncl_jax.training.run_state import CHECKPOINTS, Progress, flat
-from ncl_jax.training.train import fit, init_state
-from ncl_jax.types import Towers, TrainState
+from ncl_jax.training.step import init_state
+from ncl_jax.types import TrainState
 
-INDEX, EMBEDDINGS = "index", "embeddings.npz"
 # What a resumed run may change: nothing that moves a weight or an example.
 MAY_CHANGE = (
     "version", "config.name", "config.mapper", "config.placement", "config.eval",
@@ -47,7 +43,7 @@ PLACES = ("config.data.data_dir", "config.data.manual_dir", "config.tokenizer.pa
 """What hosts may have each at a place of its own; its contents are compared."""
 
 
-def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any] | None:
+def run_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any] | None:
     """Prepare the data, train (or go on training), evaluate, and write results and index.
 
     Running it again on the same workdir resumes from the last checkpoint. In a job of several
@@ -56,7 +52,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
     Returns:
       What `results.json` holds; None where a notice to stop (SIGTERM, Ctrl-C) came before the end.
     """
-    build.check_counts(config)
+    build.validate_config(config)
     seconds: dict[str, float] = {}
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.train.batch_size, mesh, config.batch.micro)
@@ -67,13 +63,14 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
     with _phase("model", seconds):
         parts = build.build(config, directory, kept_tokenizer(workdir))
         sync.check_same("parts", _facts(parts))
+        evaluator = Evaluator(config, parts, mesh)
     profile = InputProfile() if config.profile_input else None
     with _phase("training", seconds):
-        state = train_or_resume(config, parts, mesh, workdir, profile)
+        state = train_or_resume(config, parts, evaluator, mesh, workdir, profile)
     if state is None:
         return None
     with _phase("evaluation", seconds):
-        measured = measure(config, parts, state, workdir)
+        measured = evaluator.measure(state, workdir)
     summary = {
         "run": {"name": config.name, "seed": config.seed, "step": int(state.step),
                 "seconds": seconds, **(profile.report() if profile else {})},
@@ -86,8 +83,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
             "metrics": str(workdir / "metrics.jsonl"),
             "events": str(workdir / "tensorboard"),
             "tokenizer": str(workdir / build.TOKENIZER),
-            "index": str(workdir / INDEX) if parts.towers.score is None else None,
-            "embeddings": str(workdir / EMBEDDINGS) if parts.towers.score is None else None,
+            "index": str(workdir / INDEX) if evaluator.makes_index else None,
+            "embeddings": str(workdir / EMBEDDINGS) if evaluator.makes_index else None,
         },
     }
     if runtime.is_first():
@@ -106,7 +103,7 @@ def kept_tokenizer(workdir: epath.Path) -> Tokenizer | None:
         return Tokenizer.from_json(checkpointer.metadata()["tokenizer"])
 
 
-def check_config(config: ml_collections.ConfigDict) -> None:
+def check_same_config(config: ml_collections.ConfigDict) -> None:
     """Make sure that all processes of a job have the same settings and version.
 
     Raises:
@@ -130,6 +127,7 @@ def _facts(parts: build.Parts) -> dict[str, str]:
 def train_or_resume(
     config: ml_collections.ConfigDict,
     parts: build.Parts,
+    evaluator: Evaluator,
     mesh: jax.sharding.Mesh,
     workdir: epath.Path,
     profile: InputProfile | None = None,
@@ -138,176 +136,62 @@ def train_or_resume(
 
     `profile` learns how long the steps waited for input.
     """
-    schedule = config.train
-    split = parts.splits[config.data.train_split]
+    steps = config.train.steps
     state = init_state(parts.params, parts.optimizer, config.seed)
     shardings = sharding.state_sharding(state, mesh, config.placement)
-    state = sharding.place_state(state, shardings)
+    progress = _open_progress(config, parts, workdir)
+    state = progress.restore(sharding.place_state(state, shardings), MAY_CHANGE)
+    if runtime.is_first():  # only now: a run that is refused changes nothing
+        build.keep_tokenizer(parts.tokenizer, workdir)
+    done = int(state.step)
+    if done < steps:
+        sync.once("space", lambda: progress.check_space(state))
+    if done:
+        runtime.say(f"resuming {workdir} at step {done} of {steps}")
+    step = build.build_step(config, parts.towers, parts.optimizer)
+    mapped = sharding.map_step(step, mesh, config.mapper, shardings)
+    batches = build.train_batches(config, parts, progress.samples)
+    if profile:
+        mapped = profile.wrap(mapped, batches)
+    with (
+        # First, so that a notice is heard until the last save is complete.
+        PreemptionGuard() as preempted,
+        contextlib.closing(progress),
+        contextlib.closing(batches),
+        open_log(workdir, steps=steps, done=done, batch_size=config.train.batch_size) as log,
+    ):
+        hooks = Hooks(evaluator.validate, progress.save, preempted, progress.skipped, log)
+        given = watched(batches, config.train.input_timeout, "training input")
+        state = fit(state, mapped, given, _schedule(config), hooks)
+        if not steps:
+            progress.save(state, {})  # evaluated as it started; its index needs the model
+    return None if preempted() else state
+
+
+def _open_progress(
+    config: ml_collections.ConfigDict, parts: build.Parts, workdir: epath.Path
+) -> Progress:
+    split = parts.splits[config.data.train_split]
     metadata = {
         "config": config.to_dict(),
         "tokenizer": parts.tokenizer.to_json(),
         "captions": len(split.captions),
         "version": __version__,
     }
-    progress = Progress(
+    return Progress(
         workdir,
         metadata,
-        batch_size=schedule.batch_size,
+        batch_size=config.train.batch_size,
         seed=config.seed,
-        keep=schedule.keep_checkpoints,
-        on_nonfinite=schedule.on_nonfinite,
+        keep=config.train.keep_checkpoints,
+        on_nonfinite=config.train.on_nonfinite,
         clips=split.video_ids,
     )
-    state = progress.restore(state, MAY_CHANGE)
-    if runtime.is_first():  # only now: a run that is refused changes nothing
-        build.keep_tokenizer(parts.tokenizer, workdir)
-    done = int(state.step)
-    if done < schedule.steps:
-        sync.once("space", lambda: progress.check_space(state))
-    if done:
-        runtime.say(f"resuming {workdir} at step {done} of {schedule.steps}")
-    step = build.build_step(config, parts.towers)
-    mapped = sharding.map_step(step, mesh, config.mapper, shardings)
-    batches = build.train_batches(config, parts, progress.samples)
-    if profile:
-        mapped = profile.wrap(mapped, batches)
-    with (
-        health.Notice() as preempted,  # first, so that it is heard until the last save is complete
-        contextlib.closing(progress),
-        contextlib.closing(batches),
-        open_log(
-            workdir, steps=schedule.steps, done=done, batch_size=schedule.batch_size
-        ) as log,
-    ):
-        state = fit(
-            state,
-            mapped,
-            watched(batches, schedule.input_timeout, "training input"),
-            steps=schedule.steps,
-            validate=build_validation(config, parts),
-            validate_every=schedule.validate_every,
-            checkpoint=progress.save,
-            checkpoint_every=schedule.checkpoint_every,
-            preempted=preempted,
-            skipped=progress.skipped,
-            log=log,
-            log_every=schedule.log_every,
-        )
-        if not schedule.steps:
-            progress.save(state, {})  # evaluated as it started; its index needs the model
-    return None if preempted() else state
 
 
-def build_validation(
-    config: ml_collections.ConfigDict, parts: build.Parts
-) -> Callable[[TrainState], dict[str, float]]:
-    """Plain R@1 on the validation split; nothing where the config names none."""
-    name = config.data.validation_split
-    embed = build.build_embed(config, parts)
-
-    def validate(state: TrainState) -> dict[str, float]:
-        if not name:
-            return {}
-        score = build.build_score(config, parts, state.params)
-        split = embed(state.params, name)
-        if score is not None:
-            return scorers.plain_recall(split, score)
-        return evaluate.plain_recall(split)
-
-    return validate
-
-
-def measure(
-    config: ml_collections.ConfigDict,
-    parts: build.Parts,
-    state: TrainState,
-    workdir: epath.Path,
-) -> dict[str, Any]:
-    """All metrics of the test split, with the train split as bank; leaves index and embeddings."""
-    embed = build.build_embed(config, parts)
-    test, bank = (embed(state.params, n) for n in (config.data.test_split, config.data.train_split))
-    scale = float(parts.towers.scale(state.params))
-    score = build.build_score(config, parts, state.params)
-    batches = (config.train.batch_size, config.loss.iterations, config.seed)
-    train_split, bank = bank, evaluate.sample(
-        bank, config.eval.bank_clips, config.eval.bank_captions, config.eval.bank_seed
-    )
-    if score is not None:
-        measured = scorers.evaluate(test, bank, score, config.eval.iterations)
-        error = scorers.in_batch_error(train_split, score, *batches)
-    else:
-        if runtime.is_first():
-            evaluate.save_embeddings(workdir / EMBEDDINGS, test, bank, scale)
-        measured = evaluate.evaluate(test, bank, scale, config.eval.iterations)
-        error = evaluate.in_batch_error(train_split, scale, *batches)
-    trained_on = "normalised" if config.loss.name == "ncl" else "plain"
-    measured["in_batch_norm_error"] = error | {"trained_on": error[trained_on]}
-    pairs = _test_pairs(config, parts)
-    if pairs:
-        shuffled = embed(state.params, config.data.test_split, shuffle_frames=config.seed)
-        found, control = (_order_accuracy(test, pairs, x, score)
-                          for x in (test.video, shuffled.video))
-        measured["order_pairs"] = found | {"accuracy_shuffled_frames": control["accuracy"]}
-    if score is not None:
-        return measured  # an index searches vectors; this head has none
-    ids = parts.splits[config.data.test_split].video_ids
-    biases, _ = Ncl(scale, config.eval.iterations).balance(bank.text, test.video)  # of any size
-    index = RetrievalIndex.build(
-        ids, test.video, bank.text, scale=scale, biases=biases,
-        meta={"bank_captions": bank.captions},
-    )  # fmt: skip
-    if runtime.is_first():
-        index.save(workdir / INDEX)
-    return measured
-
-
-class Run(NamedTuple):
-    """The model of a run's last checkpoint, and what belongs to it."""
-
-    config: ml_collections.ConfigDict
-    sizes: clip.ClipConfig
-    tokenizer: Tokenizer
-    towers: Towers
-    state: TrainState
-
-
-def restore(workdir: epath.Path) -> Run:
-    """The last checkpoint of a run, which may be training; nothing is drawn, fetched or changed.
-
-    Raises:
-      FileNotFoundError: there is no checkpoint in `workdir`.
-    """
-    folder = workdir / CHECKPOINTS
-    if not folder.exists():
-        raise FileNotFoundError(f"{folder}: expected the checkpoints of a training run")
-    with contextlib.closing(Checkpointer(folder, read_only=True)) as checkpointer:
-        if checkpointer.latest_step() is None:
-            raise FileNotFoundError(f"{folder}: holds no complete checkpoint")
-        metadata = checkpointer.metadata()
-        config = ml_collections.ConfigDict(metadata["config"])
-        tokenizer = Tokenizer.from_json(metadata["tokenizer"])
-        sizes = build.build_sizes(config, tokenizer.vocab_size)
-        towers, params = build.build_blank_towers(config, tokenizer.vocab_size)
-        like = init_state(params, build.build_optimizer(config), config.seed)
-        shardings = sharding.state_sharding(like, sharding.data_mesh(), "replicated")
-        state = checkpointer.restore(sharding.place_state(like, shardings)).state
-    return Run(config, sizes, tokenizer, towers, state)
-
-
-def _order_accuracy(
-    test: evaluate.Embedded, pairs: list[tuple[int, int]], video: np.ndarray,
-    score: scorers.Score | None,
-) -> dict[str, float]:
-    if score is not None:
-        return scorers.order_accuracy(test, pairs, video, score)
-    return evaluate.order_accuracy(test, pairs, video)
-
-
-def _test_pairs(config: ml_collections.ConfigDict, parts: build.Parts) -> list[tuple[int, int]]:
-    """Twins of the test split, as positions of clips."""
-    place = {v: i for i, v in enumerate(parts.splits[config.data.test_split].video_ids)}
-    pairs = tfds_builders.read_metadata(parts.directory)["order_pairs"]
-    return [(place[a], place[b]) for a, b in pairs if a in place and b in place]
+def _schedule(config: ml_collections.ConfigDict) -> Schedule:
+    train = config.train
+    return Schedule(train.steps, train.validate_every, train.checkpoint_every, train.log_every)
 
 
 def _data_account(directory: str, splits: dict[str, Split]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from etils import epath
 from ncl_jax.distributed import sync
 from ncl_jax.errors import InputError
 from ncl_jax.experiment import results
-from ncl_jax.experiment import run as experiment_run
+from ncl_jax.experiment.run import run_experiment
 from ncl_jax.experiment.workdir import owned
 
 
-def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any] | None:
+def run_seeds(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any] | None:
     """Run `config.seeds` runs with the seeds `config.seed`, `config.seed` + 1, ...
 
     Each is an ordinary run below `workdir`, in `seed<number>`. The same command again skips the
@@ -28,7 +28,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
       told to stop before its end.
 
     Raises:
-      ValueError: fewer than one seed, and all that `experiment.run` raises.
+      ValueError: fewer than one seed, and all that `run_experiment` raises.
     """
     if config.seeds < 1:
         raise InputError(f"seeds: expected at least 1, got {config.seeds}")
@@ -42,7 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, Any
         sync.check_same("finished", {f"{folder}/results.json": str(summary is not None)})
         if summary is None:
             with owned(folder):  # a run of this seed alone may be at work there
-                summary = experiment_run.run(one, folder)
+                summary = run_experiment(one, folder)
         if summary is None:
             return None
         found[seed] = summary
@@ -63,7 +63,7 @@ def _finished(folder: epath.Path, config: ml_collections.ConfigDict) -> dict[str
         return None  # damaged: evaluated again
     wanted = json.loads(json.dumps(config.to_dict()))
     if summary.get("config") != wanted:
-        return None  # `experiment.run` says what differs, or evaluates again
+        return None  # `run_experiment` says what differs, or evaluates again
     print(f"seed {config.seed} has finished: {folder}", flush=True)
     return dict(summary)
 

@@ -58,7 +58,8 @@ class BiasFitted:
     """Scores that differ from plain ones by a constant per item: `scale * cosine + bias`.
 
     `bias` [gallery] is in logit units, so `bias / scale` is the extra coordinate that carries it
-    into any inner-product engine. `evidence` says how good the fit is.
+    into any inner-product engine. `evidence` says how good the fit is. `bank_bias` [bank], where
+    there is one, belongs to the bank's queries and is no part of the score.
     """
 
     gallery: np.ndarray
@@ -66,6 +67,7 @@ class BiasFitted:
     scale: float = MAX_SCALE
     evidence: dict[str, Any] = field(default_factory=dict)
     kind: Kind = "inductive"
+    bank_bias: np.ndarray | None = None
 
     def score(self, query: np.ndarray) -> np.ndarray:
         """Logits plus bias, float32 [query, gallery]."""

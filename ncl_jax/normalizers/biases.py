@@ -75,7 +75,8 @@ class Ncl:
             "bank": len(query),
             "mass": "uniform",
         }
-        return BiasFitted(gallery, bias, self.scale, evidence)
+        bank_bias = np.asarray(biases.text)
+        return BiasFitted(gallery, bias, self.scale, evidence, bank_bias=bank_bias)
 
     def balance(self, query: np.ndarray, gallery: np.ndarray) -> tuple[Biases, SinkhornReport]:
         """Biases of the bank queries (`text`) and of the gallery items (`video`), and evidence."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ncl_jax.evaluation import evaluate
-from ncl_jax.evaluation.evaluate import Embedded
+from ncl_jax.evaluation.embeddings import Embedded
 from ncl_jax.normalizers import Bank, BiasFitted, Ncl, Plain, SinkhornTest
 from ncl_jax.report.runs import Run
 

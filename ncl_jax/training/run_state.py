@@ -11,7 +11,7 @@ from ncl_jax.checkpoint import checksums
 from ncl_jax.checkpoint.checkpointer import Checkpointer
 from ncl_jax.distributed import runtime
 from ncl_jax.errors import InputError
-from ncl_jax.training import health
+from ncl_jax.training import nonfinite
 from ncl_jax.types import Batch, TrainState
 
 CHECKPOINTS, NONFINITE = "checkpoints", "nonfinite"
@@ -101,7 +101,7 @@ class Progress:
         self._in_a_row = self._in_a_row + 1 if step == self._last_skipped + 1 else 1
         self._skipped, self._last_skipped = self._skipped + 1, step
         go_on = not self._stop and self._in_a_row < IN_A_ROW
-        names = [self._clips[number] for number in health.clips_of(batch)]
+        names = [self._clips[number] for number in nonfinite.clips_of(batch)]
         told = (
             f"at step {step} the loss is {float(metrics['loss'])} and the gradient norm "
             f"{float(metrics['grad_norm'])} (clips {_listed(list(dict.fromkeys(names)))})"
@@ -121,7 +121,7 @@ class Progress:
         folder = self._workdir / NONFINITE
         try:
             if self._skipped <= KEPT or not go_on:
-                health.keep_batch(batch, folder, step)
+                nonfinite.keep_batch(batch, folder, step)
             if not go_on:
                 snapshot = Checkpointer(folder / "checkpoints")
                 snapshot.save(

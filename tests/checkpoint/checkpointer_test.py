@@ -17,7 +17,7 @@ from etils import epath
 from ncl_jax.checkpoint import checkpointer as checkpointing
 from ncl_jax.checkpoint import checksums, read_errors
 from ncl_jax.distributed import sharding
-from ncl_jax.training import train
+from ncl_jax.training.step import init_state
 from tests import tiny
 
 # Orbax leaves unawaited coroutines behind when a file is damaged or cannot be written.
@@ -38,7 +38,7 @@ def make_state(devices=2, width=None, placement="replicated", step=3):
     params = tiny.towers()[1]
     if width is not None:
         params = {"w": np.random.default_rng(0).normal(size=(width, 200)).astype(np.float32)}
-    state = train.init_state(params, optax.adam(1e-3), seed=5)
+    state = init_state(params, optax.adam(1e-3), seed=5)
     state = state._replace(step=state.step + step)
     mesh = sharding.data_mesh(jax.devices()[:devices])
     return sharding.place_state(state, sharding.state_sharding(state, mesh, placement))
@@ -352,7 +352,7 @@ def test_sums_see_every_bit_and_every_swap(shape, dtype):
     rng = np.random.default_rng(0)
 
     def described(array):
-        state = train.init_state({"w": jnp.asarray(array)}, optax.sgd(1.0), 0)
+        state = init_state({"w": jnp.asarray(array)}, optax.sgd(1.0), 0)
         return checksums.described(checksums.named(state))["params.w"][2]
 
     array = np.asarray(rng.normal(size=shape) * 100).astype(dtype)

@@ -16,8 +16,8 @@ from configs import demo
 from ncl_jax.checkpoint import checkpointer as checkpointing
 from ncl_jax.distributed import sharding
 from ncl_jax.experiment import build
-from ncl_jax.experiment import run as experiment_run
-from ncl_jax.training import train
+from ncl_jax.training.run_state import CHECKPOINTS
+from ncl_jax.training.step import init_state
 from tests import jobs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -146,8 +146,8 @@ def weights(workdir, data):
         with section.unlocked():
             section[key] = int(value) if value.isdigit() else value
     parts = build.build(config, build.prepare_data(config))
-    like = train.init_state(parts.params, parts.optimizer, config.seed)
-    checkpointer = checkpointing.Checkpointer(workdir / experiment_run.CHECKPOINTS)
+    like = init_state(parts.params, parts.optimizer, config.seed)
+    checkpointer = checkpointing.Checkpointer(workdir / CHECKPOINTS)
     shardings = sharding.state_sharding(like, sharding.data_mesh(), "replicated")
     restored = checkpointer.restore(sharding.place_state(like, shardings))
     checkpointer.close()
@@ -165,7 +165,7 @@ def test_killed_run_resumes_to_identical_weights(whole_run, data, tmp_path):
     process = subprocess.Popen(
         line, **options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    saved = tmp_path / experiment_run.CHECKPOINTS / "40"
+    saved = tmp_path / CHECKPOINTS / "40"
     deadline = time.monotonic() + 240
     while not saved.exists():
         assert process.poll() is None, "the run ended before it could be killed"

@@ -12,7 +12,7 @@ from configs import common
 from ncl_jax.distributed import sharding
 from ncl_jax.experiment import build
 from ncl_jax.models import clip
-from ncl_jax.training import train
+from ncl_jax.training.step import init_state
 from ncl_jax.types import Batch
 
 FOLDER = pathlib.Path(common.__file__).parent
@@ -29,8 +29,8 @@ def abstract_step(config, devices):
     vocab = config.tokenizer.vocab_size
     towers, params = clip.abstract(build.build_sizes(config, vocab))
     optimizer = build.build_optimizer(config)
-    step = build.build_step(config, towers)
-    state = jax.eval_shape(lambda p: train.init_state(p, optimizer, 0), params)
+    step = build.build_step(config, towers, optimizer)
+    state = jax.eval_shape(lambda p: init_state(p, optimizer, 0), params)
     d, size = config.data, config.train.batch_size
     batch = Batch(
         video=jax.ShapeDtypeStruct((size, d.max_frames, d.image_size, d.image_size, 3), jnp.uint8),
@@ -63,7 +63,7 @@ def test_no_config_is_left_out():
 )
 def test_step_of_every_config_traces(name, arg):
     config = load(name, arg)
-    build.check_counts(config)
+    build.validate_config(config)
     sharding.check_batch_size(config.train.batch_size, sharding.data_mesh(), config.batch.micro)
     run, state, batch = abstract_step(config, devices=4)
     after, metrics = jax.eval_shape(run, state, batch)
@@ -145,7 +145,7 @@ def test_impossible_settings_are_told_before_anything_is_built(change, message):
     config = load("msvd")
     config.update_from_flattened_dict(change)
     with pytest.raises(ValueError, match=message):
-        build.check_counts(config)
+        build.validate_config(config)
 
 
 def test_every_key_has_a_comment():

@@ -143,8 +143,11 @@ def test_evaluation_batches_are_complete_and_padded(split, tokenizer, processes)
         list(pipeline.text_batches(split.captions[:10], tokenizer, 16, 4, process_index=i, **share))
         for i in range(processes)
     ]
-    tokens, mask = (np.concatenate([part[k] for step in zip(*texts, strict=True) for part in step])
-                    for k in (0, 1))
+    ids, tokens, mask = (
+        np.concatenate([part[k] for step in zip(*texts, strict=True) for part in step])
+        for k in (0, 1, 2)
+    )
+    assert ids.tolist() == [*range(10), -1, -1]
     expected, expected_mask = tokenizer(split.captions[:10], 16)
     assert len(tokens) == 12
     np.testing.assert_array_equal(tokens[:10], expected)
@@ -156,8 +159,12 @@ def test_evaluation_batches_are_complete_and_padded(split, tokenizer, processes)
                                     process_index=i, **share))
         for i in range(processes)
     ]
-    frames, mask = (np.concatenate([part[k] for step in zip(*videos, strict=True) for part in step])
-                    for k in (0, 1))
+    ids, frames, mask = (
+        np.concatenate([part[k] for step in zip(*videos, strict=True) for part in step])
+        for k in (0, 1, 2)
+    )
+    assert ids[:8].tolist() == list(range(8))
+    assert (ids[8:] == -1).all()
     for video in range(8):
         expected, expected_mask = clips.clip_frames(split.jpegs(video), SHAPES, View(), None)
         np.testing.assert_array_equal(frames[video], expected)
@@ -178,7 +185,7 @@ def test_each_item_is_evaluated_exactly_once(count, share, processes):
 
 def test_shuffled_frames_are_the_same_frames(split):
     plain, mixed, again = (
-        np.concatenate([v for v, _ in pipeline.video_batches(split, SHAPES, view, 4, threads=t)])
+        np.concatenate([v for _, v, _ in pipeline.video_batches(split, SHAPES, view, 4, threads=t)])
         for view, t in ((View(), 4), (View(order="random"), 1), (View(order="random"), 2))
     )
     assert (plain != mixed).any()
@@ -215,7 +222,7 @@ def test_a_batch_may_exceed_the_set(split, tokenizer, threads):
     (batch,) = take(one, tokenizer, 1, batch_size=5, threads=threads)
     assert batch.video_id.tolist() == [0] * 5
     assert batch.valid.all()
-    ((frames, mask),) = pipeline.video_batches(one, SHAPES, View(), 5, threads=threads)
+    ((_, frames, mask),) = pipeline.video_batches(one, SHAPES, View(), 5, threads=threads)
     assert mask.any(1).tolist() == [True] + [False] * 4
     np.testing.assert_array_equal(frames[0], batch.video[0])
 

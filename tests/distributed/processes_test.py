@@ -251,11 +251,11 @@ def test_hosts_may_keep_their_data_in_places_of_their_own(monkeypatch):
     told = []
     monkeypatch.setattr(run.sync, "check_same", lambda _, facts: told.append(facts))
     config = demo.get_config()
-    run.check_config(config)
+    run.check_same_config(config)
     config.data.data_dir = "/elsewhere"
-    run.check_config(config)
+    run.check_same_config(config)
     config.train.steps += 1
-    run.check_config(config)
+    run.check_same_config(config)
     assert told[0] == told[1]
     assert {name for name in told[0] if told[0][name] != told[2][name]} == {"config.train.steps"}
 

@@ -7,7 +7,9 @@ from etils import epath
 from ncl_jax import metrics
 from ncl_jax.cli import metrics as cli_metrics
 from ncl_jax.cli import normalize as cli_normalize
-from ncl_jax.evaluation import evaluate
+from ncl_jax.evaluation import embeddings, evaluate
+from ncl_jax.evaluation.embeddings import Embedded
+from ncl_jax.evaluation.scorers import CosineScorer
 
 RNG = np.random.default_rng(0)
 
@@ -21,12 +23,12 @@ def split(texts_per_video, noise=0.7, videos=12, dim=8, seed=0):
     video = unit(rng.normal(size=(videos, dim)))
     of = np.repeat(np.arange(videos), texts_per_video)
     text = unit(video[of] + noise * rng.normal(size=(len(of), dim)))
-    return evaluate.Embedded(text, video, of, [f"clip {i}" for i in range(videos)])
+    return Embedded(text, video, of, [f"clip {i}" for i in range(videos)])
 
 
 def test_plain_rows_are_the_loop_over_queries():
     test = split(3)
-    found = evaluate.evaluate(test, split(3, seed=1), scale=20.0, iterations=4)
+    found = evaluate.evaluate(test, split(3, seed=1), CosineScorer(20.0), 4).metrics
     scores = test.text @ test.video.T
     ranks = [1 + sum(row > row[v]) for row, v in zip(scores, test.video_of_text, strict=True)]
     assert found["text_to_video"]["plain"]["R@1"] == pytest.approx(
@@ -40,7 +42,7 @@ def test_plain_rows_are_the_loop_over_queries():
 
 def test_the_bank_matters_to_inductive_and_test_queries_to_transductive():
     test, banks = split(3), [split(3, seed=s) for s in (1, 2)]
-    first, second = (evaluate.evaluate(test, bank, 20.0, 4) for bank in banks)
+    first, second = (evaluate.evaluate(test, bank, CosineScorer(20.0), 4).metrics for bank in banks)
     for direction in ("text_to_video", "video_to_text"):
         assert first[direction]["plain"] == second[direction]["plain"]
         assert first[direction]["transductive"] == second[direction]["transductive"]
@@ -56,15 +58,15 @@ def test_a_hub_is_levelled_by_the_bank():
     crowd = test._replace(text=unit(test.text + shift), video=test.video.copy())
     crowd.video[0] = unit(np.ones((1, 8)))[0]
     found = evaluate.evaluate(
-        crowd, bank._replace(text=unit(bank.text + shift)), scale=20.0, iterations=4
-    )["text_to_video"]
+        crowd, bank._replace(text=unit(bank.text + shift)), CosineScorer(20.0), 4
+    ).metrics["text_to_video"]
     assert found["plain"]["R@1"] < 20
     assert found["inductive"]["R@1"] > found["plain"]["R@1"] + 10
 
 
 def test_the_result_has_auto_hubness_and_both_public_rules():
     test, bank = split(3), split(3, videos=40, seed=1)
-    found = evaluate.evaluate(test, bank, scale=20.0, iterations=4)
+    found = evaluate.evaluate(test, bank, CosineScorer(20.0), 4).metrics
     for direction in ("text_to_video", "video_to_text", "video_to_text_best_caption"):
         assert list(found[direction]) == ["plain", "inductive", "inductive_auto", "transductive"]
     for side in ("video", "text"):
@@ -87,12 +89,12 @@ def test_a_clip_that_comes_twice_stops_the_evaluation():
     test = split(3)
     doubled = test._replace(video_ids=["clip 1", *test.video_ids[1:]])
     with pytest.raises(ValueError, match=r"expected 11, got 12; 1 doubled \(clip 1\)"):
-        evaluate.evaluate(doubled, split(3, seed=1), scale=20.0, iterations=4)
+        evaluate.evaluate(doubled, split(3, seed=1), CosineScorer(20.0), 4)
 
 
 def test_embeddings_of_a_run_feed_the_commands(tmp_path, capsys):
     test, bank = split(2), split(2, videos=30, seed=1)
-    evaluate.save_embeddings(epath.Path(tmp_path) / "embeddings.npz", test, bank, 20.0)
+    embeddings.save_embeddings(epath.Path(tmp_path) / "embeddings.npz", test, bank, 20.0)
     given = ["--embeddings", str(tmp_path / "embeddings.npz")]
     assert cli_metrics.main(given) == 0
     said = capsys.readouterr().out
@@ -112,7 +114,7 @@ def test_equal_captions_are_embedded_once():
         calls.append(captions)
         return np.arange(len(captions), dtype=np.float32)[:, None]
 
-    rows = evaluate.embed_captions(["b", "a", "b", "c", "a"], encode)
+    rows = embeddings.embed_captions(["b", "a", "b", "c", "a"], encode)
     assert calls == [["a", "b", "c"]]
     assert rows[:, 0].tolist() == [1, 0, 1, 2, 0]
 
@@ -122,7 +124,7 @@ def test_embed_orders_by_id_and_refuses_missing_and_repeated_rows():
         return np.asarray(ids), np.asarray(ids, np.float32)[:, None] * [1.0, 10.0]
 
     batches = [batch(3, 1, -1), batch(-1, 2, 0)]
-    found = evaluate.embed(lambda ids, rows: (ids, rows), batches, 4)
+    found = embeddings.embed(lambda ids, rows: (ids, rows), batches, 4)
     np.testing.assert_array_equal(found, [[0, 0], [1, 10], [2, 20], [3, 30]])
     for wrong, told in (
         ([*batches, batch(1)], "0 missing and 1 repeated"),
@@ -130,36 +132,37 @@ def test_embed_orders_by_id_and_refuses_missing_and_repeated_rows():
         ([], "4 missing"),
     ):
         with pytest.raises(ValueError, match=f"each of 4 rows to be embedded once, got .*{told}"):
-            evaluate.embed(lambda ids, rows: (ids, rows), wrong, 4)
+            embeddings.embed(lambda ids, rows: (ids, rows), wrong, 4)
 
 
 def test_order_accuracy_counts_wins_and_half_ties():
     video = unit(np.array([[1.0, 0], [0, 1], [1, 1]]))
     text = unit(np.array([[1.0, 0.1], [1, 0], [1, 1], [0.3, 0.2]]))
-    test = evaluate.Embedded(text, video, np.array([0, 1, 0, 2]), ["a", "b", "c"])
-    found = evaluate.order_accuracy(test, [(0, 1)], video)
+    test = Embedded(text, video, np.array([0, 1, 0, 2]), ["a", "b", "c"])
+    found = evaluate.order_accuracy(test, [(0, 1)], video, CosineScorer(20.0))
     assert found["texts"] == 3  # clip 2 has no twin
     assert found["accuracy"] == pytest.approx(100 * (1 + 0 + 0.5) / 3)
 
 
 def test_in_batch_error_falls_with_the_batchs_own_biases():
-    error = evaluate.in_batch_error(split(4, videos=40), 20.0, 16, 4, seed=0)
+    train, scorer = split(4, videos=40), CosineScorer(20.0)
+    error = evaluate.in_batch_error(train, scorer, 16, 4, seed=0)
     assert 0 < error["normalised"] < error["plain"] / 3
-    assert error["plain"] == evaluate.in_batch_error(split(4, videos=40), 20.0, 16, 0, 0)["plain"]
+    assert error["plain"] == evaluate.in_batch_error(train, scorer, 16, 0, 0)["plain"]
 
 
 def test_a_bank_is_a_sample_of_clips_and_captions():
     of = np.asarray([0, 0, 1, 1, 1, 2, 3, 3, 3, 3])
-    split = evaluate.Embedded(
+    split = Embedded(
         np.arange(10.0)[:, None], np.arange(4.0)[:, None], of, ["a", "b", "c", "d"],
         [f"caption {i}" for i in range(10)],
     )  # fmt: skip
-    whole = evaluate.sample(split, 0, 0, seed=1)
+    whole = embeddings.sample(split, 0, 0, seed=1)
     np.testing.assert_array_equal(whole.text, split.text)
     np.testing.assert_array_equal(whole.video_of_text, of)
     seen = set()
     for seed in range(20):
-        bank = evaluate.sample(split, 2, 2, seed)
+        bank = embeddings.sample(split, 2, 2, seed)
         assert len(bank.video) == len(bank.video_ids) == 2
         for text, clip in zip(bank.text[:, 0], bank.video_of_text, strict=True):
             assert bank.video[clip, 0] == of[int(text)]  # still its own clip
@@ -170,5 +173,5 @@ def test_a_bank_is_a_sample_of_clips_and_captions():
         np.testing.assert_array_equal(counts, expected)
         seen |= set(bank.text[:, 0])
     assert seen == set(range(10))
-    again = evaluate.sample(split, 2, 2, 7)
-    np.testing.assert_array_equal(again.text, evaluate.sample(split, 2, 2, 7).text)
+    again = embeddings.sample(split, 2, 2, 7)
+    np.testing.assert_array_equal(again.text, embeddings.sample(split, 2, 2, 7).text)

@@ -11,10 +11,11 @@ from flax import nnx
 
 from ncl_jax import losses
 from ncl_jax.distributed import sharding
-from ncl_jax.evaluation import scorers
-from ncl_jax.evaluation.evaluate import Embedded
+from ncl_jax.evaluation.embeddings import Embedded
+from ncl_jax.evaluation.evaluate import evaluate
+from ncl_jax.evaluation.scorers import PairScorer
 from ncl_jax.models import clip
-from ncl_jax.training import train
+from ncl_jax.training.step import init_state, make_step
 from tests import tiny
 
 RNG = np.random.default_rng(0)
@@ -42,7 +43,7 @@ def test_blocks_are_the_whole_matrix():
 
     test = split(11, 7, 0)
     test.text[1] = test.text[0]  # the same caption twice
-    got = scorers.in_blocks(score, 4)(test.text, test.video)
+    got = PairScorer(score, 4).scores(test.text, test.video)
     np.testing.assert_allclose(got, table_score(test.text, test.video), atol=1e-5)
     assert shapes == {((4, 3), (4, 2, 3))}  # one shape: compiled once
     np.testing.assert_array_equal(got[0], got[1])
@@ -60,7 +61,8 @@ def sinkhorn(scores, iterations):
 
 def test_biases_come_from_the_head_s_scores_of_the_bank():
     test, bank = split(9, 6, 1), split(20, 8, 2)
-    found = scorers.evaluate(test, bank, table_score, iterations=3)
+    found, biases = evaluate(test, bank, PairScorer(table_score, 100), iterations=3)
+    assert biases is None
     scores = table_score(test.text, test.video)
     for row, to_video, to_text in (
         ("plain", np.zeros(6), np.zeros(9)),
@@ -98,9 +100,9 @@ def test_the_step_differentiates_the_head_s_scores(mapper):
     def loss(*pairs):
         return losses.infonce(*pairs, axis_name=sharding.AXIS, positives="diagonal"), {}
 
-    state = train.init_state(params, optimizer, 0)
+    state = init_state(params, optimizer, 0)
     shardings = sharding.state_sharding(state, mesh, "replicated")
-    step = sharding.map_step(train.make_step(towers, loss, optimizer), mesh, mapper, shardings)
+    step = sharding.map_step(make_step(towers, loss, optimizer), mesh, mapper, shardings)
     after, metrics = step.run(sharding.place_state(state, shardings), step.place(b))
     assert float(metrics["loss"]) == pytest.approx(float(want), rel=1e-5)
     moved = tiny.leaves(params) - tiny.leaves(after.params)

@@ -7,7 +7,6 @@ import pytest
 from etils import epath
 
 from configs import demo
-from ncl_jax.experiment import run as experiment_run
 from ncl_jax.experiment import seeds
 from ncl_jax.report import runs, tables
 
@@ -36,8 +35,8 @@ def fake_run(calls, stop_at=None):
 
 
 def test_mean_deviation_and_values_of_each_seed(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment_run, "run", fake_run([]))
-    summary = seeds.run(demo.get_config("seeds=3"), epath.Path(tmp_path))
+    monkeypatch.setattr(seeds, "run_experiment", fake_run([]))
+    summary = seeds.run_seeds(demo.get_config("seeds=3"), epath.Path(tmp_path))
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["metrics"]["text_to_video"]["plain"]["R@1"] == 43.0
     deviation = written["metrics_std"]["video_to_text"]["inductive"]["R@1"]
@@ -53,14 +52,14 @@ def test_mean_deviation_and_values_of_each_seed(tmp_path, monkeypatch):
 def test_a_stopped_command_goes_on(tmp_path, monkeypatch):
     calls = []
     config, folder = demo.get_config("seeds=3"), epath.Path(tmp_path)
-    monkeypatch.setattr(experiment_run, "run", fake_run(calls, stop_at=1))
-    assert seeds.run(config, folder) is None
+    monkeypatch.setattr(seeds, "run_experiment", fake_run(calls, stop_at=1))
+    assert seeds.run_seeds(config, folder) is None
     assert not (folder / "results.json").exists()
-    monkeypatch.setattr(experiment_run, "run", fake_run(calls))
-    assert seeds.run(config, folder) is not None
+    monkeypatch.setattr(seeds, "run_experiment", fake_run(calls))
+    assert seeds.run_seeds(config, folder) is not None
     assert calls == [0, 1, 1, 2]  # the finished one is not run again
     config.eval.iterations = 8
-    seeds.run(config, folder)
+    seeds.run_seeds(config, folder)
     assert calls[4:] == [0, 1, 2]  # other settings are
 
 
@@ -69,4 +68,4 @@ def test_seeds_must_be_positive(tmp_path, count):
     config = demo.get_config()
     config.seeds = count
     with pytest.raises(ValueError, match=f"seeds: expected at least 1, got {count}"):
-        seeds.run(config, epath.Path(tmp_path))
+        seeds.run_seeds(config, epath.Path(tmp_path))

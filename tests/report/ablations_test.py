@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ncl_jax.evaluation import evaluate, synthetic
+from ncl_jax.evaluation import embeddings, evaluate, synthetic
 from ncl_jax.experiment import finished
 from ncl_jax.normalizers import Bank, Ncl
 from ncl_jax.report import ablations, plots, runs
@@ -93,7 +93,7 @@ def test_training_and_test_time(tmp_path):
 
 def test_embeddings_of_a_run_come_back(tmp_path):
     run, path = made(0), epath.Path(tmp_path) / "embeddings.npz"
-    evaluate.save_embeddings(path, run.test, run.bank, run.scale)
+    embeddings.save_embeddings(path, run.test, run.bank, run.scale)
     test, bank, scale = finished.read_embeddings(path)
     assert np.array_equal(test.text, run.test.text)
     assert list(test.video_ids) == list(run.test.video_ids)
@@ -108,7 +108,7 @@ def test_embeddings_of_a_run_come_back(tmp_path):
 def test_a_run_whose_data_moved_is_named(tmp_path):
     folder = epath.Path(workdir(tmp_path / "a"))
     run = made(0)
-    evaluate.save_embeddings(folder / "embeddings.npz", run.test, run.bank, run.scale)
+    embeddings.save_embeddings(folder / "embeddings.npz", run.test, run.bank, run.scale)
     with pytest.raises(ValueError, match="its dataset data/<dir> is not here"):
         finished.open_run(folder)
     content = json.loads((folder / "results.json").read_text())

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ncl_jax.cli import report
 from ncl_jax.data.records import Split
-from ncl_jax.evaluation.evaluate import Embedded
+from ncl_jax.evaluation.embeddings import Embedded
 from ncl_jax.experiment.finished import FinishedRun
 from ncl_jax.normalizers import LazyScores
 from ncl_jax.report import curves, details, findings, page, pictures, plots, runs

@@ -10,8 +10,8 @@ import pytest
 
 from ncl_jax import losses
 from ncl_jax.distributed import sharding
-from ncl_jax.training import train
 from ncl_jax.training.grad_cache import in_micro_batches
+from ncl_jax.training.step import init_state, make_step
 from tests import tiny
 
 BATCH = 16
@@ -35,9 +35,9 @@ def gradient(name, micro, devices, mapper="shard_map", placement="replicated"):
     towers, params = tiny.towers()
     optimizer = optax.sgd(1.0)
     mesh = sharding.data_mesh(jax.devices()[:devices])
-    state = train.init_state(params, optimizer, 0)
+    state = init_state(params, optimizer, 0)
     shardings = sharding.state_sharding(state, mesh, placement)
-    step = train.make_step(towers, loss, optimizer, micro)
+    step = make_step(towers, loss, optimizer, micro)
     step = sharding.map_step(step, mesh, mapper, shardings)
     state = sharding.place_state(state, shardings)
     after, metrics = step.run(state, step.place(tiny.batch(0, BATCH, BATCH - 1)))

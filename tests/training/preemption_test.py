@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ncl_jax.training import health
+from ncl_jax.training.preemption import PreemptionGuard
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def send(number):
 
 
 def test_ctrl_c_asks_to_stop_and_a_second_one_interrupts(capfd):
-    with health.Notice() as notice:
+    with PreemptionGuard() as notice:
         assert not notice()
         send(signal.SIGINT)
         assert notice()
@@ -34,7 +34,7 @@ def test_ctrl_c_asks_to_stop_and_a_second_one_interrupts(capfd):
 
 def test_sigterm_may_come_again():
     before = signal.getsignal(signal.SIGTERM)
-    with health.Notice() as notice:
+    with PreemptionGuard() as notice:
         send(signal.SIGTERM)
         send(signal.SIGTERM)
         assert notice()
@@ -43,6 +43,6 @@ def test_sigterm_may_come_again():
 
 def test_a_job_in_the_background_still_ignores_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with health.Notice() as notice:
+    with PreemptionGuard() as notice:
         send(signal.SIGINT)
         assert not notice()

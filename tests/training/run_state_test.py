@@ -6,7 +6,8 @@ import optax
 import pytest
 from etils import epath
 
-from ncl_jax.training import run_state, train
+from ncl_jax.training import run_state
+from ncl_jax.training.step import init_state
 from tests import tiny
 
 METRICS = {"loss": np.float32(np.nan), "grad_norm": np.float32(np.inf)}
@@ -25,7 +26,7 @@ def opened(tmp_path, on_nonfinite):
 
 
 def state_after(step):
-    state = train.init_state({"w": jnp.ones(2)}, optax.sgd(1.0), 0)
+    state = init_state({"w": jnp.ones(2)}, optax.sgd(1.0), 0)
     return state._replace(step=state.step + step)
 
 
@@ -48,7 +49,7 @@ def test_a_batch_that_cannot_be_kept_hides_no_nan(tmp_path, batch, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_state.health, "keep_batch", full)
+    monkeypatch.setattr(run_state.nonfinite, "keep_batch", full)
     run = opened(tmp_path, "stop")
     with pytest.raises(FloatingPointError, match=r"at step 1 the loss is nan .*could not be kept"):
         run.skipped(state_after(1), batch, METRICS)

@@ -10,7 +10,7 @@ import pytest
 
 from ncl_jax import losses
 from ncl_jax.distributed import sharding
-from ncl_jax.training import train
+from ncl_jax.training.step import init_state, make_step
 from tests import tiny
 
 STEPS, BATCH = 5, 16
@@ -33,10 +33,10 @@ def run(name, devices, mapper, placement="replicated"):
     towers, params = tiny.towers()
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.5))
     mesh = sharding.data_mesh(jax.devices()[:devices])
-    state = train.init_state(params, optimizer, 0)
+    state = init_state(params, optimizer, 0)
     shardings = sharding.state_sharding(state, mesh, placement)
     step = sharding.map_step(
-        train.make_step(towers, loss(name), optimizer), mesh, mapper, shardings
+        make_step(towers, loss(name), optimizer), mesh, mapper, shardings
     )
     state = sharding.place_state(state, shardings)
     seen = []
@@ -76,9 +76,9 @@ def first_step(devices, placement="replicated", mapper="shard_map"):
     towers, params = tiny.towers()
     optimizer = optax.sgd(1.0)
     mesh = sharding.data_mesh(jax.devices()[:devices])
-    state = train.init_state(params, optimizer, 0)
+    state = init_state(params, optimizer, 0)
     shardings = sharding.state_sharding(state, mesh, placement)
-    step = train.make_step(towers, loss("ncl"), optimizer)
+    step = make_step(towers, loss("ncl"), optimizer)
     return (
         sharding.map_step(step, mesh, mapper, shardings),
         sharding.place_state(state, shardings),

@@ -1,14 +1,14 @@
-"""The training step and the training loop."""
+"""The training step: from a batch to the next state."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ncl_jax.distributed.sharding import AXIS, MappedStep, Step
+from ncl_jax.distributed.sharding import AXIS, Step
 from ncl_jax.training.grad_cache import in_micro_batches
 from ncl_jax.types import Batch, Towers, TrainState
 
@@ -90,72 +90,5 @@ def comparable(
     return scores, jax.nn.one_hot(local, scores.shape[1]), jnp.ones(())
 
 
-class Log(Protocol):
-    """Where the loop reports to."""
-
-    def progress(self, step: int, metrics: Metrics | None) -> None: ...
-    def write(self, step: int, metrics: Metrics, prefix: str) -> None: ...
 
 
-def fit(
-    state: TrainState,
-    step: MappedStep,
-    batches: Iterator[Batch],
-    *,
-    steps: int,
-    validate: Callable[[TrainState], Metrics],
-    validate_every: int,
-    checkpoint: Callable[[TrainState, Metrics], None],
-    checkpoint_every: int,
-    preempted: Callable[[], bool],
-    skipped: Callable[[TrainState, Batch, Metrics], None],
-    log: Log,
-    log_every: int,
-) -> TrainState:
-    """Train until `state.step == steps` or the notice to stop.
-
-    Order, each step: validate the old state -> checkpoint it -> stop if told to -> step -> next
-    batch, while the devices work -> look at the step -> log. The last state is checkpointed at
-    the end.
-
-    Args:
-      state: where to start.
-      step: from `parallel.map_step`.
-      batches: standing at the position of `state`.
-      steps: where to end.
-      validate: state -> metrics, {} for none.
-      validate_every: steps; a validated state is checkpointed too, so that the best one stays.
-      checkpoint: gets a state and what was measured of it.
-      checkpoint_every: steps.
-      preempted: whether to stop now; asked once per step.
-      skipped: gets state, batch and metrics of a step that was not finite; raises to end the run.
-      log: where numbers go.
-      log_every: steps.
-    """
-    first = int(state.step)
-    if first >= steps:
-        return state
-    batch = step.place(next(batches))
-    for number in range(first, steps):
-        measured: Metrics = {}
-        if number > first and number % validate_every == 0:
-            measured = validate(state)
-            log.write(number, measured, prefix="validation")
-        stop = preempted()
-        if stop or measured or (number > first and number % checkpoint_every == 0):
-            checkpoint(state, measured)
-        if stop:
-            return state
-        shown = batch
-        state, metrics = step.run(state, shown)
-        if number + 1 < steps:
-            batch = step.place(next(batches))
-        if int(metrics["skipped"]):
-            skipped(state, shown, metrics)
-        logged = (number + 1) % log_every == 0 or number + 1 == steps
-        read = {name: float(value) for name, value in metrics.items()} if logged else None
-        if read is not None:
-            log.write(number + 1, read, prefix="train")
-        log.progress(number + 1, read)
-    checkpoint(state, {})
-    return state
