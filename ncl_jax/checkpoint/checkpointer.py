@@ -94,12 +94,12 @@ class Checkpointer:
         step = int(state.step)
         if step == self.latest_step():
             return
-        data, arrays = data | {"score": score}, checksums.named(state)
+        data, arrays = data | {"score": score}, checksums.flatten_state(state)
         args = ocp.args.Composite(
             arrays=ocp.args.PyTreeSave(arrays),
             data=ocp.args.JsonSave(data),
             metadata=ocp.args.JsonSave(metadata),
-            contents=ocp.args.JsonSave(checksums.of(arrays, data, metadata)),
+            contents=ocp.args.JsonSave(checksums.describe(arrays, data, metadata)),
         )
         metrics = None if score is None else {"score": score}
         try:
@@ -119,22 +119,41 @@ class Checkpointer:
             none is sound.
           OSError: one cannot be read now, which says nothing about what it holds.
         """
-        told, steps = [], self._newest_first()
+        arrays, plain = self._read_latest(checksums.flatten_state(like), whole=True)
+        state = checksums.unflatten_state(arrays, like)
+        return Restored(state, plain["data"], plain["metadata"])
+
+    def restore_params(self, like: Any) -> tuple[Any, int]:
+        """The parameters of the latest sound checkpoint and its step, in the form of `like`.
+
+        Nothing else of it is read: an optimizer's moments are twice as large.
+
+        Raises:
+          ValueError, OSError: as `restore`.
+        """
+        arrays, plain = self._read_latest(checksums.flatten_params(like), whole=False)
+        return checksums.unflatten_params(arrays, like), plain["step"]
+
+    def _read_latest(
+        self, like: dict[str, jax.Array], whole: bool
+    ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
+        """Arrays by name, in the form of `like`, and what is no array; `whole`: all there are."""
+        messages, steps = [], self._newest_first()
         for step in steps:
             try:
-                return self._read(step, like)
+                return self._read(step, like, whole)
             except (read_errors.Damaged, InputError) as error:
                 if self._moved_on(steps):
                     break
                 if isinstance(error, InputError):
                     raise
-                told.append(f"the checkpoint {self._manager.directory / str(step)} is {error}")
-                runtime.say(f"{told[-1]}; trying the one before it")
+                messages.append(f"the checkpoint {self._manager.directory / str(step)} is {error}")
+                runtime.say(f"{messages[-1]}; trying the one before it")
                 if not self._read_only:
                     self._put_aside(step)
         else:
-            raise InputError(f"{'; '.join(told)}; {self._none_left()}")
-        return self.restore(like)
+            raise InputError(f"{'; '.join(messages)}; {self._none_left()}")
+        return self._read_latest(like, whole)
 
     def metadata(self) -> dict[str, Any]:
         """The metadata of the latest checkpoint with sound metadata, without reading any array.
@@ -190,7 +209,7 @@ class Checkpointer:
             read = self._manager.restore(step, args=ocp.args.Composite(**items))
             changed = checksums.changed(read["contents"], read["data"], read["metadata"])
         except Exception as error:
-            raise read_errors.told(error, folder) from error
+            raise read_errors.translate_read_error(error, folder) from error
         if changed:
             raise read_errors.Damaged(f"damaged (its {changed} differ from what was written)")
         return {
@@ -199,21 +218,26 @@ class Checkpointer:
             "leaves": read["contents"]["leaves"],
         }
 
-    def _read(self, step: int, like: TrainState) -> Restored:
+    def _read(
+        self, step: int, like: dict[str, jax.Array], whole: bool
+    ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
         plain = self._read_plain(step)
-        self._check_same_tree(plain["leaves"], like, step)
-        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, checksums.named(like))
+        saved = {name: leaf for name, leaf in plain["leaves"].items() if whole or name in like}
+        self._check_same_tree(saved, like, step)
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         where = ocp.checkpoint_utils.construct_restore_args(wanted)
-        args = ocp.args.Composite(arrays=ocp.args.PyTreeRestore(wanted, restore_args=where))
+        restore = ocp.args.PyTreeRestore(wanted, restore_args=where, partial_restore=not whole)
+        args = ocp.args.Composite(arrays=restore)
 
         def read() -> dict[str, Any]:
             try:
                 return dict(self._manager.restore(step, args=args)["arrays"])
             except Exception as error:  # Orbax and TensorStore raise whatever damage leads to
-                raise read_errors.told(error, self._manager.directory / str(step)) from error
+                folder = self._manager.directory / str(step)
+                raise read_errors.translate_read_error(error, folder) from error
 
         arrays = sync.together("arrays", read, *read_errors.READING)
-        found = checksums.described(arrays)
+        found = checksums.describe_arrays(arrays)
 
         def compare() -> None:
             for name, leaf in found.items():
@@ -223,10 +247,12 @@ class Checkpointer:
                     )
 
         sync.together("sums", compare, read_errors.Damaged)  # each process has read for itself
-        return Restored(checksums.unnamed(arrays, like), plain["data"], plain["metadata"])
+        return arrays, plain | {"step": step}
 
-    def _check_same_tree(self, saved: dict[str, Any], like: TrainState, step: int) -> None:
-        wanted = {name: checksums.form(array) for name, array in checksums.named(like).items()}
+    def _check_same_tree(
+        self, saved: dict[str, Any], like: dict[str, jax.Array], step: int
+    ) -> None:
+        wanted = {name: checksums.form(array) for name, array in like.items()}
         for name in sorted({**saved, **wanted}):
             found = saved[name][:2] if name in saved else None
             if found != wanted.get(name):

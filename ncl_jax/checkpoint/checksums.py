@@ -14,17 +14,19 @@ from ncl_jax.types import TrainState
 BASE, PARTS = 31, 8  # of the weights of places; that a sum is folded into
 
 
-def of(arrays: dict[str, Array], data: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
+def describe(
+    arrays: dict[str, Array], data: dict[str, Any], metadata: dict[str, Any]
+) -> dict[str, Any]:
     """Every array described, and digests of the rest and of the description itself."""
-    held = {"leaves": described(arrays), "data": digest(data), "metadata": digest(metadata)}
+    held = {"leaves": describe_arrays(arrays), "data": digest(data), "metadata": digest(metadata)}
     return held | {"digest": digest(held)}
 
 
 def changed(held: dict[str, Any], data: dict[str, Any], metadata: dict[str, Any]) -> str:
-    """Which of the parts that are not arrays is not as `of` saw it; "" where all are.
+    """Which of the parts that are not arrays is not as `describe` saw it; "" where all are.
 
     Raises:
-      KeyError: `held` is not from `of`.
+      KeyError: `held` is not from `describe`.
     """
     own = digest({name: value for name, value in held.items() if name != "digest"})
     for name, found, expected in (
@@ -37,23 +39,38 @@ def changed(held: dict[str, Any], data: dict[str, Any], metadata: dict[str, Any]
     return ""
 
 
-def named(state: TrainState) -> dict[str, Array]:
+def flatten_state(state: TrainState) -> dict[str, Array]:
     """{"params.logit_scale": array, ...}: every leaf of a state; the random key as its numbers."""
-    plain = state._replace(rng=jax.random.key_data(state.rng))
+    return _by_path(state._replace(rng=jax.random.key_data(state.rng)))
+
+
+def flatten_params(params: Any) -> dict[str, Array]:
+    """The part of `flatten_state` that are parameters."""
+    return _by_path({"params": params})
+
+
+def unflatten_params(arrays: dict[str, Array], like: Any) -> Any:
+    """The inverse of `flatten_params`, in the form of `like`."""
+    leaves = [arrays[name] for name in flatten_params(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _by_path(tree: Any) -> dict[str, Array]:
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
-        for path, leaf in jax.tree_util.tree_flatten_with_path(plain)[0]
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
 
 
-def unnamed(arrays: dict[str, Array], like: TrainState) -> TrainState:
-    """The state whose leaves `named` gave, in the form of `like`."""
-    state = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in named(like)])
+def unflatten_state(arrays: dict[str, Array], like: TrainState) -> TrainState:
+    """The inverse of `flatten_state`, in the form of `like`."""
+    leaves = [arrays[name] for name in flatten_state(like)]
+    state = jax.tree.unflatten(jax.tree.structure(like), leaves)
     key = jax.random.wrap_key_data(state.rng, impl=jax.random.key_impl(like.rng))
     return TrainState(state.step, state.params, state.opt_state, key)
 
 
-def described(arrays: dict[str, Array]) -> dict[str, list[Any]]:
+def describe_arrays(arrays: dict[str, Array]) -> dict[str, list[Any]]:
     """{name: [shape, type, sum of its bits]}, the same under every sharding."""
     sums = {}
     for name, array in arrays.items():

@@ -29,7 +29,7 @@ READING = (Damaged, OSError, InputError)
 """What goes wrong with reading."""
 
 
-def told(error: Exception, folder: epath.Path) -> Exception:
+def translate_read_error(error: Exception, folder: epath.Path) -> Exception:
     """What to raise instead of what Orbax and TensorStore raised while they read `folder`."""
     if lost := runtime.lost_peer(error):
         return lost

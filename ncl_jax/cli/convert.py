@@ -47,8 +47,8 @@ def of_run(workdir: str, out: pathlib.Path) -> str:
     from ncl_jax.experiment.restore import restore
 
     run = restore(epath.Path(workdir))
-    convert.save(out, convert.from_params(run.state.params), run.sizes, run.tokenizer.to_json())
-    return f"step {int(run.state.step)} of {workdir} -> {out}"
+    convert.save(out, convert.from_params(run.params), run.sizes, run.tokenizer.to_json())
+    return f"step {run.step} of {workdir} -> {out}"
 
 
 def of_published(checkpoint: str, out: pathlib.Path) -> str:

@@ -49,9 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build(args: argparse.Namespace) -> Iterator[str]:
     """Embeddings (and a bank), or a folder of videos and a trained run -> an index file."""
     if args.videos is not None:
-        from ncl_jax.video_search.build import build as build_from_videos
-
-        yield from build_from_videos(args)
+        yield from _build_from_videos(args)
         return
     video, ids = read_embeddings(args.video, args.ids)
     bank = None if args.bank_text is None else read_embeddings(args.bank_text)[0]
@@ -63,6 +61,21 @@ def build(args: argparse.Namespace) -> Iterator[str]:
     )
     index.save(args.index)
     yield f"{len(index)} items, bank of {len(index.bank_text)} texts -> {args.index}"
+
+
+def _build_from_videos(args: argparse.Namespace) -> Iterator[str]:
+    from ncl_jax.video_search import build as of_videos
+
+    for name in ("ids", "bank_text", "scale"):
+        if getattr(args, name) is not None:
+            raise InputError(
+                f"--{name.replace('_', '-')} goes with --video; with --videos the files and the "
+                "run of --checkpoint give it"
+            )
+    names = ("index", "videos", "checkpoint", "window", "timeout", "give_up_after", "iterations",
+             "strength")  # fmt: skip
+    options = of_videos.VideoIndexOptions(**{name: getattr(args, name) for name in names})
+    yield from of_videos.build(options)
 
 
 def add(args: argparse.Namespace) -> Iterator[str]:
@@ -131,16 +144,23 @@ def embed_words(words: list[str], index: RetrievalIndex, path: str) -> np.ndarra
       ValueError: the run was trained on since.
     """
     from ncl_jax.experiment.encoder import load
+    from ncl_jax.video_search.manifest import KEY, manifest_of
 
-    gallery = index.meta.get("gallery", {})
-    folder = pathlib.Path(path)
-    folder = folder.parent if folder.suffix == ".npz" else folder
-    model = load(gallery.get("run", folder.parent))
-    if gallery.get("model", model.fingerprint) != model.fingerprint:
+    if KEY not in index.meta:
+        return load(_folder(path).parent).encode_text(words)
+    manifest = manifest_of(index)
+    model = load(manifest.run)
+    if model.fingerprint != manifest.model:
         raise InputError(
-            f"{gallery['run']} was trained on after {path} was built; build the index again"
+            f"{manifest.run} was trained on after {path} was built; build the index again"
         )
     return model.encode_text(words)
+
+
+def _folder(path: str) -> pathlib.Path:
+    """The folder of an index; that of a run is in the run's own."""
+    folder = pathlib.Path(path)
+    return folder.parent if folder.suffix == ".npz" else folder
 
 
 def hits(result: SearchResult, names: Sequence[str]) -> Iterator[str]:

@@ -22,8 +22,8 @@ from ncl_jax.errors import InputError
 from ncl_jax.experiment.encoder import load
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.video_search import app
-from ncl_jax.video_search.gallery import windows_of
 from ncl_jax.video_search.library import Library
+from ncl_jax.video_search.manifest import manifest_of
 
 THREADS = 16
 
@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """Loads, listens, and serves."""
     index = RetrievalIndex.load(args.index)
-    windows_of(index)
-    model = load(index.meta["gallery"]["run"])
-    if model.fingerprint != index.meta["gallery"]["model"]:
+    manifest = manifest_of(index)
+    model = load(manifest.run)
+    if model.fingerprint != manifest.model:
         raise InputError(f"{args.index} was built with another checkpoint; build it again")
     library = Library(args.index, model.encode_text, model.fingerprint)
     library.embed("warm up: the first query compiles the model")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 from etils import epath
 from jaxtyping import Float
@@ -17,6 +16,17 @@ from ncl_jax.errors import InputError
 from ncl_jax.experiment import build
 from ncl_jax.experiment.restore import RestoredRun, restore
 
+JPEG_QUALITY = 90
+"""Of a dataset whose settings do not say."""
+
+
+class StoredFrames(NamedTuple):
+    """Frames per second, pixels of the shorter side, and quality (1 to 95) of stored frames."""
+
+    fps: float
+    short_side: int
+    jpeg_quality: int
+
 
 class Trained(NamedTuple):
     """A trained model; embeddings have unit norm.
@@ -24,13 +34,15 @@ class Trained(NamedTuple):
     Attributes:
       encode_text: captions -> [text, dim].
       encode_video: JPEG frames of each clip -> [video, dim].
-      config: of the run.
+      frames: how the frames were stored that it was trained on.
+      batch_size: clips at a time.
       fingerprint: differs between any two models.
     """
 
     encode_text: Callable[[Sequence[str]], Float[np.ndarray, "text dim"]]
     encode_video: Callable[[Sequence[Sequence[bytes]]], Float[np.ndarray, "video dim"]]
-    config: ml_collections.ConfigDict
+    frames: StoredFrames
+    batch_size: int
     fingerprint: str
 
 
@@ -42,7 +54,7 @@ def load(workdir: epath.PathLike) -> Trained:
       ValueError: it is damaged, or of another version.
     """
     run = restore(epath.Path(workdir))
-    config, towers, params = run.config, run.towers, run.state.params
+    config, towers, params = run.config, run.towers, run.params
     if towers.score is not None:
         raise InputError(
             f"{workdir}: its head {config.model.temporal} scores pairs and gives a clip no "
@@ -66,7 +78,10 @@ def load(workdir: epath.PathLike) -> Trained:
                 rows.append(np.asarray(encode_video(params, *batch))[: len(part)])
         return np.concatenate(rows)
 
-    return Trained(texts, videos, config, _fingerprint(run))
+    settings = config.data.settings
+    quality = settings.get("jpeg_quality", JPEG_QUALITY)
+    frames = StoredFrames(settings.fps, settings.short_side, quality)
+    return Trained(texts, videos, frames, config.eval.batch_size, _fingerprint(run))
 
 
 def _padded(rows: np.ndarray) -> np.ndarray:
@@ -78,6 +93,6 @@ def _padded(rows: np.ndarray) -> np.ndarray:
 def _fingerprint(run: RestoredRun) -> str:
     digest = hashlib.sha256(json.dumps(run.config.to_dict(), sort_keys=True).encode())
     digest.update(run.tokenizer.to_json().encode())
-    for leaf in jax.tree.leaves(run.state.params):
+    for leaf in jax.tree.leaves(run.params):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """The model of a run's last checkpoint, from its folder alone."""
 
 import contextlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 from etils import epath
@@ -12,8 +12,7 @@ from ncl_jax.distributed import sharding
 from ncl_jax.experiment import build
 from ncl_jax.models import clip
 from ncl_jax.training.run_state import CHECKPOINTS
-from ncl_jax.training.step import init_state
-from ncl_jax.types import Towers, TrainState
+from ncl_jax.types import Towers
 
 
 class RestoredRun(NamedTuple):
@@ -23,7 +22,8 @@ class RestoredRun(NamedTuple):
     sizes: clip.ClipConfig
     tokenizer: Tokenizer
     towers: Towers
-    state: TrainState
+    params: Any
+    step: int
 
 
 def restore(workdir: epath.Path) -> RestoredRun:
@@ -42,8 +42,7 @@ def restore(workdir: epath.Path) -> RestoredRun:
         config = ml_collections.ConfigDict(metadata["config"])
         tokenizer = Tokenizer.from_json(metadata["tokenizer"])
         sizes = build.build_sizes(config, tokenizer.vocab_size)
-        towers, params = build.build_blank_towers(config, tokenizer.vocab_size)
-        like = init_state(params, build.build_optimizer(config), config.seed)
-        shardings = sharding.state_sharding(like, sharding.data_mesh(), "replicated")
-        state = checkpointer.restore(sharding.place_state(like, shardings)).state
-    return RestoredRun(config, sizes, tokenizer, towers, state)
+        towers, blank = build.build_blank_towers(config, tokenizer.vocab_size)
+        shardings = sharding.state_sharding(blank, sharding.data_mesh(), "replicated")
+        params, step = checkpointer.restore_params(sharding.place_state(blank, shardings))
+    return RestoredRun(config, sizes, tokenizer, towers, params, step)

@@ -1,6 +1,6 @@
-"""The videos of a folder into an index; see `gallery` for what is kept."""
+"""The videos of a folder into an index that is kept up to date; see `manifest` for what is kept."""
 
-import argparse
+import dataclasses
 import math
 import os
 import pathlib
@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from tqdm import tqdm
 
@@ -17,72 +16,103 @@ from ncl_jax.experiment.encoder import Trained, load
 from ncl_jax.files import one_line
 from ncl_jax.index import RetrievalIndex, storage
 from ncl_jax.video import decode
+from ncl_jax.video.pool import GIVE_UP_AFTER
 from ncl_jax.video_search import gallery
+from ncl_jax.video_search.manifest import GalleryManifest, Stamp, manifest_of
 
 SECONDS_BETWEEN_SAVES = 60.0
-JPEG_QUALITY = 90
 
 
-def build(args: argparse.Namespace) -> Iterator[str]:
+@dataclasses.dataclass(frozen=True)
+class VideoIndexOptions:
+    """What to build, and how.
+
+    Attributes:
+      index: folder or `.npz`.
+      videos: folder of video files, at any depth.
+      checkpoint: folder of the training run that embeds them, and whose bank is used.
+      window: seconds of a video per item, >= 1.
+      timeout: seconds that decoding one video may take, > 0.
+      give_up_after: the build stops when this many first videos all fail for one reason; 0 never
+        stops it.
+      iterations: of Sinkhorn, >= 0.
+      strength: of normalisation, in [0, 1].
+    """
+
+    index: str
+    videos: str
+    checkpoint: str
+    window: float = 10.0
+    timeout: float = 900.0
+    give_up_after: int = GIVE_UP_AFTER
+    iterations: int = 4
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        """What is wrong with the values alone; embedding may take hours."""
+        if not self.videos:
+            raise InputError("--videos: expected a folder of videos, got an empty name")
+        if not self.checkpoint:
+            raise InputError(
+                "--videos: expected --checkpoint WORKDIR too, the run that embeds them"
+            )
+        if not 1 <= self.window < math.inf:
+            raise InputError(f"--window: expected a number of seconds from 1, got {self.window:g}")
+        if not self.timeout > 0:
+            raise InputError(
+                f"--timeout: expected a number of seconds above 0, got {self.timeout:g}"
+            )
+        if self.give_up_after < 0:
+            raise InputError(f"--give-up-after: expected at least 0, got {self.give_up_after}")
+        if self.iterations < 0:
+            raise InputError(f"--iterations: expected at least 0, got {self.iterations}")
+        if not 0 <= self.strength <= 1:
+            raise InputError(f"--strength: expected a number from 0 to 1, got {self.strength:g}")
+
+    @property
+    def partial(self) -> pathlib.Path:
+        """Where an unfinished build keeps what it has embedded."""
+        return storage.file_of(self.index).with_suffix(".partial.npz")
+
+
+def build(options: VideoIndexOptions) -> Iterator[str]:
     """Embeds what is new or changed, drops what is gone, and fits the biases of all windows.
 
     The result is the one a build from nothing would give. What was embedded is saved on the way,
     beside the index: a build that was interrupted goes on where it was, and the index stays as it
     is until the new one is whole.
 
+    Yields:
+      Sentences for the user.
+
     Raises:
-      ValueError: no video to embed, or arguments, a run or an index that do not serve.
+      ValueError: no video to embed, or a run or an index that do not serve.
     """
-    _check(args)
-    files = gallery.find_files(args.videos)
-    model, bank = load(args.checkpoint), _bank(args.checkpoint)
-    _check_writable(args.index)
-    about = {
-        "folder": os.path.abspath(args.videos),
-        "run": os.path.abspath(args.checkpoint),
-        "model": model.fingerprint,
-        "window": args.window,
-        "frames": decode.VERSION,
-    }
-    old = _known(args.index, about, files)
-    entries = gallery.still_true(old, files)
+    files = gallery.find_files(options.videos)
+    model, bank = load(options.checkpoint), _bank(options.checkpoint)
+    _check_writable(options.index)
+    manifest = GalleryManifest(
+        folder=os.path.abspath(options.videos),
+        run=os.path.abspath(options.checkpoint),
+        model=model.fingerprint,
+        window=options.window,
+        frames=decode.VERSION,
+    )
+    old = _known(options, manifest, files)
+    entries = gallery.reusable_entries(old, files)
     todo = {name: stamp for name, stamp in files.items() if name not in entries}
     gone = {entry.stamp for entry in old.values()} - set(files.values())
     yield f"{len(files)} files: {len(todo)} to embed, {len(entries)} known, " \
           f"{len(gone)} gone or changed"
-    _embed(args, model, todo, entries, about)
+    _embed(options, model, todo, entries, manifest)
     for name in todo:
         if entries[name].error:
             yield f"skipped: {one_line(name)}: {entries[name].error}"
         for remark in entries[name].remarks:
             yield f"remark: {one_line(name)}: {remark}"
-    index = _finish(args, bank, entries, about)
+    index = _finish(options, bank, entries, manifest)
     yield f"{len(index)} windows of {_readable(entries)} files, bank of " \
-          f"{len(index.bank_text)} texts -> {args.index}"
-
-
-def _check(args: argparse.Namespace) -> None:
-    """What is wrong with the arguments alone; embedding may take hours."""
-    for name in ("ids", "bank_text", "scale"):
-        if getattr(args, name) is not None:
-            raise InputError(
-                f"--{name.replace('_', '-')} goes with --video; with --videos the files and the "
-                "run of --checkpoint give it"
-            )
-    if not args.videos:
-        raise InputError("--videos: expected a folder of videos, got an empty name")
-    if not args.checkpoint:
-        raise InputError("--videos: expected --checkpoint WORKDIR too, the run that embeds them")
-    if not 1 <= args.window < math.inf:
-        raise InputError(f"--window: expected a number of seconds from 1, got {args.window:g}")
-    if not args.timeout > 0:
-        raise InputError(f"--timeout: expected a number of seconds above 0, got {args.timeout:g}")
-    if args.give_up_after < 0:
-        raise InputError(f"--give-up-after: expected at least 0, got {args.give_up_after}")
-    if args.iterations < 0:
-        raise InputError(f"--iterations: expected at least 0, got {args.iterations}")
-    if not 0 <= args.strength <= 1:
-        raise InputError(f"--strength: expected a number from 0 to 1, got {args.strength:g}")
+          f"{len(index.bank_text)} texts -> {options.index}"
 
 
 def _bank(workdir: str) -> RetrievalIndex:
@@ -107,29 +137,24 @@ def _check_writable(path: str) -> None:
         raise InputError(f"cannot write {file}: {error}; name another INDEX") from error
 
 
-def _partial(path: str) -> pathlib.Path:
-    """Where an unfinished build keeps what it has embedded."""
-    return storage.file_of(path).with_suffix(".partial.npz")
-
-
 def _known(
-    path: str, about: dict[str, Any], files: Mapping[str, gallery.Stamp]
+    options: VideoIndexOptions, manifest: GalleryManifest, files: Mapping[str, Stamp]
 ) -> dict[str, gallery.Entry]:
     """What the index, or a build that was interrupted, knows of the files through this model.
 
     Raises:
       ValueError: it is no index of videos, or one of another folder's.
     """
-    known = _entries(storage.file_of(path), about, files)
+    known = _entries(storage.file_of(options.index), manifest, files)
     try:
-        return known | _entries(_partial(path), about, files)
+        return known | _entries(options.partial, manifest, files)
     except InputError as error:  # it is nobody's but ours, and will be written again
         print(f"{error}: what it held is embedded again", file=sys.stderr)
         return known
 
 
 def _entries(
-    path: pathlib.Path, about: dict[str, Any], files: Mapping[str, gallery.Stamp]
+    path: pathlib.Path, manifest: GalleryManifest, files: Mapping[str, Stamp]
 ) -> dict[str, gallery.Entry]:
     if not path.exists():
         return {}
@@ -137,46 +162,49 @@ def _entries(
         index = RetrievalIndex.load(path)
     except InputError as error:
         raise InputError(f"{path} cannot be read as an index; remove it or name another") from error
-    before = index.meta.get("gallery")
-    if before is None:
-        raise InputError(f"{path}: an index of other things than videos is there; name another")
-    # The folder itself may have moved; with none of its files it is another one.
-    if before["folder"] != about["folder"] and not set(before["files"]) & set(files):
+    try:
+        before = manifest_of(index)
+    except InputError as error:
         raise InputError(
-            f"{path} holds {len(before['files'])} videos of {before['folder']}, none of which is "
-            f"in {about['folder']}; name another INDEX, or remove it first"
+            f"{path}: an index of other things than videos is there; name another"
+        ) from error
+    # The folder itself may have moved; with none of its files it is another one.
+    if before.folder != manifest.folder and not set(before.files) & set(files):
+        raise InputError(
+            f"{path} holds {len(before.files)} videos of {before.folder}, none of which is "
+            f"in {manifest.folder}; name another INDEX, or remove it first"
         )
-    same = all(before.get(key) == about[key] for key in ("model", "window", "frames"))
-    return gallery.entries_of(index) if same else {}
+    return gallery.entries_of(index) if before.embeds_as(manifest) else {}
 
 
 def _embed(
-    args: argparse.Namespace,
+    options: VideoIndexOptions,
     model: Trained,
-    todo: dict[str, gallery.Stamp],
+    todo: dict[str, Stamp],
     entries: dict[str, gallery.Entry],
-    about: dict[str, Any],
+    manifest: GalleryManifest,
 ) -> None:
     """Fills `entries`, saving now and then and when interrupted."""
-    settings = model.config.data.settings
     reading = gallery.Reading(
-        args.window, settings.fps, settings.short_side,
-        settings.get("jpeg_quality", JPEG_QUALITY), args.timeout, args.give_up_after,
+        options.window, model.frames.fps, model.frames.short_side, model.frames.jpeg_quality,
+        options.timeout, options.give_up_after,
     )  # fmt: skip
-    batch, saved = model.config.eval.batch_size, time.monotonic()
+    saved = time.monotonic()
     progress = tqdm(total=len(todo), unit=" file", disable=not todo, dynamic_ncols=True)
-    embedded = gallery.embed_files(args.videos, todo, model.encode_video, reading, batch)
+    embedded = gallery.embed_files(
+        options.videos, todo, model.encode_video, reading, model.batch_size
+    )
     try:
         for name, entry in embedded:
             entries[name] = entry
             progress.update()
             if time.monotonic() > saved + SECONDS_BETWEEN_SAVES:
-                _save_partial(args, entries, about)
+                _save_partial(options, entries, manifest)
                 saved = time.monotonic()
     except KeyboardInterrupt:
-        _save_partial(args, entries, about)
+        _save_partial(options, entries, manifest)
         print(
-            f"interrupted; {_readable(entries)} files are kept in {_partial(args.index)}, the same "
+            f"interrupted; {_readable(entries)} files are kept in {options.partial}, the same "
             "command goes on",
             file=sys.stderr,
         )
@@ -187,34 +215,34 @@ def _embed(
 
 
 def _save_partial(
-    args: argparse.Namespace, entries: dict[str, gallery.Entry], about: dict[str, Any]
+    options: VideoIndexOptions, entries: dict[str, gallery.Entry], manifest: GalleryManifest
 ) -> None:
     """Embeddings without biases: quick to write, and all that going on needs."""
     ids, rows = gallery.rows_of(entries)
-    RetrievalIndex.build(ids, rows, meta=_meta(entries, about)).save(_partial(args.index))
+    whole = dataclasses.replace(manifest, files=gallery.files_of(entries))
+    RetrievalIndex.build(ids, rows, meta=whole.as_meta()).save(options.partial)
 
 
 def _finish(
-    args: argparse.Namespace,
+    options: VideoIndexOptions,
     bank: RetrievalIndex,
     entries: dict[str, gallery.Entry],
-    about: dict[str, Any],
+    manifest: GalleryManifest,
 ) -> RetrievalIndex:
     ids, rows = gallery.rows_of(entries)
     if not ids:
-        raise InputError(f"{args.videos}: expected at least one video that can be read, found none")
+        raise InputError(
+            f"{options.videos}: expected at least one video that can be read, found none"
+        )
+    whole = dataclasses.replace(manifest, files=gallery.files_of(entries))
     index = RetrievalIndex.build(
-        ids, rows, bank.bank_text, scale=bank.scale, iterations=args.iterations,
-        strength=args.strength,
-        meta=_meta(entries, about) | {"bank_captions": bank.meta.get("bank_captions", [])},
+        ids, rows, bank.bank_text, scale=bank.scale, iterations=options.iterations,
+        strength=options.strength,
+        meta=whole.as_meta() | {"bank_captions": bank.meta.get("bank_captions", [])},
     )  # fmt: skip
-    index.save(args.index)
-    _partial(args.index).unlink(missing_ok=True)
+    index.save(options.index)
+    options.partial.unlink(missing_ok=True)
     return index
-
-
-def _meta(entries: dict[str, gallery.Entry], about: dict[str, Any]) -> dict[str, Any]:
-    return {"gallery": about | {"files": gallery.account(entries)}}
 
 
 def _readable(entries: dict[str, gallery.Entry]) -> int:

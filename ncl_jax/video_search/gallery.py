@@ -1,23 +1,11 @@
-"""A folder of videos as a gallery: every file cut into windows, embedded once, kept up to date.
-
-What is known of the folder lives in the index itself (`RetrievalIndex.meta["gallery"]`), so that
-embeddings and the account of files can never disagree:
-
-    {"folder", "run", "model", "window", "frames",
-     "files": {name: {"size", "changed", "windows": [[start, end], ...], "remarks": [...]}}}
-
-`frames` is the version of the rules by which frames were chosen (`video.VERSION`).
-A file that could not be read is not in it: the next build tries it again.
-`name` is relative to `folder`, with `/`. Rows of the index are in the order of the files' names,
-windows in the order of time; the id of a row is "name 0:10.0-0:20.0".
-"""
+"""A folder of videos as windows with embeddings: read in processes, embedded in batches."""
 
 import contextlib
 import itertools
 import os
 import pathlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -27,13 +15,7 @@ from ncl_jax.index import RetrievalIndex
 from ncl_jax.video import decode
 from ncl_jax.video.pool import GIVE_UP_AFTER, read_files
 from ncl_jax.video.worker import VideoWorker, unpack
-
-
-class Stamp(NamedTuple):
-    """Tells whether a file is the one that was embedded: bytes, and nanoseconds of its change."""
-
-    size: int
-    changed: int
+from ncl_jax.video_search.manifest import FileRecord, Stamp, Window, manifest_of
 
 
 class Entry(NamedTuple):
@@ -52,18 +34,6 @@ class Entry(NamedTuple):
     rows: Float[np.ndarray, "window dim"]
     error: str = ""
     remarks: tuple[str, ...] = ()
-
-
-class Window(NamedTuple):
-    """The part of a file that a row of the index shows; seconds from its first frame."""
-
-    file: str
-    start: float
-    end: float
-
-    @property
-    def id(self) -> str:
-        return f"{self.file} {clock(self.start)}-{clock(self.end)}"
 
 
 class Reading(NamedTuple):
@@ -200,9 +170,6 @@ def _end(clip: decode.Clip, part: slice) -> float:
     return float(clip.times[-1]) + step
 
 
-# -- to and from an index ------------------------------------------------------------------------
-
-
 def rows_of(entries: Mapping[str, Entry]) -> tuple[list[str], Float[np.ndarray, "row dim"]]:
     """Ids and embeddings of all windows, in the order of the index."""
     ids = [Window(n, *w).id for n in sorted(entries) for w in entries[n].windows]
@@ -210,61 +177,28 @@ def rows_of(entries: Mapping[str, Entry]) -> tuple[list[str], Float[np.ndarray, 
     return ids, np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
-def account(entries: Mapping[str, Entry]) -> dict[str, Any]:
-    """The part "files" of the account kept in the index."""
+def files_of(entries: Mapping[str, Entry]) -> dict[str, FileRecord]:
+    """The files that could be read, in the order of names."""
     return {
-        name: entry.stamp._asdict() | {"windows": entry.windows, "remarks": entry.remarks}
+        name: FileRecord(entry.stamp, entry.windows, entry.remarks)
         for name, entry in sorted(entries.items())
         if not entry.error
     }
 
 
 def entries_of(index: RetrievalIndex) -> dict[str, Entry]:
-    """The inverse of `rows_of` and `account`: what an index knows of its files."""
+    """The inverse of `rows_of` and `files_of`: what an index knows of its files."""
     entries, first = {}, 0
-    for name, known in index.meta["gallery"]["files"].items():
-        windows = [(a, b) for a, b in known["windows"]]
-        rows = index.video[first : first + len(windows)]
-        first += len(windows)
-        stamp, remarks = Stamp(known["size"], known["changed"]), tuple(known.get("remarks", ()))
-        entries[name] = Entry(stamp, windows, rows, remarks=remarks)
+    for name, known in manifest_of(index).files.items():
+        rows = index.video[first : first + len(known.windows)]
+        first += len(known.windows)
+        entries[name] = Entry(known.stamp, known.windows, rows, remarks=known.remarks)
     return entries
 
 
-def still_true(known: Mapping[str, Entry], files: Mapping[str, Stamp]) -> dict[str, Entry]:
+def reusable_entries(known: Mapping[str, Entry], files: Mapping[str, Stamp]) -> dict[str, Entry]:
     """What is known of files that are as they were, or that only go by another name now."""
     gone = {entry.stamp: entry for name, entry in known.items() if name not in files}
     here = {name: known[name] for name in files if name in known}
     found = {name: here.get(name) or gone.get(stamp) for name, stamp in files.items()}
     return {name: e for name, e in found.items() if e is not None and e.stamp == files[name]}
-
-
-def windows_of(index: RetrievalIndex) -> list[Window]:
-    """What each row of the index shows.
-
-    Raises:
-      ValueError: the index was not made from a folder of videos.
-    """
-    if "gallery" not in index.meta:
-        raise InputError(
-            "this index was not made from videos; make one with "
-            "`python -m ncl_jax.cli.index build INDEX --videos FOLDER --checkpoint WORKDIR`"
-        )
-    return [
-        Window(name, start, end)
-        for name, known in index.meta["gallery"]["files"].items()
-        for start, end in known["windows"]
-    ]
-
-
-def clock(seconds: float) -> str:
-    """
-    Example:
-      >>> clock(75.04), clock(3675.0)
-      ('1:15.0', '1:01:15.0')
-    """
-    tenths = round(seconds * 10)
-    minutes, rest = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    head = f"{hours}:{minutes:02d}" if hours else str(minutes)
-    return f"{head}:{rest // 10:02d}.{rest % 10}"

@@ -12,7 +12,7 @@ from werkzeug.exceptions import Conflict, NotFound
 
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, storage
-from ncl_jax.video_search import gallery
+from ncl_jax.video_search.manifest import Window, clock, manifest_of
 
 _ITEM = re.compile("([0-9a-f]+)-([0-9]{1,9})")
 
@@ -41,12 +41,12 @@ class Library:
             stamp = None if status is None else (status.st_mtime_ns, status.st_size)
             if self._snapshot is None or stamp != self._stamp:
                 index = RetrievalIndex.load(self._path)
-                new = IndexSnapshot.of(index, "".join(f"{number:x}" for number in stamp or ()))
-                if index.meta["gallery"]["model"] != self._model:
+                if manifest_of(index).model != self._model:
                     raise InputError(
                         "the index was built with another checkpoint; start the server again"
                     )
-                self._snapshot, self._stamp = new, stamp
+                version = "".join(f"{number:x}" for number in stamp or ())
+                self._snapshot, self._stamp = IndexSnapshot.of(index, version), stamp
             return self._snapshot
 
     def embed(self, query: str) -> np.ndarray:
@@ -61,7 +61,7 @@ class IndexSnapshot:
 
     version: str
     folder: pathlib.Path
-    windows: list[gallery.Window]
+    windows: list[Window]
     index: RetrievalIndex
     captions: list[str]
     caption_text: np.ndarray
@@ -70,15 +70,15 @@ class IndexSnapshot:
     @classmethod
     def of(cls, index: RetrievalIndex, version: str) -> "IndexSnapshot":
         """Raises ValueError for an index of other things than videos."""
-        windows = gallery.windows_of(index)
+        manifest = manifest_of(index)
         # Equal captions have equal rows; each is offered once.
         captions, first = np.unique(
             np.asarray(index.meta.get("bank_captions", []), str), return_index=True
         )
         return cls(
             version,
-            pathlib.Path(index.meta["gallery"]["folder"]),
-            windows,
+            pathlib.Path(manifest.folder),
+            manifest.windows,
             index,
             captions.tolist(),
             index.bank_text[first],
@@ -93,9 +93,9 @@ class IndexSnapshot:
 
     def hit(self, row: int, score: float) -> dict[str, Any]:
         window = self.windows[row]
-        clock = f"{gallery.clock(window.start)}-{gallery.clock(window.end)}"
+        shown = f"{clock(window.start)}-{clock(window.end)}"
         item = f"{self.version}-{row}"
-        return {"item": item, "clock": clock, "score": score} | window._asdict()
+        return {"item": item, "clock": shown, "score": score} | window._asdict()
 
     def row(self, item: str) -> int:
         """Raises Conflict for an item of another version, NotFound for what is none."""

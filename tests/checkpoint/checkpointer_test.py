@@ -117,6 +117,32 @@ def test_a_reader_leaves_the_folder_of_a_run_that_saves_as_it_is(saved):
     assert sorted(folder.parent.rglob("*")) == before
 
 
+def test_parameters_are_read_alone(tmp_path, monkeypatch):
+    """An optimizer's moments are twice as large; a search needs none of them."""
+    folder, state = tmp_path / "ckpt", make_state(width=4, step=3)
+    save(folder, state)
+    read, whole = [], checkpointing.ocp.CheckpointManager.restore
+
+    def noted(self, step, args):
+        found = whole(self, step, args=args)
+        read.extend(found.get("arrays") or ())
+        return found
+
+    monkeypatch.setattr(checkpointing.ocp.CheckpointManager, "restore", noted)
+    reader = checkpointing.Checkpointer(folder, read_only=True)
+    params, step = reader.restore_params(make_state(width=4, step=0).params)
+    reader.close()
+    assert step == 3
+    assert read
+    assert all(name.startswith("params.") for name in read)
+    for one, other in zip(jax.tree.leaves(params), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_array_equal(one, other)
+    reader = checkpointing.Checkpointer(folder, read_only=True)
+    with pytest.raises(ValueError, match=r"does not fit the model.*First difference: params"):
+        reader.restore_params(make_state(width=5, step=0).params)
+    reader.close()
+
+
 def test_another_model_is_refused_by_the_first_difference(saved):
     folder, _ = saved
     with pytest.raises(ValueError, match=r"does not fit the model.*First difference: opt_state"):
@@ -265,9 +291,10 @@ def test_a_save_that_fails_by_a_bug_does_not_ask_for_free_space(tmp_path, monkey
 def test_an_error_of_the_system_is_no_damage_wherever_it_is_told(tmp_path, number):
     """As TensorStore puts it, far behind the first words."""
     error = ValueError(f"UNKNOWN: Error opening: {'x' * 300}: {os.strerror(number)} [spec]")
-    assert isinstance(read_errors.told(error, epath.Path(tmp_path)), OSError)
+    assert isinstance(read_errors.translate_read_error(error, epath.Path(tmp_path)), OSError)
     gone = ValueError(f"NOT_FOUND: {'x' * 300}: {os.strerror(errno.ENOENT)} [spec]")
-    assert isinstance(read_errors.told(gone, epath.Path(tmp_path)), read_errors.Damaged)
+    found = read_errors.translate_read_error(gone, epath.Path(tmp_path))
+    assert isinstance(found, read_errors.Damaged)
 
 
 @pytest.mark.parametrize("keep", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -320,9 +347,9 @@ def test_a_damaged_score_is_the_one_that_was_measured_again(tmp_path, damage_to)
 
 def test_what_a_host_lacks_is_no_damage(tmp_path):
     for error in (MemoryError(), RuntimeError("can't start new thread")):
-        assert isinstance(read_errors.told(error, epath.Path(tmp_path)), OSError)
+        assert isinstance(read_errors.translate_read_error(error, epath.Path(tmp_path)), OSError)
     full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-    assert read_errors.told(full, epath.Path(tmp_path)) is full
+    assert read_errors.translate_read_error(full, epath.Path(tmp_path)) is full
 
 
 def test_a_save_that_cannot_be_written_leaves_the_others(tmp_path):
@@ -353,7 +380,7 @@ def test_sums_see_every_bit_and_every_swap(shape, dtype):
 
     def described(array):
         state = init_state({"w": jnp.asarray(array)}, optax.sgd(1.0), 0)
-        return checksums.described(checksums.named(state))["params.w"][2]
+        return checksums.describe_arrays(checksums.flatten_state(state))["params.w"][2]
 
     array = np.asarray(rng.normal(size=shape) * 100).astype(dtype)
     base = described(array)

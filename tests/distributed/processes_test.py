@@ -270,9 +270,9 @@ from ncl_jax.distributed import sharding
 leaves = {str(i): np.full((64, 64 + 64 * (i % 3)), i, np.float32) for i in range(160)}
 spread = sharding.place_state(
     leaves, sharding.state_sharding(leaves, sharding.data_mesh(), "fsdp"))
-found = [checksums.described(spread) for _ in range(20)]
+found = [checksums.describe_arrays(spread) for _ in range(20)]
 assert all(one == found[0] for one in found)
-assert found[0] == checksums.described(jax.device_put(leaves))
+assert found[0] == checksums.describe_arrays(jax.device_put(leaves))
 jax.distributed.shutdown()
 """
 

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from ncl_jax.index import RetrievalIndex
-from ncl_jax.video_search import app, gallery
+from ncl_jax.video_search import app
 from ncl_jax.video_search.library import Library
+from ncl_jax.video_search.manifest import Window
 from tests.video_search.gallery_test import write_video
 
 MODEL = "the model"
@@ -37,7 +38,7 @@ def save(folder, names=("a <b>.mp4", "sub/b.mp4"), model=MODEL):
         "bank_captions": list(CAPTIONS),
     }  # fmt: skip
     rows = np.asarray([[1.0, 0.2, 0.0], [0.2, 1.0, 0.0]], np.float32)[: len(names)]
-    ids = [gallery.Window(name, 0.0, 12.0).id for name in sorted(names)]
+    ids = [Window(name, 0.0, 12.0).id for name in sorted(names)]
     index = RetrievalIndex.build(ids, rows, encode(CAPTIONS), scale=10.0, meta=meta)
     index.save(folder / "index")
     return index

@@ -17,6 +17,7 @@ from ncl_jax.cli import serve as serve_cli
 from ncl_jax.experiment import encoder
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.video_search import gallery
+from ncl_jax.video_search.manifest import manifest_of
 from tests import jobs
 from tests.cli.train_test import TINY, run
 from tests.video import reader_faults_test
@@ -59,7 +60,7 @@ def test_a_folder_is_embedded_once_and_followed(tmp_path, workdir, videos, capsy
     assert "skipped: sub/bad.mp4: expected a readable video" in said
     assert "3 windows of 2 files, bank of" in said
     first = RetrievalIndex.load(tmp_path / "index")
-    assert [w.file for w in gallery.windows_of(first)] == ["b <i>.webm", "long.mp4", "long.mp4"]
+    assert [w.file for w in manifest_of(first).windows] == ["b <i>.webm", "long.mp4", "long.mp4"]
     assert first.bias.std() > 0
 
     written = (tmp_path / "index" / "index.npz").stat()
@@ -105,7 +106,7 @@ def test_moved_and_renamed_files_are_known(tmp_path, workdir, videos, capsys):
     assert cli.main(line) == 0
     assert "2 files: 0 to embed, 2 known, 0 gone or changed" in capsys.readouterr().out
     after = RetrievalIndex.load(tmp_path / "index")
-    assert [w.file for w in gallery.windows_of(after)] == ["a.mp4", "a.mp4", "b <i>.webm"]
+    assert [w.file for w in manifest_of(after).windows] == ["a.mp4", "a.mp4", "b <i>.webm"]
     assert sorted(map(tuple, after.video)) == sorted(map(tuple, before.video))
     assert after.meta["gallery"]["folder"] == str(moved)
 

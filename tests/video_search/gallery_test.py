@@ -12,6 +12,7 @@ from PIL import Image
 
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.video_search import gallery
+from ncl_jax.video_search.manifest import GalleryManifest, Stamp, manifest_of
 from tests.video.shown_test import write
 
 READING = gallery.Reading(window=10.0, fps=1.0, short_side=32, jpeg_quality=90, timeout=900.0)
@@ -51,14 +52,20 @@ def build(folder, entries=None, batch=4):
     embedded = dict(gallery.embed_files(folder, todo, encode, READING, batch))
     assert list(embedded) == list(todo)
     ids, rows = gallery.rows_of(entries | embedded)
-    meta = {"gallery": {"folder": str(folder), "files": gallery.account(entries | embedded)}}
+    meta = described(folder, entries | embedded)
     return RetrievalIndex.build(ids, rows, meta=meta), list(todo)
+
+
+def described(folder, entries):
+    """What an index says of the folder."""
+    files = gallery.files_of(entries)
+    return GalleryManifest(str(folder), "run", "model", 10.0, 2, files).as_meta()
 
 
 def same(one: RetrievalIndex, other: RetrievalIndex) -> bool:
     assert one.ids == other.ids
     np.testing.assert_array_equal(one.video, other.video)
-    return gallery.windows_of(one) == gallery.windows_of(other)
+    return manifest_of(one).windows == manifest_of(other).windows
 
 
 @pytest.mark.parametrize(
@@ -88,7 +95,7 @@ def test_a_file_says_where_its_windows_are(tmp_path):
     assert index.ids == (
         "a.avi 0:00.0-0:03.0", "trip/b.mp4 0:00.0-0:10.0", "trip/b.mp4 0:10.0-0:22.0",
     )  # fmt: skip
-    assert gallery.windows_of(index)[2] == ("trip/b.mp4", 10.0, 22.0)
+    assert manifest_of(index).windows[2] == ("trip/b.mp4", 10.0, 22.0)
     assert index.video[1] @ index.video[2] < 0.99  # other frames, other rows
 
 
@@ -136,7 +143,7 @@ def test_files_are_read_as_players_show_them_and_remarks_are_kept(tmp_path):
     assert entries["b.m2ts"].remarks == ("the clock changes at 3.0 s; the time line goes on",)
     assert entries["b.m2ts"].windows == [(0.0, 6.0)]
     ids, rows = gallery.rows_of(entries)
-    meta = {"gallery": {"folder": str(tmp_path), "files": gallery.account(entries)}}
+    meta = described(tmp_path, entries)
     RetrievalIndex.build(ids, rows, meta=meta).save(tmp_path / "index")
     known = gallery.entries_of(RetrievalIndex.load(tmp_path / "index"))
     assert known["b.m2ts"].remarks == entries["b.m2ts"].remarks
@@ -156,17 +163,23 @@ def test_a_wrong_folder_is_named(tmp_path):
 
 def test_another_index_is_refused():
     with pytest.raises(ValueError, match="was not made from videos"):
-        gallery.windows_of(RetrievalIndex.build(["a"], np.eye(1)))
+        manifest_of(RetrievalIndex.build(["a"], np.eye(1)))
+    for broken in ({}, {"files": 3}, {"files": {"a": {}}, "folder": "f"}):
+        with pytest.raises(ValueError, match="not as ncl_jax writes it"):
+            manifest_of(RetrievalIndex.build(["a"], np.eye(1), meta={"gallery": broken}))
+    none = described("videos", {})
+    with pytest.raises(ValueError, match="1 rows and names 0 windows"):
+        manifest_of(RetrievalIndex.build(["a"], np.eye(1), meta=none))
 
 
 def test_what_is_still_true_of_files():
     def entry(size):
-        return gallery.Entry(gallery.Stamp(size, 1), [(0.0, 1.0)], np.ones((1, 3), np.float32))
+        return gallery.Entry(Stamp(size, 1), [(0.0, 1.0)], np.ones((1, 3), np.float32))
 
     known = {name: entry(size) for name, size in {"same": 1, "old": 2, "changed": 3}.items()}
     files = {"same": 1, "new name": 2, "changed": 30, "new": 9}
-    stamps = {name: gallery.Stamp(size, 1) for name, size in files.items()}
-    found = gallery.still_true(known, stamps)
+    stamps = {name: Stamp(size, 1) for name, size in files.items()}
+    found = gallery.reusable_entries(known, stamps)
     assert found == {"same": known["same"], "new name": known["old"]}
-    copied = gallery.still_true(known, stamps | {"a copy": gallery.Stamp(1, 1)})
+    copied = gallery.reusable_entries(known, stamps | {"a copy": Stamp(1, 1)})
     assert copied == found  # its like is there still: it is not known to be the same
