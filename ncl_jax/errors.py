@@ -6,11 +6,43 @@ fit: commands print the traceback and exit with code 1.
 """
 
 import contextlib
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 
 
 class InputError(ValueError):
     """Input that cannot be used; the message says what was expected, what came, what to do."""
+
+
+def check_choice(what: str, value: object, choices: Iterable[object]) -> None:
+    """Refuses what is not among the choices, with the nearest of them.
+
+    Raises:
+      InputError: as said.
+
+    Example:
+      >>> try:
+      ...     check_choice("loss.name", "infonec", ("ncl", "infonce"))
+      ... except InputError as error:
+      ...     print(error)
+      loss.name: expected one of ncl, infonce, got 'infonec'; did you mean infonce?
+    """
+    choices = list(choices)
+    if value not in choices:
+        listed = ", ".join(map(str, choices))
+        hint = did_you_mean(value, choices)
+        raise InputError(f"{what}: expected one of {listed}, got {value!r}{hint}")
+
+
+def did_you_mean(value: object, choices: Iterable[object]) -> str:
+    """The end of a sentence: "; did you mean X?", or "" if no choice is near.
+
+    Example:
+      >>> did_you_mean("serch", ["build", "search"])
+      '; did you mean search?'
+    """
+    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 BUGS = (AssertionError, AttributeError, ImportError, NameError, NotImplementedError, TypeError)

@@ -2,11 +2,10 @@
 
 import contextlib
 import os
+import pathlib
 import secrets
 from collections.abc import Iterator
-from typing import IO
-
-from etils import epath
+from typing import IO, Any
 
 
 @contextlib.contextmanager
@@ -16,7 +15,7 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     Where the writing fails, the old file stays and nothing is left beside it.
 
     Args:
-      path: of a file in a folder that exists.
+      path: of a file in a folder that exists; an `etils.epath.Path` may lie anywhere.
 
     Yields:
       A binary stream to write to.
@@ -29,10 +28,11 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     with replaced(f"{folder}/a.txt") as stream:
       ...         _ = stream.write(b"new")
-      ...     epath.Path(f"{folder}/a.txt").read_text()
+      ...     pathlib.Path(f"{folder}/a.txt").read_text()
       'new'
     """
-    place = epath.Path(path)
+    # An epath.Path is a PurePath with the methods of a Path.
+    place: Any = path if isinstance(path, pathlib.PurePath) else pathlib.Path(path)
     draft = place.with_name(f".{place.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with draft.open("wb") as stream:  # with the usual permissions, unlike `tempfile`

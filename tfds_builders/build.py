@@ -4,13 +4,13 @@ Uses all cores and no TensorFlow. A build that was stopped goes on where it was;
 are all named at the end and nothing is built unless `--on_bad=skip`.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 from etils import epath
 
+from ncl_jax.cli.parsing import Parser
 from ncl_jax.video import pool
 from tfds_builders import check, preparation
 from tfds_builders.frame_store import BuildOptions
@@ -18,7 +18,7 @@ from tfds_builders.frame_store import BuildOptions
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tfds_builders.build", description=__doc__)
+    parser = Parser(prog="python -m tfds_builders.build", description=__doc__)
     parser.add_argument("name", help="msvd, msrvtt/9k, activitynet/paragraph, demo, ...")
     parser.add_argument("--manual_dir", required=True, help="holds one folder per set")
     parser.add_argument("--data_dir", required=True, help="where datasets are kept")

@@ -5,7 +5,6 @@ decoded; `--deep` decodes all frames. Ends with 0 if the set is complete, 1 if s
 missing, 2 if the files could not be understood.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -22,6 +21,7 @@ import tqdm
 from etils import epath
 
 from ncl_jax.cli import versions
+from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
 from ncl_jax.video import decode
 from tfds_builders import decoding, layout, preparation, video_records
@@ -191,7 +191,7 @@ def _run(command: Callable[[], int]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tfds_builders.check", description=__doc__)
+    parser = Parser(prog="python -m tfds_builders.check", description=__doc__)
     parser.add_argument("name", help="msvd, msrvtt/9k, activitynet/paragraph, ...")
     parser.add_argument("--manual_dir", required=True, help="holds one folder per set")
     parser.add_argument("--deep", action="store_true", help="decode every frame")

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, check_choice
 from tfds_builders import clip_builder, video_records
 from tfds_builders.activitynet import activitynet_dataset_builder
 from tfds_builders.demo import demo_dataset_builder
@@ -178,8 +178,7 @@ def resolve(
       ValueError: unknown name, protocol or setting, or a value out of range.
     """
     base, slash, protocol = name.partition("/")
-    if base not in BUILDERS:
-        raise InputError(f"name: expected one of {', '.join(sorted(BUILDERS))}, got {base!r}")
+    check_choice("name", base, sorted(BUILDERS))
     builder_class = BUILDERS[base]
     protocols = [config.protocol for config in builder_class.BUILDER_CONFIGS]
     if slash and protocol not in filter(None, protocols):

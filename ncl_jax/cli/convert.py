@@ -17,17 +17,14 @@ from collections.abc import Sequence
 from etils import epath
 
 from ncl_jax.cli import exits
+from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
 from ncl_jax.models import convert, weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; its exit code, see `exits`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ncl_jax.cli.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m ncl_jax.cli.convert", description=__doc__)
     parser.add_argument("source", help="workdir of a run, or weights")
     parser.add_argument("out", type=pathlib.Path, help="folder to write")
     args = parser.parse_args(argv)

@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ncl_jax.cli import exits
+from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
 from ncl_jax.files import one_line
 from ncl_jax.index import RetrievalIndex, SearchResult, storage
@@ -205,12 +206,8 @@ def _names(ids: np.ndarray) -> list[str]:
     return [str(name) for name in (np.char.decode(ids, "utf-8") if ids.dtype.kind == "S" else ids)]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ncl_jax.cli.index",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = Parser(prog="python -m ncl_jax.cli.index", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="build|add|search")
     for name, run in (("build", build), ("add", add), ("search", search)):
         command = commands.add_parser(name, help=run.__doc__)

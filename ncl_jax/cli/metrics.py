@@ -19,6 +19,7 @@ import numpy as np
 
 from ncl_jax import metrics
 from ncl_jax.cli import exits, inputs
+from ncl_jax.cli.parsing import Parser
 from ncl_jax.normalizers import LazyScores
 
 Tables = dict[str, dict[str, dict[str, float]]]
@@ -62,12 +63,8 @@ def render(title: str, rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ncl_jax.cli.metrics",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = Parser(prog="python -m ncl_jax.cli.metrics", description=__doc__)
     inputs.add_arguments(parser, bank=False)
     parser.add_argument("--json", help="also write all numbers here")
     return parser

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ncl_jax.cli import exits, inputs
+from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
 from ncl_jax.normalizers.comparison import table
 
@@ -77,12 +78,8 @@ def _line(name: str, row: dict[str, Any], plain: np.ndarray) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ncl_jax.cli.normalize",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = Parser(prog="python -m ncl_jax.cli.normalize", description=__doc__)
     inputs.add_arguments(parser, bank=True)
     parser.add_argument("--direction", choices=("t2v", "v2t", "both"), default="both")
     parser.add_argument("--samples", type=int, default=20, help="bank samples (default 20)")

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ncl_jax.cli import exits
+from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
 from ncl_jax.files import replaced
 from ncl_jax.report import reproduction, runs, tables
@@ -101,12 +102,8 @@ def _details(run: runs.Run) -> Any:
     return details.details(opened, run.config["eval"]["iterations"])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ncl_jax.cli.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = Parser(prog="python -m ncl_jax.cli.report", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="results | html")
     command = commands.add_parser("results", help=results.__doc__)
     command.set_defaults(run=results)

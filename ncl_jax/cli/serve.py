@@ -18,6 +18,7 @@ import waitress
 
 from ncl_jax.cli import exits
 from ncl_jax.cli.index import DEFAULT
+from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
 from ncl_jax.experiment.encoder import load
 from ncl_jax.index import RetrievalIndex
@@ -30,11 +31,7 @@ THREADS = 16
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until interrupted; its exit code, see `exits`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ncl_jax.cli.serve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m ncl_jax.cli.serve", description=__doc__)
     parser.add_argument("--index", default=DEFAULT, help="folder or .npz (default %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")

@@ -1,4 +1,4 @@
-"""Run a named sweep of configs/sweeps.py, and write one table over its runs.
+"""Run a named sweep of `ncl_jax.cli.sweep_plans`, and write one table over its runs.
 
     python -m ncl_jax.cli.sweep --config=configs/demo.py --sweep=iterations --jobs=2
 
@@ -20,13 +20,13 @@ import sys
 from collections.abc import Sequence
 
 import ml_collections
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from configs.sweeps import SWEEPS, Overrides
 from ncl_jax.cli import train as job
+from ncl_jax.cli.sweep_plans import SWEEPS, Overrides
 from ncl_jax.cli.sweep_runs import Run, execute, finished, read_results, shares
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, check_choice
 from ncl_jax.experiment.workdir import prepare as prepare_workdir
 from ncl_jax.files import write_text
 from ncl_jax.report import sweeps
@@ -53,8 +53,7 @@ def main(argv: Sequence[str]) -> None:
 
 def sweep(config: ml_collections.ConfigDict) -> dict[str, str]:
     """Plan, prepare the data once, run, tabulate; returns what failed and why."""
-    if _SWEEP.value not in SWEEPS:
-        raise InputError(f"--sweep: expected one of {', '.join(SWEEPS)}, got {_SWEEP.value!r}")
+    check_choice("--sweep", _SWEEP.value, SWEEPS)
     if _JOBS.value < 1:
         raise InputError(f"--jobs: expected at least 1, got {_JOBS.value}")
     folder = pathlib.Path(flags.FLAGS.workdir or f"runs/sweeps/{config.name}")
@@ -163,5 +162,10 @@ def tabulate(runs: Sequence[Run], folder: pathlib.Path, failed: dict[str, str]) 
     return text
 
 
+def start(argv: Sequence[str]) -> None:
+    """Runs the command line `argv`, program first; ends the process."""
+    job.run(main, argv, __name__, __doc__)
+
+
 if __name__ == "__main__":
-    app.run(main, flags_parser=job.parse_flags)
+    start(sys.argv)

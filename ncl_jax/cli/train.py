@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -45,7 +45,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parse flags; every mistake is one sentence and exit code 2."""
     try:
         versions.check()
-        rest = flags.FLAGS(argv)
+        with _help_is_no_failure():
+            rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise UserError(f"unexpected arguments {' '.join(rest[1:])}: all options start with --")
         if _CONFIG.value is None:
@@ -58,6 +59,16 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             raise  # a bug in a config file, which its traceback shows
         stop(_flag_message(error))
     return rest
+
+
+@contextlib.contextmanager
+def _help_is_no_failure() -> Iterator[None]:
+    """Absl ends `--help` with code 1."""
+    try:
+        yield
+    except SystemExit as ending:
+        asked = {"--help", "-help", "--helpfull", "--helpshort", "-?"} & set(sys.argv)
+        sys.exit(0 if asked else ending.code)
 
 
 def _raised_in(error: BaseException, package: str) -> bool:
@@ -188,5 +199,20 @@ def _whats_next(file: str, workdir: epath.Path) -> str:
     )
 
 
+def start(argv: Sequence[str]) -> None:
+    """Runs the command line `argv`, program first; ends the process."""
+    run(main, argv, __name__, __doc__)
+
+
+def run(command: Callable[[Sequence[str]], None], argv: Sequence[str], module: str,
+        doc: str | None) -> None:  # fmt: skip
+    """`app.run` of a command whose flags and `--help` are those of `module`, not of a script."""
+    sys.modules["__main__"].__doc__ = doc
+    for name in {__name__, module}:
+        for flag in flags.FLAGS.get_flags_for_module(name):
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.run(command, argv=list(argv), flags_parser=parse_flags)
+
+
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    start(sys.argv)

@@ -10,7 +10,7 @@ import simplejpeg
 from jaxtyping import Bool, UInt8
 
 from ncl_jax.data import frames, transforms
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, check_choice
 
 Crop = Literal["centre", "random_resized"]
 
@@ -46,11 +46,9 @@ class View:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        frames.check_choice(self.choice)
-        frames.check_order(self.order)
-        if self.crop not in get_args(Crop):
-            choices = ", ".join(get_args(Crop))
-            raise InputError(f"crop: expected one of {choices}, got {self.crop!r}")
+        check_choice("frame choice", self.choice, get_args(frames.Choice))
+        check_choice("frame order", self.order, get_args(frames.Order))
+        check_choice("crop", self.crop, get_args(Crop))
         if not 0 < self.least_area <= 1:
             raise InputError(f"least area: expected a share in (0, 1], got {self.least_area}")
 

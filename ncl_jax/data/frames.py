@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Int
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, check_choice
 
 Choice = Literal["uniform", "head", "tail", "tsn_centre", "tsn_random"]
 Order = Literal["ordinary", "reverse", "random"]
@@ -34,7 +34,7 @@ def choose_frames(
     """
     if limit < 1:
         raise InputError(f"limit: expected at least 1 frame, got {limit}")
-    check_choice(how)
+    check_choice("frame choice", how, get_args(Choice))
     if count <= limit or how == "head":
         return np.arange(min(count, limit))
     if how == "tail":
@@ -58,25 +58,9 @@ def order_frames(
       >>> order_frames(np.array([0, 4, 8]), "reverse").tolist()
       [8, 4, 0]
     """
-    check_order(order)
+    check_choice("frame order", order, get_args(Order))
     if order == "random":
         if rng is None:
             raise InputError("rng: the order 'random' needs a generator")
         return rng.permutation(chosen)
     return chosen[::-1] if order == "reverse" else chosen
-
-
-def check_choice(how: str) -> None:
-    """ValueError, with the choices, for an unknown way to choose frames."""
-    if how not in get_args(Choice):
-        raise InputError(f"frame choice: expected one of {_names(Choice)}, got {how!r}")
-
-
-def check_order(order: str) -> None:
-    """ValueError, with the choices, for an unknown order."""
-    if order not in get_args(Order):
-        raise InputError(f"frame order: expected one of {_names(Order)}, got {order!r}")
-
-
-def _names(kind: object) -> str:
-    return ", ".join(get_args(kind))

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, check_choice
 from ncl_jax.types import Batch, TrainState
 
 AXIS = "data"
@@ -81,8 +81,7 @@ def state_sharding(state: Any, mesh: Mesh, placement: Placement) -> Any:
     entries along its longest axis that divides among the devices. The rule sees shapes only, so
     the moments of an optimizer lie where their parameters do.
     """
-    if placement not in get_args(Placement):
-        raise InputError(f"placement: expected one of {get_args(Placement)}, got {placement!r}")
+    check_choice("placement", placement, get_args(Placement))
 
     def spec(leaf: Any) -> PartitionSpec:
         shape = np.shape(leaf)
@@ -116,8 +115,7 @@ def map_step(step: Step, mesh: Mesh, mapper: Mapper, sharding: Any) -> MappedSte
     Raises:
       ValueError: an unknown mapper, or pmap with a sharded state.
     """
-    if mapper not in get_args(Mapper):
-        raise InputError(f"mapper: expected one of {get_args(Mapper)}, got {mapper!r}")
+    check_choice("mapper", mapper, get_args(Mapper))
     specs = jax.tree.map(lambda leaf: leaf.spec, sharding)
     whole = all(spec == PartitionSpec() for spec in jax.tree.leaves(specs))
     if mapper == "pmap":

@@ -22,7 +22,7 @@ from ncl_jax.data.records import Split, load_split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import sharding
 from ncl_jax.distributed.sharding import Step
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, check_choice
 from ncl_jax.files import write_text
 from ncl_jax.models import clip, convert, weights
 from ncl_jax.training import optimizer as optimizers
@@ -196,10 +196,7 @@ def build_loss(config: ml_collections.ConfigDict) -> Loss:
         return values, {"sinkhorn_error": report.error, "sinkhorn_converged": report.converged}
 
     choices = {"ncl": ncl, "infonce": infonce}
-    if config.loss.name not in choices:
-        raise InputError(
-            f"loss.name: expected one of {', '.join(choices)}, got {config.loss.name!r}"
-        )
+    check_choice("loss.name", config.loss.name, choices)
     return choices[config.loss.name]
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, check_choice
 from ncl_jax.models.layers import ACTIVATIONS, Encoder, PatchEmbedding, layer_norm
 from ncl_jax.models.temporal import TEMPORAL_HEADS, TemporalHead, TightTransformer, unit_norm
 from ncl_jax.types import MAX_SCALE, Towers
@@ -66,9 +66,7 @@ class ClipConfig:
             ("patch_frames", (1, 3)),
         ):  # fmt: skip
             value = getattr(self, name)
-            if value not in choices:
-                listed = ", ".join(map(str, choices))
-                raise InputError(f"model.{name}: expected one of {listed}, got {value!r}")
+            check_choice(f"model.{name}", value, choices)
         if not 0 < self.init_scale <= MAX_SCALE:
             raise InputError(
                 f"model.init_scale: expected a number in (0, 100], got {self.init_scale}"

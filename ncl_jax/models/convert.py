@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from safetensors import numpy as safetensors
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, check_choice
 from ncl_jax.models import weights
 from ncl_jax.models.clip import ClipConfig, TowerConfig, abstract, hf_name
 from ncl_jax.models.naming import Arrays, listed
@@ -58,10 +58,7 @@ def to_params(
       ValueError: names without a partner on either side, shapes or a model that do not fit.
     """
     for name, value, kind in (("positions", positions, Positions), ("head", head, Head)):
-        if value not in get_args(kind):
-            raise InputError(
-                f"init.{name}: expected one of {', '.join(get_args(kind))}, got {value!r}"
-            )
+        check_choice(f"init.{name}", value, get_args(kind))
     _check_kind(published, config)
     _, like = abstract(config)
     wanted = {hf_name(path): (path, leaf) for path, leaf in _leaves(like)}

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, check_choice
 from ncl_jax.types import MAX_SCALE, Towers
 
 MAX_LOGIT_SCALE = math.log(MAX_SCALE)
@@ -64,9 +64,7 @@ def build(
     Raises:
       ValueError: an unknown algorithm or rule, or a number out of its range.
     """
-    if algorithm not in get_args(Algorithm):
-        choices = ", ".join(get_args(Algorithm))
-        raise InputError(f"optim.algorithm: expected one of {choices}, got {algorithm!r}")
+    check_choice("optim.algorithm", algorithm, get_args(Algorithm))
     peak = learning_rate if tower_learning_rate is None else tower_learning_rate
     for name, value, limit in (
         ("learning_rate", learning_rate, math.inf), ("tower_learning_rate", peak, math.inf),

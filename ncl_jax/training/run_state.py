@@ -10,7 +10,7 @@ from etils import epath
 from ncl_jax.checkpoint import checksums
 from ncl_jax.checkpoint.checkpointer import Checkpointer
 from ncl_jax.distributed import runtime
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, check_choice
 from ncl_jax.training import nonfinite
 from ncl_jax.types import Batch, TrainState
 
@@ -50,10 +50,7 @@ class Progress:
         on_nonfinite: OnNonfinite,
         clips: list[str],
     ):
-        if on_nonfinite not in get_args(OnNonfinite):
-            raise InputError(
-                f"train.on_nonfinite: expected one of {get_args(OnNonfinite)}, got {on_nonfinite!r}"
-            )
+        check_choice("train.on_nonfinite", on_nonfinite, get_args(OnNonfinite))
         self.samples = 0  # seen by all processes together at the restored state
         self._first = 0
         self._skipped, self._in_a_row, self._last_skipped = 0, 0, -1

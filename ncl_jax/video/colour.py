@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import av
 import numpy as np
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import check_choice
 
 Look = Literal["stored", "shown"]
 """`stored`: pixels and colours as FFmpeg's scaler gives them, which is what the published pipelines
@@ -42,8 +42,7 @@ _LUMA_2020 = np.array([0.2627, 0.6780, 0.0593], np.float32)
 
 def check_look(look: str) -> None:
     """InputError, with the choices, for an unknown look."""
-    if look not in get_args(Look):
-        raise InputError(f"look: expected one of {', '.join(get_args(Look))}, got {look!r}")
+    check_choice("look", look, get_args(Look))
 
 
 def to_rgb(picture: av.VideoFrame, look: Look, side: int | None = None) -> np.ndarray:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from configs import demo, sweeps
-from ncl_jax.cli import report, sweep, sweep_runs
+from configs import demo
+from ncl_jax.cli import report, sweep, sweep_plans, sweep_runs
 from ncl_jax.experiment import finished
 from ncl_jax.report import sweeps as tables
 from tests import jobs
@@ -49,7 +49,7 @@ def runs(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("name", sweeps.SWEEPS)
+@pytest.mark.parametrize("name", sweep_plans.SWEEPS)
 def test_every_sweep_fits_the_configs(name, tmp_path):
     config = demo.get_config()
     runs = sweep.plan(config, name, tmp_path, ["--config=configs/demo.py"])
@@ -72,7 +72,7 @@ def test_batch_sizes_see_the_same_number_of_pairs(tmp_path):
 
 def test_sweeps_share_their_runs(tmp_path):
     config = demo.get_config()
-    planned = {name: sweep.plan(config, name, tmp_path, []) for name in sweeps.SWEEPS}
+    planned = {name: sweep.plan(config, name, tmp_path, []) for name in sweep_plans.SWEEPS}
     assert planned["seeds"][0].workdir == tmp_path / "loss=infonce,seed=0"
     assert planned["seeds"][1].workdir == tmp_path / "seed=0"
     of = {name: {run.workdir: run.config.to_dict() for run in runs}
@@ -90,7 +90,8 @@ def test_labels():
 
 
 def test_an_override_that_does_not_fit_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sweeps.SWEEPS, "bad", lambda config: iter([{"loss.temper": 1, "seed": 0}]))
+    plan = [{"loss.temper": 1, "seed": 0}]
+    monkeypatch.setitem(sweep_plans.SWEEPS, "bad", lambda config: iter(plan))
     with pytest.raises(ValueError, match=r"sweep bad: .*loss\.temper.* does not fit"):
         sweep.plan(demo.get_config(), "bad", tmp_path, [])
 
@@ -230,9 +231,9 @@ def test_a_table_without_runs_says_so():
 # The real command, with a sweep of two runs.
 SHORT = """
 from absl import app
-from configs import sweeps
-from ncl_jax.cli import sweep
-sweeps.SWEEPS["two"] = lambda config: iter(
+
+from ncl_jax.cli import sweep, sweep_plans
+sweep_plans.SWEEPS["two"] = lambda config: iter(
     [{"loss.gradient": g, "seed": 3} for g in ("stop", "through")])
 app.run(sweep.main, flags_parser=sweep.job.parse_flags)
 """

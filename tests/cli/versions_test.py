@@ -52,9 +52,11 @@ def test_an_absent_package_is_left_to_its_import(monkeypatch):
 
 
 def test_an_installed_package_reads_its_own_metadata(monkeypatch, tmp_path):
-    lines = ["numpy<3,>=2.1", 'flask>=9; extra == "serve"', "av<20,>=17"]
-    monkeypatch.setattr(versions, "_FILE", tmp_path / "absent.txt")
+    lines = ["numpy<3,>=2.1", 'flask<4,>=3.1; extra == "serve"', "av<20,>=17",
+             'colorama>=9; sys_platform == "win32" and extra == "serve"']  # fmt: skip
+    monkeypatch.setattr(versions, "_ROOT", tmp_path)
+    (tmp_path / "requirements.txt").write_text("numpy>=99")  # some package's, in site-packages
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
     versions._requirements.cache_clear()
-    assert [str(r) for r in versions._requirements()] == [lines[0], lines[2]]
+    assert [str(r) for r in versions._requirements()] == lines[:3]
     versions._requirements.cache_clear()

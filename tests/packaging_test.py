@@ -1,0 +1,141 @@
+"""What is installed: bounds said twice agree, the wheel is whole, and `import ncl_jax` is light."""
+
+import importlib
+import pathlib
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+
+import pytest
+from packaging.requirements import Requirement
+
+import ncl_jax
+from ncl_jax.cli import entry
+
+ROOT = pathlib.Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def named(lines):
+    """Package -> the rest of its requirement."""
+    plain = [line.partition("#")[0].strip() for line in lines]
+    found = [Requirement(line) for line in plain if line and not line.startswith("ncl_jax")]
+    return {r.name.lower(): (r.extras, str(r.specifier)) for r in found}
+
+
+def of_file(name):
+    return named((ROOT / name).read_text().splitlines())
+
+
+def test_extras_together_are_what_requirements_txt_asks_for():
+    extras = PROJECT["optional-dependencies"]
+    asked = [*PROJECT["dependencies"], *(line for name in ("train", "video", "report", "serve")
+                                         for line in extras[name])]  # fmt: skip
+    assert named(asked) == of_file("requirements.txt")
+    assert named(extras["faiss"]) == of_file("requirements-faiss.txt")
+    own = {name: [x for x in lines if x.startswith("ncl_jax")] for name, lines in extras.items()}
+    assert own["all"] == ["ncl_jax[train,video,report,serve]"]
+
+
+def test_files_that_name_a_package_agree_on_its_bounds():
+    run = of_file("requirements.txt")
+    for name in ("requirements-beam.txt", "requirements-test.txt", "requirements-parity.txt"):
+        for package, bounds in of_file(name).items():
+            if package in run and package != "pillow":  # Beam holds it back
+                assert run[package] == bounds, (name, package)
+
+
+def test_importing_the_package_imports_neither_jax_nor_numpy():
+    code = "import sys, ncl_jax; print(*{'jax', 'numpy', 'flax', 'etils'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+def test_public_names_are_there_and_nothing_else_is():
+    assert set(ncl_jax.__all__) <= set(dir(ncl_jax))
+    for name in ncl_jax.__all__:
+        assert getattr(ncl_jax, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ncl_jax.nothing
+
+
+@pytest.mark.parametrize("name", entry.COMMANDS)
+def test_every_command_has_a_module(name):
+    module = importlib.import_module(entry.COMMANDS[name][0])
+    assert callable(getattr(module, "start" if name in ("train", "sweep") else "main"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["trian"], "got 'trian'; did you mean train?"),
+        (["data", "biuld"], "did you mean data build?"),
+        (["index", "serch"], "did you mean search?"),
+        (["normalize", "--vidoe", "x"], "did you mean --video?"),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_nearest(given, said, capsys):
+    try:
+        code = entry.main(given)
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
+def built(folder):
+    """The wheel made from the sdist, by `python -m build` in an environment of its own."""
+    venv.create(folder / "build", with_pip=True)
+    python = folder / "build" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "build>=1.2"], check=True)
+    subprocess.run([python, "-m", "build", "-o", folder, ROOT], check=True, capture_output=True)
+    assert len(list(folder.glob("*.tar.gz"))) == 1
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.mark.slow
+def test_the_wheel_works_outside_the_checkout(tmp_path):
+    """Built from the sdist, installed, and used: every command, five lines, a search."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    wheel = built(tmp_path)
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"ncl_jax", "tfds_builders"}
+    assert {
+        "ncl_jax/py.typed", "ncl_jax/video/known_good.mp4", "tfds_builders/msvd/README.md",
+        "ncl_jax/video_search/static/page.html", "ncl_jax/report/html/page.html",
+    } <= set(names)  # fmt: skip
+    subprocess.run([*install, wheel], check=True)
+    use = (
+        "import numpy as np, ncl_jax\n"
+        "index = ncl_jax.RetrievalIndex.build(['a', 'b'], np.eye(2), np.eye(2), scale=10.0)\n"
+        "print(index.search(np.array([[0.0, 1.0]]), k=1).ids)\n"
+        "biases, report = ncl_jax.sinkhorn.solve(np.eye(3), np.ones(3), np.ones(3))\n"
+        "print(bool(report.converged))\n"
+    )
+    done = subprocess.run(
+        [python, "-c", use], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:2] == ["[['b']]", "True"]
+    freeze = [python, "-m", "pip", "list", "--format=freeze"]
+    listed = subprocess.run(freeze, capture_output=True, text=True, check=True).stdout.lower()
+    assert not {"flask", "flax", "av", "tensorflow-datasets"} & {
+        line.split("==")[0] for line in listed.split()
+    }
+    subprocess.run([*install, f"{wheel}[all]"], check=True)
+    command = tmp_path / "venv" / "bin" / "ncl-jax"
+    for name in entry.COMMANDS:
+        done = subprocess.run(
+            [command, *name.split(), "--help"], cwd=tmp_path, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (name, done.stderr)
+        assert len(done.stdout) > 100
