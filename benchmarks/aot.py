@@ -79,8 +79,8 @@ def compile_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Compiled | No
     optimizer = build.build_optimizer(config)
     step = build.build_step(config, towers, optimizer)
     state = jax.eval_shape(lambda p: init_state(p, optimizer, 0), params)
-    shardings = sharding.state_sharding(state, mesh, config.placement)
-    run = sharding.map_step(step, mesh, config.mapper, shardings).run
+    shardings = sharding.state_sharding(state, mesh, config.sharding)
+    run = sharding.map_step(step, mesh, config.parallel_backend, shardings).run
     rows = NamedSharding(mesh, PartitionSpec(sharding.AXIS))
     batch = abstract_batch(config)
     args = _lying(state, shardings), _lying(batch, jax.tree.map(lambda _: rows, batch))
@@ -142,7 +142,7 @@ def _compile(function: Any, args: tuple[Any, ...], chips: int) -> Compiled | Non
 def set_form(config: ml_collections.ConfigDict, form: str, micro: int) -> None:
     """With or without recomputed blocks and gradient caching."""
     config.model.remat = "remat" in form
-    config.batch.micro = micro if "cached" in form else 0
+    config.batch.micro_batch_size = micro if "cached" in form else 0
 
 
 def step_table(config: ml_collections.ConfigDict, mesh: Mesh, clips: list[int]) -> None:

@@ -28,7 +28,7 @@ def temporaries(batch_size: int, micro: int) -> int:
     """Bytes of temporaries of one training step on one device."""
     config = msrvtt.get_config()
     config.model.dtype = "float32"
-    config.train.batch_size, config.batch.micro = batch_size, micro
+    config.train.batch_size, config.batch.micro_batch_size = batch_size, micro
     towers, params = clip.abstract(build.build_sizes(config, VOCABULARY))
     optimizer = build.build_optimizer(config)
     step = build.build_step(config, towers, optimizer)

@@ -128,9 +128,9 @@ def plan(
     """
     pairs, rounds = config.train.batch_size, config.loss.iterations
     each, dim = pairs // devices, model.dim
-    micro = min(config.batch.micro or each, each)
+    micro = min(config.batch.micro_batch_size or each, each)
     stored = stores(each, pairs, dim, jnp.float32, config.loss.execution)
-    split = devices if config.placement == "fsdp" else 1
+    split = devices if config.sharding == "fsdp" else 1
     memory = {
         "weights and moments": (model.weights + model.moments) / split,
         "gradient": float(model.weights),

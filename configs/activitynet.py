@@ -20,5 +20,5 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.data.validation_split = ""
     if not choice.demo:
         c.data.max_frames, c.data.max_tokens = 64, 64
-        c.batch.micro = 4
+        c.batch.micro_batch_size = 4
     return c

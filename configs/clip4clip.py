@@ -59,7 +59,7 @@ def build(
     c.optim.clip_each_norm = 1.0
     c.optim.freeze = "stem"
     c.train.batch_size = BATCH
-    c.batch.micro = 16
+    c.batch.micro_batch_size = 16
     c.train.steps = EPOCHS * (pairs // BATCH)
     if choice.demo:
         set_demo(c)

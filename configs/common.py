@@ -13,8 +13,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.name = "default"  # what the run calls itself in its table and results
     c.seed = 0  # fixes initial weights and the order of samples
     c.seeds = 1  # runs, with seed, seed + 1, ...; more than one: mean and deviation over them
-    c.mapper = "shard_map"  # how the step is mapped over devices: "shard_map" or "pmap"
-    c.placement = "replicated"  # of weights and optimizer state: "replicated" or "fsdp" (shard_map)
+    c.parallel_backend = "shard_map"  # maps the step over devices: "shard_map" or "pmap"
+    c.sharding = "replicated"  # of weights and optimizer state: "replicated" or "fsdp" (shard_map)
     c.profile_input = False  # measure the share of step time spent waiting for input
 
     c.data = d = ml_collections.ConfigDict()
@@ -93,7 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
     o.freeze = "none"  # "stem": embeddings; "layers<N": and the first N blocks of both towers
 
     c.batch = ml_collections.ConfigDict()
-    c.batch.micro = 0  # pairs that a device's towers see at a time, for memory; 0: all of its
+    c.batch.micro_batch_size = 0  # pairs that a device's towers see at a time; 0: all of its
 
     c.train = t = ml_collections.ConfigDict()
     t.batch_size = 128  # pairs over all devices

@@ -43,7 +43,7 @@ def soak(
              f"--config.train.validate_every={10 * steps}",
              "--config.train.peer_timeout=20", *jobs.data_in(root)]
     if processes > 1:
-        flags.append("--config.placement=fsdp")
+        flags.append("--config.sharding=fsdp")
     memory: list[float] = []
     with jobs.Job(root / "whole", flags, processes) as job:
         watched = [psutil.Process(process.pid) for process in job.processes]

@@ -13,7 +13,8 @@ from etils import epath
 from ml_collections import config_flags
 
 from ncl_jax.cli import versions
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, did_you_mean
+from ncl_jax.experiment import renamed
 
 DEMO = "  python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo"
 
@@ -31,9 +32,9 @@ _LOST = (
     "all processes again: the run goes on from the last checkpoint"
 )
 _MEMORY = (
-    "the device is out of memory ({}). Less is needed with batch.micro (pairs that the towers see "
-    "at a time), model.remat, model.dtype=bfloat16, a smaller train.batch_size or, where the run "
-    "was embedding, eval.batch_size"
+    "the device is out of memory ({}). Less is needed with batch.micro_batch_size (pairs that the "
+    "towers see at a time), model.remat, model.dtype=bfloat16, a smaller train.batch_size or, "
+    "where the run was embedding, eval.batch_size"
 )
 
 
@@ -181,10 +182,38 @@ def _flag_message(error: Exception) -> str:
         return f"the file of --config is not Python: {error.filename}, line {error.lineno}"
     if isinstance(error, KeyError | AttributeError):
         name = re.search(r"\w+", str(error.args[0]))
-        return f"the config has no key '{name and name[0]}'; configs/common.py lists all keys"
+        return _unknown_key(name[0] if name else "")
     # ml_collections tells the story of its attempts; the cause is the last line.
     cause = (str(error).strip() or repr(error)).splitlines()[-1].strip()
     return f"the flags cannot be used: {cause.removeprefix('ValueError: ')}"
+
+
+def _unknown_key(name: str) -> str:
+    """The message for a key that the config does not have, with its new name or the nearest one."""
+    given = (re.match(r"--?config\.([\w.]+)", argument) for argument in sys.argv)
+    paths = [match[1] for match in given if match and name in match[1].split(".")]
+    key = paths[0] if paths else name
+    if key in renamed.KEYS:
+        return f"config.{key} is now called config.{renamed.KEYS[key]}"
+    hint = did_you_mean(key, _known_keys())
+    return f"the config has no key '{name}'{hint or '; configs/common.py lists all keys'}"
+
+
+def _known_keys() -> list[str]:
+    """All keys of the config file that the command line names."""
+    files = [a.partition("=")[2] for a in sys.argv if re.match(r"--?config=", a)]
+    with contextlib.suppress(Exception):  # it was read before, but whatever happens is no news
+        return list(flat_keys(flags.FLAGS["config"].parser.parse(files[-1]).to_dict()))
+    return []
+
+
+def flat_keys(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of a nested dict."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat_keys(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 def _whats_next(file: str, workdir: epath.Path) -> str:

@@ -16,13 +16,13 @@ from ncl_jax.types import Batch, TrainState
 AXIS = "data"
 MIN_SHARDED = 1 << 12
 """Entries below which a parameter is not worth a gather of its own and stays replicated."""
-Mapper = Literal["shard_map", "pmap"]
-Placement = Literal["replicated", "fsdp"]
+ParallelBackend = Literal["shard_map", "pmap"]
+Sharding = Literal["replicated", "fsdp"]
 Metrics = dict[str, Array]
 
 
 class Step(NamedTuple):
-    """A training step in two halves, so that one definition serves every placement.
+    """A training step in two halves, so that one definition serves every sharding.
 
     `gradient`: (params, one device's rows) -> (that device's share of the gradient, metrics). It
     may use collectives over `data`; the shares add up to the gradient, and the metrics are the
@@ -38,7 +38,7 @@ class MappedStep(NamedTuple):
     """A step made global.
 
     `place` turns this process's rows of a batch into the form `run` takes; the state has no
-    device axis under either mapper. `run` gives its state argument's memory away.
+    device axis under either backend. `run` gives its state argument's memory away.
     """
 
     place: Callable[[Batch], Batch]
@@ -69,24 +69,24 @@ def check_batch_size(batch_size: int, mesh: Mesh, micro: int = 0) -> None:
     each = batch_size // mesh.size
     if micro and each > micro and each % micro:
         raise InputError(
-            f"batch.micro: expected a divisor of the {each} pairs of each device "
+            f"batch.micro_batch_size: expected a divisor of the {each} pairs of each device "
             f"(train.batch_size={batch_size} over {mesh.size}), got {micro}"
         )
 
 
-def state_sharding(state: Any, mesh: Mesh, placement: Placement) -> Any:
+def state_sharding(state: Any, mesh: Mesh, rule: Sharding) -> Any:
     """Where every leaf of a state lies, as `NamedSharding`s.
 
     "replicated" keeps a copy on every device. "fsdp" cuts each leaf of at least `MIN_SHARDED`
     entries along its longest axis that divides among the devices. The rule sees shapes only, so
     the moments of an optimizer lie where their parameters do.
     """
-    check_choice("placement", placement, get_args(Placement))
+    check_choice("sharding", rule, get_args(Sharding))
 
     def spec(leaf: Any) -> PartitionSpec:
         shape = np.shape(leaf)
         fitting = [d for d, size in enumerate(shape) if size % mesh.size == 0]
-        if placement == "replicated" or np.prod(shape) < MIN_SHARDED or not fitting:
+        if rule == "replicated" or np.prod(shape) < MIN_SHARDED or not fitting:
             return PartitionSpec()
         longest = max(fitting, key=lambda d: shape[d])
         return PartitionSpec(*[AXIS if d == longest else None for d in range(len(shape))])
@@ -101,28 +101,30 @@ def place_state(state: Any, sharding: Any) -> Any:
     return copy(state)
 
 
-def map_step(step: Step, mesh: Mesh, mapper: Mapper, sharding: Any) -> MappedStep:
+def map_step(
+    step: Step, mesh: Mesh, parallel_backend: ParallelBackend, shardings: Any
+) -> MappedStep:
     """Map a step to all devices of the mesh.
 
     Args:
       step: both halves.
       mesh: from `data_mesh`.
-      mapper: "shard_map", or "pmap", which JAX implements by shard_map: the same numbers.
-      sharding: of the state, from `state_sharding`. With sharded leaves a device gathers the
+      parallel_backend: "shard_map", or "pmap", which JAX implements by shard_map: the same numbers.
+      shardings: of the state, from `state_sharding`. With sharded leaves a device gathers the
         parameters at the step's start and keeps its shard of the summed gradient at the end;
         optimizer state and update are never gathered.
 
     Raises:
-      ValueError: an unknown mapper, or pmap with a sharded state.
+      ValueError: an unknown backend, or pmap with a sharded state.
     """
-    check_choice("mapper", mapper, get_args(Mapper))
-    specs = jax.tree.map(lambda leaf: leaf.spec, sharding)
+    check_choice("parallel_backend", parallel_backend, get_args(ParallelBackend))
+    specs = jax.tree.map(lambda leaf: leaf.spec, shardings)
     whole = all(spec == PartitionSpec() for spec in jax.tree.leaves(specs))
-    if mapper == "pmap":
+    if parallel_backend == "pmap":
         if not whole:
             raise InputError(
-                "mapper: pmap keeps a whole copy of the state on every device; use "
-                "mapper=shard_map with placement=fsdp, or placement=replicated"
+                "parallel_backend: pmap keeps a whole copy of the state on every device; use "
+                "parallel_backend=shard_map with sharding=fsdp, or sharding=replicated"
             )
         return _by_pmap(step, mesh)
 
@@ -145,7 +147,7 @@ def map_step(step: Step, mesh: Mesh, mapper: Mapper, sharding: Any) -> MappedSte
     everywhere = NamedSharding(mesh, PartitionSpec())
     return MappedStep(
         place=lambda batch: shard(batch, mesh),
-        run=jax.jit(run, donate_argnums=0, out_shardings=(sharding, everywhere)),
+        run=jax.jit(run, donate_argnums=0, out_shardings=(shardings, everywhere)),
     )
 
 

@@ -23,6 +23,7 @@ from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import sharding
 from ncl_jax.distributed.sharding import Step
 from ncl_jax.errors import InputError, check_choice
+from ncl_jax.experiment.renamed import refuse_former
 from ncl_jax.files import write_text
 from ncl_jax.models import clip, convert, weights
 from ncl_jax.training import optimizer as optimizers
@@ -49,6 +50,7 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
     Raises:
       ValueError: the first of them.
     """
+    refuse_former(config)
     data, model, training = config.data, config.model, config.train
     for section, names in (
         (data, ("image_size", "max_frames")),
@@ -66,8 +68,8 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
         raise InputError(f"data.threads: expected at least 0, got {data.threads}")
     for use in ("train", "eval"):
         build_view(config, use)
-    if config.batch.micro < 0:
-        raise InputError(f"batch.micro: expected at least 0, got {config.batch.micro}")
+    if (size := config.batch.micro_batch_size) < 0:
+        raise InputError(f"batch.micro_batch_size: expected at least 0, got {size}")
     if training.steps < 0:
         raise InputError(f"steps: expected at least 0 (evaluation only), got {training.steps}")
     for name in ("bank_clips", "bank_captions"):
@@ -210,7 +212,7 @@ def build_step(
 ) -> Step:
     """The per-device training step."""
     towers = optimizers.freeze_towers(towers, config.optim.freeze)
-    return make_step(towers, build_loss(config), optimizer, config.batch.micro)
+    return make_step(towers, build_loss(config), optimizer, config.batch.micro_batch_size)
 
 
 def train_batches(

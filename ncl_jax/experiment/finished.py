@@ -15,6 +15,7 @@ from ncl_jax.data.records import Split, load_split
 from ncl_jax.errors import InputError
 from ncl_jax.evaluation.embeddings import Embedded
 from ncl_jax.experiment.evaluator import EMBEDDINGS
+from ncl_jax.experiment.renamed import updated
 
 
 class FinishedRun(NamedTuple):
@@ -94,4 +95,4 @@ def read_results(workdir: epath.Path) -> dict[str, Any]:
         _ = results["data"]["directory"], results["metrics"], results["config"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error!r}); run the same command again") from error
-    return dict(results)
+    return dict(results) | {"config": updated(results["config"])}

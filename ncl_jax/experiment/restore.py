@@ -10,6 +10,7 @@ from ncl_jax.checkpoint.checkpointer import Checkpointer
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import sharding
 from ncl_jax.experiment import build
+from ncl_jax.experiment.renamed import updated
 from ncl_jax.models import clip
 from ncl_jax.training.run_state import CHECKPOINTS
 from ncl_jax.types import Towers
@@ -39,7 +40,7 @@ def restore(workdir: epath.Path) -> RestoredRun:
         if checkpointer.latest_step() is None:
             raise FileNotFoundError(f"{folder}: holds no complete checkpoint")
         metadata = checkpointer.metadata()
-        config = ml_collections.ConfigDict(metadata["config"])
+        config = ml_collections.ConfigDict(updated(metadata["config"]))
         tokenizer = Tokenizer.from_json(metadata["tokenizer"])
         sizes = build.build_sizes(config, tokenizer.vocab_size)
         towers, blank = build.build_blank_towers(config, tokenizer.vocab_size)

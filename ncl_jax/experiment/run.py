@@ -19,6 +19,7 @@ from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import runtime, sharding, sync
 from ncl_jax.experiment import build, results
 from ncl_jax.experiment.evaluator import EMBEDDINGS, INDEX, Evaluator
+from ncl_jax.experiment.renamed import updated
 from ncl_jax.training.input_profiler import InputProfile
 from ncl_jax.training.loop import Hooks, Schedule, fit
 from ncl_jax.training.metric_log import open_log
@@ -29,10 +30,10 @@ from ncl_jax.types import TrainState
 
 # What a resumed run may change: nothing that moves a weight or an example.
 MAY_CHANGE = (
-    "version", "config.name", "config.mapper", "config.placement", "config.eval",
-    "config.batch.micro", "config.data.manual_dir", "config.data.data_dir", "config.data.threads",
-    "config.data.cache_clips", "config.data.eval_frames", "config.data.eval_frame_order",
-    "config.profile_input",
+    "version", "config.name", "config.parallel_backend", "config.sharding", "config.eval",
+    "config.batch.micro_batch_size", "config.data.manual_dir", "config.data.data_dir",
+    "config.data.threads", "config.data.cache_clips", "config.data.eval_frames",
+    "config.data.eval_frame_order", "config.profile_input",
     "config.data.validation_split", "config.data.test_split", "config.tokenizer.path",
     "config.train.log_every", "config.train.validate_every", "config.train.checkpoint_every",
     "config.train.keep_checkpoints", "config.train.on_nonfinite", "config.train.input_timeout",
@@ -55,7 +56,7 @@ def run_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> di
     build.validate_config(config)
     seconds: dict[str, float] = {}
     mesh = sharding.data_mesh()
-    sharding.check_batch_size(config.train.batch_size, mesh, config.batch.micro)
+    sharding.check_batch_size(config.train.batch_size, mesh, config.batch.micro_batch_size)
     with _phase("data", seconds):
         # The others find it prepared, or, on a disk of their own, prepare it there.
         directory = sync.once("data", lambda: build.prepare_data(config))
@@ -138,9 +139,9 @@ def train_or_resume(
     """
     steps = config.train.steps
     state = init_state(parts.params, parts.optimizer, config.seed)
-    shardings = sharding.state_sharding(state, mesh, config.placement)
+    shardings = sharding.state_sharding(state, mesh, config.sharding)
     progress = _open_progress(config, parts, workdir)
-    state = progress.restore(sharding.place_state(state, shardings), MAY_CHANGE)
+    state = progress.restore(sharding.place_state(state, shardings), MAY_CHANGE, updated)
     if runtime.is_first():  # only now: a run that is refused changes nothing
         build.keep_tokenizer(parts.tokenizer, workdir)
     done = int(state.step)
@@ -149,7 +150,7 @@ def train_or_resume(
     if done:
         runtime.say(f"resuming {workdir} at step {done} of {steps}")
     step = build.build_step(config, parts.towers, parts.optimizer)
-    mapped = sharding.map_step(step, mesh, config.mapper, shardings)
+    mapped = sharding.map_step(step, mesh, config.parallel_backend, shardings)
     batches = build.train_batches(config, parts, progress.samples)
     if profile:
         mapped = profile.wrap(mapped, batches)

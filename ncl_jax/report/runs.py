@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncl_jax.errors import InputError
+from ncl_jax.experiment.renamed import updated
 
 RESULTS = "results.json"
 # Keys of the config that move no result: where files lie, how fast, how often.
 SILENT = (
-    "seed", "seeds", "mapper", "placement", "profile_input", "batch.micro", "model.remat",
-    "data.manual_dir", "data.data_dir", "data.threads", "data.cache_clips", "eval.batch_size",
+    "seed", "seeds", "parallel_backend", "sharding", "profile_input", "batch.micro_batch_size",
+    "model.remat", "data.manual_dir", "data.data_dir", "data.threads", "data.cache_clips",
+    "eval.batch_size",
     "train.log_every", "train.validate_every", "train.checkpoint_every", "train.keep_checkpoints",
     "train.on_nonfinite", "train.input_timeout", "train.peer_timeout",
 )  # fmt: skip
@@ -104,7 +106,7 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
 def _read(file: pathlib.Path) -> Iterator[Run]:
     try:
         content = json.loads(file.read_text())
-        config, metrics = content["config"], content["metrics"]
+        config, metrics = updated(content["config"]), content["metrics"]
         if "per_seed" in content:  # several seeds by one command
             for seed, measured in content["per_seed"].items():
                 folder, own = file.parent / f"seed{seed}", config | {"seed": int(seed), "seeds": 1}
@@ -119,7 +121,8 @@ def _own(folder: pathlib.Path, content: dict[str, Any]) -> dict[str, Any]:
     """What is known of one seed: its own file, else what holds for all of them."""
     file = folder / RESULTS
     if file.exists():
-        return dict(json.loads(file.read_text()))
+        own = dict(json.loads(file.read_text()))
+        return own | {"config": updated(own["config"])}
     about = {name: v for name, v in content["run"].items() if name not in ("seconds", "seeds")}
     return content | {"run": about}
 

@@ -1,6 +1,7 @@
 """Where a run stands: its checkpoints, its place in the data, and the steps that went wrong."""
 
 import shutil
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
@@ -59,15 +60,27 @@ class Progress:
         self._stop = on_nonfinite == "stop"
         self._checkpointer = Checkpointer(workdir / CHECKPOINTS, keep)
 
-    def restore(self, state: TrainState, may_change: tuple[str, ...]) -> TrainState:
+    def restore(
+        self,
+        state: TrainState,
+        may_change: tuple[str, ...],
+        updated: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> TrainState:
         """The state of the last sound checkpoint, or the given one where there is none.
+
+        Args:
+          state: the form of what is read.
+          may_change: beginnings of the keys of metadata that may differ from the checkpoint's.
+          updated: brings the config of a checkpoint of any age into the present words.
 
         Raises:
           ValueError: the checkpoints are of another run.
         """
         if self._checkpointer.is_new():
             return state
-        check_same_run(self._metadata, self._checkpointer.metadata(), self._workdir, may_change)
+        saved = self._checkpointer.metadata()
+        saved = saved | {"config": updated(saved["config"])}
+        check_same_run(self._metadata, saved, self._workdir, may_change)
         restored = self._checkpointer.restore(state)
         self.samples, self._first = restored.data["samples"], int(restored.state.step)
         self._skipped = restored.data["skipped"]

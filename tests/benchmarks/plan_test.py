@@ -58,7 +58,7 @@ def test_placement_and_micro_batches_move_memory(model):
         c.update_from_flattened_dict(changes)
         return plan.plan(model, c, plan.CHIPS["v5e"], 8, 0.4)
 
-    whole, sharded, cached = made(), made(placement="fsdp"), made(**{"batch.micro": 16})
+    whole, sharded, cached = made(), made(sharding="fsdp"), made(**{"batch.micro_batch_size": 16})
     part = "weights and moments"
     assert sharded.memory[part] == pytest.approx(whole.memory[part] / 8)
     assert cached.memory["activations"] == whole.memory["activations"] / 4

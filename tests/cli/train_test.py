@@ -47,7 +47,12 @@ def run(*arguments, timeout=300):
     [
         ([], "--config is missing, for example --config=configs/demo.py"),
         (["--config=configs/nope.py"], "nope.py"),
-        (["--config=configs/demo.py", "--config.loss.nam=ncl"], "has no key 'nam'"),
+        (["--config=configs/demo.py", "--config.loss.nam=ncl"],
+         "has no key 'nam'; did you mean loss.name?"),
+        (["--config=configs/demo.py", "--config.mapper=pmap"],
+         "config.mapper is now called config.parallel_backend"),
+        (["--config=configs/demo.py", "--config.batch.micro=4"],
+         "config.batch.micro is now called config.batch.micro_batch_size"),
         (["--config=configs/demo.py", "--config.train.steps=many"], "'many'"),
         (["--config=configs/demo.py:lose=ncl"], "expected some of loss=ncl, seed=0"),
         (["--config=configs/clip4clip.py"], "it has no function get_config"),

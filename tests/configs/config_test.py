@@ -41,7 +41,7 @@ def abstract_step(config, devices):
         valid=jax.ShapeDtypeStruct((size,), bool),
     )
     mesh = sharding.data_mesh(jax.devices()[:devices])
-    shardings = sharding.state_sharding(state, mesh, config.placement)
+    shardings = sharding.state_sharding(state, mesh, config.sharding)
     return sharding.map_step(step, mesh, "shard_map", shardings).run, state, batch
 
 
@@ -64,7 +64,8 @@ def test_no_config_is_left_out():
 def test_step_of_every_config_traces(name, arg):
     config = load(name, arg)
     build.validate_config(config)
-    sharding.check_batch_size(config.train.batch_size, sharding.data_mesh(), config.batch.micro)
+    micro = config.batch.micro_batch_size
+    sharding.check_batch_size(config.train.batch_size, sharding.data_mesh(), micro)
     run, state, batch = abstract_step(config, devices=4)
     after, metrics = jax.eval_shape(run, state, batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
@@ -134,7 +135,7 @@ def flat(tree, prefix=""):
     ("change", "message"),
     [
         ({"loss.name": "nce"}, "loss.name: expected one of ncl, infonce, got 'nce'"),
-        ({"batch.micro": -1}, "batch.micro: expected at least 0, got -1"),
+        ({"batch.micro_batch_size": -1}, "batch.micro_batch_size: expected at least 0, got -1"),
         ({"optim.freeze": "all"}, "optim.freeze: expected none, stem or layers<N"),
         ({"optim.algorithm": "sgd"}, "optim.algorithm: expected one of adamw, bert_adam"),
         ({"eval.bank_clips": -5}, r"eval.bank_clips: expected at least 0 \(all\), got -5"),

@@ -69,7 +69,7 @@ def check_whole_epoch(workdir, reference):
 @needs_ports
 @pytest.mark.parametrize(
     ("count", "devices", "setting"),
-    [(2, 2, "placement=fsdp"), (2, 2, "mapper=pmap"), (4, 1, "placement=replicated")],
+    [(2, 2, "sharding=fsdp"), (2, 2, "parallel_backend=pmap"), (4, 1, "sharding=replicated")],
 )
 def test_the_curve_is_that_of_one_process(count, devices, setting, data, reference, tmp_path):
     workdir = tmp_path / "run"

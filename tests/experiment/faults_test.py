@@ -110,7 +110,7 @@ def test_a_device_with_too_little_memory_is_told_of_and_not_tried_again(data, tm
         codes = job.wait(120)
     assert codes[1] == 2, job.said()
     assert codes[0] in (runtime.RETRY, -6), job.said()
-    assert "batch.micro" in job.said(1)
+    assert "batch.micro_batch_size" in job.said(1)
     assert "Traceback" not in job.said(1)
 
 

@@ -132,5 +132,6 @@ def test_micro_batches_must_divide():
     mesh = sharding.data_mesh(jax.devices()[:2])
     sharding.check_batch_size(16, mesh, 4)
     sharding.check_batch_size(16, mesh, 16)  # more than the device has: all at once
-    with pytest.raises(ValueError, match=r"batch\.micro: expected a divisor of the 8 pairs"):
+    said = r"batch\.micro_batch_size: expected a divisor of the 8 pairs"
+    with pytest.raises(ValueError, match=said):
         sharding.check_batch_size(16, mesh, 3)

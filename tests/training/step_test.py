@@ -133,7 +133,7 @@ def test_gradients_are_those_of_one_device():
 
 
 def test_an_unknown_mapper_is_refused():
-    with pytest.raises(ValueError, match="mapper: expected one of"):
+    with pytest.raises(ValueError, match="parallel_backend: expected one of"):
         first_step(1, mapper="vmap")
 
 

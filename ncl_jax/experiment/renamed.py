@@ -1,0 +1,58 @@
+"""Config keys and values under their former names: refused in a config, read in what a run left."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ncl_jax.errors import InputError
+
+KEYS = {
+    "mapper": "parallel_backend",
+    "placement": "sharding",
+    "batch.micro": "batch.micro_batch_size",
+}
+"""Former key -> key."""
+VALUES: dict[str, dict[Any, Any]] = {}
+"""Key -> former value -> value."""
+
+
+def refuse_former(config: Mapping[str, Any]) -> None:
+    """Makes sure that a config uses no former key, which would do nothing, and no former value.
+
+    Raises:
+      ValueError: it does; the message names the new one.
+    """
+    for old, new in KEYS.items():
+        if _get(config, old) is not None:
+            raise InputError(f"config.{old} is now called config.{new}; change it in your config")
+    for key, values in VALUES.items():
+        if (value := _get(config, key)) in values:
+            raise InputError(f"config.{key}={value} is now config.{key}={values[value]}")
+
+
+def updated(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run of any age in the present words; the given one stays as it is.
+
+    Example:
+      >>> updated({"mapper": "pmap", "batch": {"micro": 4}})
+      {'batch': {'micro_batch_size': 4}, 'parallel_backend': 'pmap'}
+    """
+    config = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
+    for old, new in KEYS.items():
+        *path, name = old.split(".")
+        section = _get(config, ".".join(path)) if path else config
+        if section is not None and name in section:
+            section[new.rpartition(".")[2]] = section.pop(name)
+    for key, values in VALUES.items():
+        *path, name = key.split(".")
+        section = _get(config, ".".join(path)) if path else config
+        if section is not None and section.get(name) in values:
+            section[name] = values[section[name]]
+    return config
+
+
+def _get(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        if not hasattr(config, "get") or name not in config:
+            return None
+        config = config[name]
+    return config
