@@ -30,7 +30,10 @@ TARGET = 1.05
 DEMO_CLIPS, DEMO_SIDE, SIDE = 150, 64, 224
 _WORKER = """
 import json, sys, time
-from ncl_jax.data import video
+try:
+    from ncl_jax.video import decode as video
+except ImportError:  # revisions up to 2026-11
+    from ncl_jax.data import video
 assert video.__file__.startswith(sys.argv[1]), video.__file__
 for line in sys.stdin:
     paths, short_side = json.loads(line)

@@ -20,7 +20,7 @@ from ncl_jax.cli import exits
 from ncl_jax.cli.index import DEFAULT
 from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
-from ncl_jax.experiment.encoder import load
+from ncl_jax.experiment import encoder
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.video_search import app
 from ncl_jax.video_search.library import Library
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     """Loads, listens, and serves."""
     index = RetrievalIndex.load(args.index)
     manifest = manifest_of(index)
-    model = load(manifest.run)
+    model = encoder.load(manifest.run)
     if model.fingerprint != manifest.model:
         raise InputError(f"{args.index} was built with another checkpoint; build it again")
     library = Library(args.index, model.encode_text, model.fingerprint)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from tqdm import tqdm
 
 from ncl_jax.errors import InputError
-from ncl_jax.experiment.encoder import Trained, load
+from ncl_jax.experiment import encoder
 from ncl_jax.files import one_line
 from ncl_jax.index import RetrievalIndex, storage
 from ncl_jax.video import decode
@@ -89,7 +89,7 @@ def build(options: VideoIndexOptions) -> Iterator[str]:
       ValueError: no video to embed, or a run or an index that do not serve.
     """
     files = gallery.find_files(options.videos)
-    model, bank = load(options.checkpoint), _bank(options.checkpoint)
+    model, bank = encoder.load(options.checkpoint), _bank(options.checkpoint)
     _check_writable(options.index)
     manifest = GalleryManifest(
         folder=os.path.abspath(options.videos),
@@ -179,7 +179,7 @@ def _entries(
 
 def _embed(
     options: VideoIndexOptions,
-    model: Trained,
+    model: encoder.Trained,
     todo: dict[str, Stamp],
     entries: dict[str, gallery.Entry],
     manifest: GalleryManifest,

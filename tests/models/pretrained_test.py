@@ -34,7 +34,7 @@ def test_weights_are_evaluated_as_they_are_and_go_out_again(tmp_path):
 
     (tmp_path / "run").mkdir()
     workdir = epath.Path(tmp_path / "run")
-    results = run.run(config, workdir)
+    results = run.run_experiment(config, workdir)
     assert results["run"]["step"] == 0
     assert 0 < results["metrics"]["text_to_video"]["plain"]["MnR"] <= 8
     assert command.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
@@ -47,4 +47,4 @@ def test_weights_are_evaluated_as_they_are_and_go_out_again(tmp_path):
 
     shutil.rmtree(tmp_path / "hf")  # out of reach, as a hub without a network
     (workdir / "results.json").unlink()
-    assert run.run(config, workdir)["metrics"] == results["metrics"]
+    assert run.run_experiment(config, workdir)["metrics"] == results["metrics"]

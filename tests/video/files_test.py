@@ -359,8 +359,8 @@ def test_an_hour_of_4k_needs_little_memory(tmp_path: pathlib.Path) -> None:
     _repeat(path, (3840, 2160), seconds=3600, group=10)
     code = (
         "import re, sys\n"
-        "from ncl_jax.data import video\n"
-        "clip = video.decode_frames(sys.argv[1], 1 / 60, 224, 90)\n"
+        "from ncl_jax.video import decode\n"
+        "clip = decode.decode_frames(sys.argv[1], 1 / 60, 224, 90)\n"
         "print(len(clip.frames), clip.times[-1], clip.width,"
         " re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])\n"
     )
