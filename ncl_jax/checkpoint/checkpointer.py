@@ -49,7 +49,7 @@ class Checkpointer:
         self._read_only = read_only
         path = epath.Path(directory).absolute()
         if not read_only:
-            sync.once("scores", lambda: orbax_options.mend_scores(path))
+            sync.run_on_primary("scores", lambda: orbax_options.mend_scores(path))
         self._manager = ocp.CheckpointManager(
             path,
             options=orbax_options.reading() if read_only else orbax_options.saving(keep),
@@ -148,7 +148,7 @@ class Checkpointer:
                 if isinstance(error, InputError):
                     raise
                 messages.append(f"the checkpoint {self._manager.directory / str(step)} is {error}")
-                runtime.say(f"{messages[-1]}; trying the one before it")
+                runtime.log(f"{messages[-1]}; trying the one before it")
                 if not self._read_only:
                     self._put_aside(step)
         else:
@@ -201,7 +201,7 @@ class Checkpointer:
                 f"the checkpoint {folder} is of an older version of ncl_jax (it has `state`, not "
                 "`arrays`); go on with that version, or give another --workdir"
             )
-        return sync.together("plain", lambda: self._plain(folder, step), *read_errors.READING)
+        return sync.run_on_all("plain", lambda: self._plain(folder, step), *read_errors.READING)
 
     def _plain(self, folder: epath.Path, step: int) -> dict[str, Any]:
         items = {name: ocp.args.JsonRestore() for name in orbax_options.PLAIN}
@@ -236,7 +236,7 @@ class Checkpointer:
                 folder = self._manager.directory / str(step)
                 raise read_errors.translate_read_error(error, folder) from error
 
-        arrays = sync.together("arrays", read, *read_errors.READING)
+        arrays = sync.run_on_all("arrays", read, *read_errors.READING)
         found = checksums.describe_arrays(arrays)
 
         def compare() -> None:
@@ -246,7 +246,7 @@ class Checkpointer:
                         f"damaged (the numbers of {name} are not those that were written)"
                     )
 
-        sync.together("sums", compare, read_errors.Damaged)  # each process has read for itself
+        sync.run_on_all("sums", compare, read_errors.Damaged)  # each process has read for itself
         return arrays, plain | {"step": step}
 
     def _check_same_tree(
@@ -278,7 +278,7 @@ class Checkpointer:
             aside.mkdir(exist_ok=True)
             (self._manager.directory / str(step)).rename(aside / f"{step}-{_next(aside, step)}")
 
-        sync.once("aside", move)
+        sync.run_on_primary("aside", move)
         self._manager.reload()
 
     def _aside(self) -> epath.Path:

@@ -1,4 +1,4 @@
-"""Why a checkpoint could not be read: its own fault, or that of the way to it."""
+"""Why a checkpoint could not be read: corrupt file or storage failure?"""
 
 import errno
 import functools

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("source", help="workdir of a run, or weights")
     parser.add_argument("out", type=pathlib.Path, help="folder to write")
     args = parser.parse_args(argv)
-    return exits.code_of(lambda: run(args))
+    return exits.run_cli(lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from ncl_jax.cli import versions
 from ncl_jax.errors import InputError
 
 
-def code_of(command: Callable[[], None]) -> int:
+def run_cli(command: Callable[[], None]) -> int:
     """Runs the command; 0, 2 after one sentence about bad input, or 130 after an interrupt.
 
     Any other error is a fault of the program: it is raised, so that Python prints the traceback

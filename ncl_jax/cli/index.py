@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in args.run(args):
             print(line, flush=True)
 
-    return exits.code_of(run)
+    return exits.run_cli(run)
 
 
 def build(args: argparse.Namespace) -> Iterator[str]:

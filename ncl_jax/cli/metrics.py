@@ -28,7 +28,7 @@ Tables = dict[str, dict[str, dict[str, float]]]
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the tables; its exit code, see `exits`."""
     args = _parser().parse_args(argv)
-    return exits.code_of(lambda: run(args))
+    return exits.run_cli(lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:

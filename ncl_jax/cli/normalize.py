@@ -31,7 +31,7 @@ from ncl_jax.normalizers.comparison import table
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; its exit code, see `exits`."""
     args = _parser().parse_args(argv)
-    return exits.code_of(lambda: run(args))
+    return exits.run_cli(lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:

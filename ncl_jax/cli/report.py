@@ -31,7 +31,7 @@ from ncl_jax.report import reproduction, runs, tables
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; its exit code, see `exits`."""
     args = _parser().parse_args(argv)
-    return exits.code_of(lambda: print(args.run(args)))
+    return exits.run_cli(lambda: print(args.run(args)))
 
 
 def results(args: argparse.Namespace) -> str:

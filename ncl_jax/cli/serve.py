@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     args = parser.parse_args(argv)
-    return exits.code_of(lambda: run(args))
+    return exits.run_cli(lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ DEMO = "  python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo"
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/demo.py")
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; default runs/<config.name>. An old run there goes on."
+    "workdir", None, "Folder of the run; default runs/<config.name>. An existing run is resumed."
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, for a job of several processes started by hand"
@@ -79,7 +79,7 @@ def _raised_in(error: BaseException, package: str) -> bool:
 
 
 def main(argv: Sequence[str]) -> None:
-    """One call into `run_experiment`, with user errors told in plain words."""
+    """One call into `run_experiment`, which prints user errors without a traceback."""
     del argv
     quiet_libraries()
     # Imported late: a mistyped flag should not have to wait for JAX.
@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
             check_same_config(config)  # before one goes another way than the others
             run = run_experiment if config.seeds == 1 else run_seeds
             summary = run(config, workdir)
-        sync.once("end", lambda: tell(config, workdir, summary))
+        sync.run_on_primary("end", lambda: tell(config, workdir, summary))
         runtime.leave()
     except KeyboardInterrupt:
         stop("interrupted; the same command goes on from what is there", 130)
@@ -127,8 +127,8 @@ def _stop_for(error: Exception, config: Any) -> NoReturn:
     # The process ends here, so that the others of its job do not take it for a lost peer.
     traceback.print_exception(error)
     if isinstance(error, jax.errors.JaxRuntimeError):
-        stop("JAX has failed, which is not for the run to mend; it may be worth a report", 1)
-    stop("this is a fault of the program; it will come again, and is worth a report", 1)
+        stop("JAX failed, which this program cannot recover from; report it if it persists", 1)
+    stop("this is a fault of the program; retrying will not help; please report it", 1)
 
 
 def quiet_libraries() -> None:
@@ -144,12 +144,12 @@ def quiet_libraries() -> None:
 
 
 def tell(config: Any, workdir: epath.Path, summary: dict[str, Any] | None) -> None:
-    """What came of the run: its tables, or that it was told to stop."""
+    """What came of the run: its tables, or that it was stopped on request."""
     from ncl_jax.experiment import results
     from ncl_jax.report import runs, tables
 
     if summary is None:
-        print(f"told to stop: {workdir} is checkpointed, and the same command goes on from there")
+        print(f"stopped on request; checkpoint saved in {workdir}; the same command resumes it")
         return
     if config.seeds != 1:
         print("\n".join(t.markdown() for t in tables.results(runs.group(runs.load([workdir])))))

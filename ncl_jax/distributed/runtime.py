@@ -127,7 +127,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Print a line of the job's story, once per job."""
     if is_first():
         print(text, flush=True)

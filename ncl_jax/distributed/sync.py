@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 DAY_MS = 24 * 3600 * 1000
 
 
-def once(name: str, work: Callable[[], Result]) -> Result | None:
+def run_on_primary(name: str, work: Callable[[], Result]) -> Result | None:
     """Do something on process 0 while the others wait; they get None.
 
     The wait has no limit but a dead peer, so the work may take hours. Where it fails, every
@@ -34,11 +34,11 @@ def once(name: str, work: Callable[[], Result]) -> Result | None:
             result = work()
         except Exception as error:
             failure = error
-    told = gather_texts(name, "" if failure is None else _described(failure))[0]
+    failed = gather_texts(name, "" if failure is None else _described(failure))[0]
     if failure is not None:
         raise failure
-    if told:
-        kind, _, message = told.partition(":")
+    if failed:
+        kind, _, message = failed.partition(":")
         raise {"late": TimeoutError, "input": InputError}.get(kind, RuntimeError)(message)
     return result
 
@@ -52,24 +52,24 @@ def _described(error: Exception) -> str:
     return f"fault:process 0 has failed with {error!r}"
 
 
-def together(name: str, work: Callable[[], Result], *kinds: type[Exception]) -> Result:
+def run_on_all(name: str, work: Callable[[], Result], *kinds: type[Exception]) -> Result:
     """Do something on every process; where it fails on one, it fails on all.
 
     Args:
       name: of the meeting.
       work: must not itself wait for other processes.
-      kinds: of errors that are told to the others; all processes raise the first one's kind and
-        message, whatever happened to themselves.
+      kinds: of errors that are passed on to the others; all processes raise the first one's kind
+        and message, whatever happened to themselves.
     """
     if runtime.alone():
         return work()
-    result, failure, told = None, None, ""
+    result, failure, message = None, None, ""
     try:
         result = work()
     except kinds as error:
         kind = next(i for i, kind in enumerate(kinds) if isinstance(error, kind))
-        failure, told = error, f"{kind}:{error}"
-    first = next(filter(None, gather_texts(name, told)), "")
+        failure, message = error, f"{kind}:{error}"
+    first = next(filter(None, gather_texts(name, message)), "")
     if first:
         number, _, message = first.partition(":")
         raise kinds[int(number)](message) from failure
@@ -92,7 +92,7 @@ def check_same(name: str, facts: dict[str, str]) -> None:
                 )
 
 
-def any_of(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether it is so on at least one process."""
     if runtime.alone():
         return flag

@@ -59,7 +59,7 @@ def run_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> di
     sharding.check_batch_size(config.train.batch_size, mesh, config.batch.micro_batch_size)
     with _phase("data", seconds):
         # The others find it prepared, or, on a disk of their own, prepare it there.
-        directory = sync.once("data", lambda: build.prepare_data(config))
+        directory = sync.run_on_primary("data", lambda: build.prepare_data(config))
         directory = directory or build.prepare_data(config)
     with _phase("model", seconds):
         parts = build.build(config, directory, kept_tokenizer(workdir))
@@ -96,7 +96,7 @@ def run_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> di
 def kept_tokenizer(workdir: epath.Path) -> Tokenizer | None:
     """The tokenizer of the run that goes on in `workdir`, None where one begins."""
     folder = workdir / CHECKPOINTS
-    if not sync.any_of(folder.exists()):
+    if not sync.any_process(folder.exists()):
         return None
     with contextlib.closing(Checkpointer(folder, read_only=True)) as checkpointer:
         if checkpointer.is_new():
@@ -110,8 +110,8 @@ def check_same_config(config: ml_collections.ConfigDict) -> None:
     Raises:
       ValueError: on every process, with the first difference.
     """
-    told = flat({"config": config.to_dict(), "version": __version__})
-    facts = {name: str(value) for name, value in told.items() if name not in PLACES}
+    settings = flat({"config": config.to_dict(), "version": __version__})
+    facts = {name: str(value) for name, value in settings.items() if name not in PLACES}
     sync.check_same("config", facts)
 
 
@@ -146,9 +146,9 @@ def train_or_resume(
         build.keep_tokenizer(parts.tokenizer, workdir)
     done = int(state.step)
     if done < steps:
-        sync.once("space", lambda: progress.check_space(state))
+        sync.run_on_primary("space", lambda: progress.check_space(state))
     if done:
-        runtime.say(f"resuming {workdir} at step {done} of {steps}")
+        runtime.log(f"resuming {workdir} at step {done} of {steps}")
     step = build.build_step(config, parts.towers, parts.optimizer)
     mapped = sharding.map_step(step, mesh, config.parallel_backend, shardings)
     batches = build.train_batches(config, parts, progress.samples)
@@ -205,4 +205,4 @@ def _phase(name: str, seconds: dict[str, float]) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[name] = round(time.perf_counter() - start, 2)
-    runtime.say(f"{name}: {seconds[name]:.0f} s")
+    runtime.log(f"{name}: {seconds[name]:.0f} s")

@@ -25,7 +25,7 @@ def run_seeds(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[st
     Returns:
       What `results.json` in `workdir` holds: `metrics` and `metrics_std`, mean and sample
       standard deviation of all numbers, and `per_seed`, the metrics of each; None where a run was
-      told to stop before its end.
+      stopped on request before its end.
 
     Raises:
       ValueError: fewer than one seed, and all that `run_experiment` raises.

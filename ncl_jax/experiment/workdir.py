@@ -23,10 +23,10 @@ def owned(workdir: epath.Path) -> Iterator[None]:
     Raises:
       ValueError: it cannot be written, a process does not see it, or another job is at work there.
     """
-    mark = sync.once("workdir", lambda: _mark(workdir))
+    mark = sync.run_on_primary("workdir", lambda: _mark(workdir))
     mark = sync.gather_texts("mark", mark or "")[0]
-    sync.together("shared", lambda: _see(workdir / mark), InputError)
-    handle = sync.once("lock", lambda: _lock(workdir, mark))
+    sync.run_on_all("shared", lambda: _see(workdir / mark), InputError)
+    handle = sync.run_on_primary("lock", lambda: _lock(workdir, mark))
     try:
         yield
     finally:

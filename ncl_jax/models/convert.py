@@ -303,12 +303,12 @@ def _check_kind(published: weights.Published, config: ClipConfig) -> None:
 
 def _check_names(arrays: Arrays, wanted: dict[str, Any], source: str) -> None:
     missing, unused = sorted(wanted.keys() - arrays.keys()), sorted(arrays.keys() - wanted.keys())
-    told = [f"missing there: {listed(missing)}"] * bool(missing)
-    told += [f"not in the model of this config: {listed(unused)}"] * bool(unused)
-    if told:
+    problems = [f"missing there: {listed(missing)}"] * bool(missing)
+    problems += [f"not in the model of this config: {listed(unused)}"] * bool(unused)
+    if problems:
         raise InputError(
             f"{source}: expected {len(wanted)} weights by name, found {len(arrays)}; "
-            f"{'; '.join(told)}. Choose layers, width and head as the checkpoint has them"
+            f"{'; '.join(problems)}. Choose layers, width and head as the checkpoint has them"
         )
 
 

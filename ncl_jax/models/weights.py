@@ -132,8 +132,8 @@ def _described(
     """Activation and heads by the config beside the weights, or as OpenAI's models have them."""
     hugging, open_clip = file.parent / "config.json", file.parent / "open_clip_config.json"
     if hugging.exists() and not file.name.startswith("open_clip"):
-        told = _json(hugging)
-        towers = [_part(told, f"{side}_config") for side in ("vision", "text")]
+        given = _json(hugging)
+        towers = [_part(given, f"{side}_config") for side in ("vision", "text")]
         # What a config leaves out is CLIPConfig's default.
         heads = tuple(t.get("num_attention_heads", n) for t, n in zip(towers, (12, 8), strict=True))
         return towers[0].get("hidden_act", "quick_gelu"), heads

@@ -34,7 +34,7 @@ class PreemptionGuard:
 
     def __call__(self) -> bool:
         """To be asked once per step, by all processes alike."""
-        return sync.any_of(self._came)
+        return sync.any_process(self._came)
 
     def _note(self, number: int, _: Any) -> None:
         self._came = True

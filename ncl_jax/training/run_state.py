@@ -112,16 +112,16 @@ class Progress:
         self._skipped, self._last_skipped = self._skipped + 1, step
         go_on = not self._stop and self._in_a_row < IN_A_ROW
         names = [self._clips[number] for number in nonfinite.clips_of(batch)]
-        told = (
+        message = (
             f"at step {step} the loss is {float(metrics['loss'])} and the gradient norm "
             f"{float(metrics['grad_norm'])} (clips {_listed(list(dict.fromkeys(names)))})"
         )
         if go_on:
-            runtime.say(f"{told}; the step is skipped, {self._skipped} so far")
+            runtime.log(f"{message}; the step is skipped, {self._skipped} so far")
         where = self._kept(state, batch, step, go_on)
         if not go_on:
             raise FloatingPointError(
-                f"{told}; {where}, and the last checkpoint is kept. Look at these clips, go on "
+                f"{message}; {where}, and the last checkpoint is kept. Look at these clips, go on "
                 "past such steps with --config.train.on_nonfinite=skip, or begin anew in another "
                 "--workdir with a lower optim.learning_rate"
             )

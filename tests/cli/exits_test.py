@@ -32,7 +32,7 @@ def fail(error):
     raise error
 
 
-@pytest.mark.parametrize("ending", [exits.code_of, check.run])
+@pytest.mark.parametrize("ending", [exits.run_cli, check.run])
 def test_only_bad_input_is_a_sentence(ending, capsys):
     for error in (InputError("expected a, got b"), FileNotFoundError("expected a, got b")):
         assert ending(lambda e=error: fail(e)) == 2
