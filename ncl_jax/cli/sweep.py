@@ -53,11 +53,12 @@ def main(argv: Sequence[str]) -> None:
 
 def sweep(config: ml_collections.ConfigDict) -> dict[str, str]:
     """Plan, prepare the data once, run, tabulate; returns what failed and why."""
-    check_choice("--sweep", _SWEEP.value, SWEEPS)
+    name = _SWEEP.value or ""
+    check_choice("--sweep", name, SWEEPS)
     if _JOBS.value < 1:
         raise InputError(f"--jobs: expected at least 1, got {_JOBS.value}")
     folder = pathlib.Path(flags.FLAGS.workdir or f"runs/sweeps/{config.name}")
-    runs = first_seeds(plan(config, _SWEEP.value, folder, given_flags()), _SEEDS.value)
+    runs = first_seeds(plan(config, name, folder, given_flags()), _SEEDS.value)
     missing = [run for run in runs if not finished(run)]
     print(f"{_SWEEP.value}: {len(runs)} runs in {folder}, {len(runs) - len(missing)} finished")
     if missing:

@@ -203,7 +203,8 @@ def _known_keys() -> list[str]:
     """All keys of the config file that the command line names."""
     files = [a.partition("=")[2] for a in sys.argv if re.match(r"--?config=", a)]
     with contextlib.suppress(Exception):  # it was read before, but whatever happens is no news
-        return list(flat_keys(flags.FLAGS["config"].parser.parse(files[-1]).to_dict()))
+        parsed: Any = flags.FLAGS["config"].parser.parse(files[-1])
+        return list(flat_keys(parsed.to_dict()))
     return []
 
 

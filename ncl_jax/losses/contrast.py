@@ -22,7 +22,9 @@ def contrast(
     return _forward(text, video, scale, video_id, valid, options)[0]
 
 
-def _forward(text, video, scale, video_id, valid, options: Options) -> Any:
+def _forward(
+    text: Array, video: Array, scale: Array, video_id: Array, valid: Array, options: Options
+) -> Any:
     inputs = common.make_inputs(text, video, scale, video_id, valid, options)
     scores = common.scores_of(inputs, options)
     dtype = inputs.text.dtype

@@ -49,7 +49,9 @@ def normalized(
     return _forward(text, video, scale, video_id, valid, options)[0]
 
 
-def _forward(text, video, scale, video_id, valid, options: Options) -> Any:
+def _forward(
+    text: Array, video: Array, scale: Array, video_id: Array, valid: Array, options: Options
+) -> Any:
     inputs = common.make_inputs(text, video, scale, video_id, valid, options)
     masses = _masses(inputs)
     plan = Plan(options.iterations, options.tolerance, options.relax, 1.0, options.axis_name)
@@ -133,7 +135,10 @@ def _backward(options: Options, residuals: Any, cotangents: Any) -> Any:
     return *(d.astype(p.dtype) for d, p in zip(grads, primal, strict=True)), None, None
 
 
-def _factors(solved, by_row, u, v, g_all, inputs: Inputs, options: Options) -> Any:
+def _factors(
+    solved: Balance, by_row: Array, u: Array, v: Array, g_all: Array, inputs: Inputs,
+    options: Options,
+) -> Any:  # fmt: skip
     """U and W of dL/dS = E * (U W^T) - positives."""
     left, right = jnp.stack([by_row, u], 1), jnp.stack([v, g_all / 2 * v], 1)
     if options.gradient == "stop":
@@ -152,7 +157,9 @@ def _factors(solved, by_row, u, v, g_all, inputs: Inputs, options: Options) -> A
     return jnp.concatenate([left, wide_left], 1), jnp.concatenate([right, wide_right], 1)
 
 
-def _adjoint(solved: Balance, abar, bbar, g_all, inputs: Inputs, axis: str | None) -> Any:
+def _adjoint(
+    solved: Balance, abar: Array, bbar: Array, g_all: Array, inputs: Inputs, axis: str | None
+) -> Any:
     """Reverse sweep over the pairs of updates: two rank-one terms each, and one for the first."""
     kernel, (all_a, all_b) = solved.kernel, solved.reached
     us, vs = kernels.weight(all_a, kernel.row), kernels.weight(all_b, kernel.col)
@@ -178,7 +185,10 @@ def _adjoint(solved: Balance, abar, bbar, g_all, inputs: Inputs, axis: str | Non
     return lefts, rights
 
 
-def _fixed_point_adjoint(kernel, u, v, abar, bbar, g_all, inputs: Inputs, options: Options) -> Any:
+def _fixed_point_adjoint(
+    kernel: kernels.Kernel, u: Array, v: Array, abar: Array, bbar: Array, g_all: Array,
+    inputs: Inputs, options: Options,
+) -> Any:  # fmt: skip
     """Adjoints `p` of the rows and `q` of the columns, summed over all pairs at the fixed point.
 
     One pair takes q to M q = P^T P q, symmetric, so the sum over pairs solves (1 - M) x = what the

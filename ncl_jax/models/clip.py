@@ -244,12 +244,17 @@ def functional(model: VideoClip) -> tuple[Towers, Any]:
     def bind(params: Any) -> VideoClip:
         return nnx.merge(graph, nnx.State(params))
 
+    def score(params: Any, *pair: Array) -> Array:
+        head = bind(params).temporal
+        assert isinstance(head, TightTransformer)
+        return head.score(*pair)
+
     joint = isinstance(model.temporal, TightTransformer)
     towers = Towers(
         encode_text=lambda params, *inputs: bind(params).encode_text(*inputs),
         encode_video=lambda params, *inputs: bind(params).encode_video(*inputs),
         scale=lambda params: bind(params).scale(),
-        score=(lambda params, *pair: bind(params).temporal.score(*pair)) if joint else None,
+        score=score if joint else None,
     )
     return towers, nnx.to_pure_dict(params)
 

@@ -5,6 +5,9 @@
 float32.
 """
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -44,12 +47,13 @@ class SeqLSTM(nnx.Module):
     ):  # fmt: skip
         del max_frames, layers, heads, activation
         bound = dim**-0.5
-        init = {
-            name: lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
-            for name in ("kernel_init", "bias_init")
-        }
-        self.input_proj = nnx.Linear(dim, 4 * dim, **init, rngs=rngs)
-        self.hidden_proj = nnx.Linear(dim, 4 * dim, **init, rngs=rngs)
+
+        def init(key: Any, shape: Any, dtype: Any) -> Array:
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+        linear = functools.partial(nnx.Linear, kernel_init=init, bias_init=init, rngs=rngs)
+        self.input_proj = linear(dim, 4 * dim)
+        self.hidden_proj = linear(dim, 4 * dim)
 
     def __call__(
         self, frames: Float[Array, "video frame dim"], frame_mask: Bool[Array, "video frame"]

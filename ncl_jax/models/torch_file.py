@@ -27,7 +27,7 @@ DTYPES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Arrays by their dotted names, as they are stored; a wrapper `state_dict` is opened.
 
     Raises:
@@ -146,7 +146,7 @@ def _flat(value: Any, prefix: str, seen: set[int]) -> list[tuple[str, np.ndarray
     return [pair for name, part in inner.items() for pair in _flat(part, f"{dot}{name}", seen)]
 
 
-def _not_a_zip(path: str | os.PathLike, error: Exception) -> str:
+def _not_a_zip(path: str | os.PathLike[str], error: Exception) -> str:
     with pathlib.Path(path).open("rb") as file:
         start = file.read(4)
     if start[:2] == b"PK":

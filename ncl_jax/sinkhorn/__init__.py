@@ -10,7 +10,7 @@ Source: Park et al., Normalized Contrastive Learning, EMNLP 2022; Cuturi 2013 fo
 """
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -164,8 +164,9 @@ def _panels(scores: Array, rows: Array, cols: Array) -> Stored:
 
 
 def _check_options(
-    scores, row_mass, col_mass, iterations, order, tolerance, relax, strength, start
-) -> None:
+    scores: Any, row_mass: Any, col_mass: Any, iterations: Any, order: Any, tolerance: Any,
+    relax: Any, strength: Any, start: Any,
+) -> None:  # fmt: skip
     shape = jnp.shape(scores)
     if len(shape) != 2 or 0 in shape:
         raise InputError(f"scores must be a non-empty [text, video] matrix, got shape {shape}")

@@ -14,7 +14,7 @@ Three things that a player does are left out where frames must be those of the p
 """
 
 import functools
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import av
 import numpy as np
@@ -68,7 +68,7 @@ def to_rgb(picture: av.VideoFrame, look: Look, side: int | None = None) -> np.nd
 
 def _pixels(picture: av.VideoFrame, form: str, matrix: int | None, shrink: int = 1) -> np.ndarray:
     """`matrix` is for pictures that do not name their own."""
-    how: dict[str, object] = {"format": form, "threads": 1}
+    how: dict[str, Any] = {"format": form, "threads": 1}
     if shrink > 1:
         size = {"width": picture.width // shrink, "height": picture.height // shrink}
         how |= size | {"interpolation": "AREA"}

@@ -8,7 +8,7 @@ import io
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import av
 
@@ -106,8 +106,14 @@ class _Part(io.RawIOBase):
         return self._file.tell() - self._begin
 
 
+def container_of(stream: av.VideoStream) -> av.container.InputContainer:
+    """The open file that a stream to decode belongs to."""
+    return cast("av.container.InputContainer", stream.container)
+
+
 def _container(source: Any) -> av.container.InputContainer:
-    container = av.open(source, container_options=_OPTIONS, **_METADATA)
+    how: dict[str, Any] = {"container_options": _OPTIONS, **_METADATA}
+    container = av.open(source, **how)
     # Times that a file does not state are wrong where they are made up: an AVI keeps the order of
     # decoding only, and `video_clock` knows better what follows from it.
     container.flags &= ~_GENERATE_TIMES

@@ -17,7 +17,7 @@ from ncl_jax.errors import InputError
 from ncl_jax.video import packets, preview
 from ncl_jax.video.clock import Clock
 from ncl_jax.video.colour import Look, check_look
-from ncl_jax.video.container import SUFFIXES, VideoError, file_name, opened
+from ncl_jax.video.container import SUFFIXES, VideoError, container_of, file_name, opened
 from ncl_jax.video.frames import Clip, decode_plainly, decode_planned, no_frame
 from ncl_jax.video.orientation import Seen
 from ncl_jax.video.picture import Form, Frame, Pictures
@@ -115,7 +115,7 @@ def probe(path: str | os.PathLike[str], deep: bool = False) -> Probe:
         return Probe(
             stream.codec_context.name,
             rate(stream),
-            (stream.container.duration or 0) / av.time_base,
+            (container_of(stream).duration or 0) / av.time_base,
             width,
             height,
             1 + sum(1 for _ in pictures) if deep else 1,

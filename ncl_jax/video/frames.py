@@ -62,7 +62,7 @@ def decode_planned(path: str | os.PathLike[str], fps: float, form: Form) -> Clip
     Raises:
       VideoError: the file cannot be opened.
     """
-    came: list[int] = []
+    came: list[int | None] = []
 
     def collect(stream: av.VideoStream, plan: Plan) -> Clip | None:
         pictures = _noted(decode_plan(stream, plan), came)
@@ -85,7 +85,7 @@ def decode_planned(path: str | os.PathLike[str], fps: float, form: Form) -> Clip
     return clip if came == plan.wanted else None
 
 
-def _noted(pictures: Iterable[av.VideoFrame], came: list[int]) -> Iterator[av.VideoFrame]:
+def _noted(pictures: Iterable[av.VideoFrame], came: list[int | None]) -> Iterator[av.VideoFrame]:
     for picture in pictures:
         came.append(picture.pts)
         yield picture

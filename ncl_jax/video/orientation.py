@@ -6,7 +6,7 @@ places, and each direction may be reversed. A file can hold any nine numbers.
 """
 
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
@@ -112,4 +112,4 @@ def _without_new_kinds(picture: av.VideoFrame) -> av.VideoFrame:
     last.link_to(end)
     graph.configure()
     graph.push(picture)
-    return graph.pull()
+    return cast("av.VideoFrame", graph.pull())

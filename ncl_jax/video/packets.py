@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 import av
 
 from ncl_jax.video.clock import Clock
-from ncl_jax.video.container import BadVideoError, opened_part
+from ncl_jax.video.container import BadVideoError, container_of, opened_part
 
 # Files of these can be joined byte by byte. A programme with other stream numbers is met only
 # behind the end of the one before.
@@ -67,7 +67,7 @@ def packets(stream: av.VideoStream, clock: Clock) -> Iterator[av.Packet]:
       BadVideoError: they are encrypted.
       av.FFmpegError: the file cannot be read on.
     """
-    yield from _part(stream, clock, 0, stream.container.size or 0)
+    yield from _part(stream, clock, 0, container_of(stream).size or 0)
 
 
 def unread(stream: av.VideoStream, read: int) -> str:
@@ -76,7 +76,7 @@ def unread(stream: av.VideoStream, read: int) -> str:
     FFmpeg, and so most players, show a file that was joined from several only up to the first end
     in some containers.
     """
-    size = stream.container.size or 0
+    size = container_of(stream).size or 0
     in_order = stream.container.format.name in (*_JOINED, "flv", "matroska,webm")
     if not in_order or size - read <= max(_REST, size // 4):
         return ""
@@ -124,7 +124,7 @@ def demuxed(stream: av.VideoStream) -> Iterator[av.Packet]:
       BadVideoError: they are encrypted; decoders make noise of some codecs without an error.
       av.FFmpegError: the file cannot be read on.
     """
-    source = stream.container.demux(stream)
+    source = container_of(stream).demux(stream)
     for position in itertools.count():
         try:
             packet = next(source, None)

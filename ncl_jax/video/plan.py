@@ -171,7 +171,7 @@ def decode_plan(stream: av.VideoStream, plan: Plan) -> Iterator[av.VideoFrame]:
         if position not in send:
             continue
         if position - 1 not in send:  # what leans on packets that are left out is not wanted
-            sound_from = packet.pts
+            sound_from = last if packet.pts is None else packet.pts
         codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
         pictures = list(packet.decode())
         if position + 1 not in send:  # a gap or the end follows: hand out what is held back

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import av
 
 from ncl_jax.video.clock import MAY_LEAP, Clock
-from ncl_jax.video.container import BadVideoError, opened
+from ncl_jax.video.container import BadVideoError, container_of, opened
 from ncl_jax.video.orientation import Seen, seen
 from ncl_jax.video.packets import decode_all, packets
 from ncl_jax.video.times import TICK_SLACK, Stamps, seconds_of, timed
@@ -122,7 +122,7 @@ def _sought(
 ) -> av.VideoFrame | None:
     """The picture by decoding from a second on; None where that does not lead to it."""
     stamp = begins.stamp + int(begin / seconds_of(stream)(1))
-    length = stream.container.duration
+    length = container_of(stream).duration
     try:
         if begins.keys is not None:
             position = max((p for p, key in begins.keys if key <= stamp), default=0)
@@ -132,7 +132,7 @@ def _sought(
         elif _may_be_packed(stream):
             return None
         else:
-            stream.container.seek(stamp, stream=stream)
+            container_of(stream).seek(stamp, stream=stream)
             pictures = decode_all(stream, Clock())
         return _first_if_right(_since(begins.stamp, stream, pictures), wanted)
     except av.FFmpegError:

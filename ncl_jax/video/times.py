@@ -68,8 +68,10 @@ class Stamps:
         if pts is not None:
             self._faults -= pts <= self._last_pts
         self._last_pts = _or(pts, dts, self._last_pts)
-        prefer_pts = pts is not None and (self._faults >= 0 or dts is None)
-        stamp = pts if prefer_pts else dts if dts is not None else self._next
+        if pts is not None and (self._faults >= 0 or dts is None):
+            stamp = pts
+        else:
+            stamp = self._next if dts is None else dts
         self._next = stamp + (picture.duration or self._step)
         self.known = True
         return stamp
