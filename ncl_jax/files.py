@@ -12,7 +12,8 @@ from typing import IO, Any
 def replaced(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A new file in the place of `path`: whoever reads sees the old one or all of the new one.
 
-    Where the writing fails, the old file stays and nothing is left beside it.
+    Where the writing fails, the old file stays and nothing is left beside it. A link stays a link
+    to the file it names. What is no regular file (`/dev/stdout`, a pipe) is written to as it is.
 
     Args:
       path: of a file in a folder that exists; an `etils.epath.Path` may lie anywhere.
@@ -33,6 +34,12 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
     # An epath.Path is a PurePath with the methods of a Path.
     place: Any = path if isinstance(path, pathlib.PurePath) else pathlib.Path(path)
+    if "://" not in os.fspath(place):
+        if _is_stream(place):
+            with open(place, "wb") as stream:
+                yield stream
+            return
+        place = pathlib.Path(os.path.realpath(place))
     draft = place.with_name(f".{place.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with draft.open("wb") as stream:  # with the usual permissions, unlike `tempfile`
@@ -43,6 +50,12 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _is_stream(path: pathlib.Path) -> bool:
+    """Whether replacing it would not reach its reader."""
+    kept = os.path.abspath(path).startswith(("/dev/", "/proc/"))
+    return os.path.exists(path) and (kept or not (os.path.isfile(path) or os.path.isdir(path)))
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -14,11 +14,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("ncl_jax", "tfds_builders", "configs", "benchmarks")
 LIBRARY = {"types", "scores", "sinkhorn", "losses", "metrics", "normalizers", "index"}
 """Rooms that import alone: JAX and NumPy, no Flax, no config, no logging."""
-EVERYWHERE = {"errors", "files"}
+EVERYWHERE = {"errors", "files", "locks"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
     "files": set(),
+    "locks": set(),
     "scores": set(),
     "sinkhorn": {"types"},
     "losses": {"types", "sinkhorn"},

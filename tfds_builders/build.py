@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
-from etils import epath
 
 from ncl_jax.cli.parsing import Parser
 from ncl_jax.video import pool
@@ -49,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = {"fps": flags.fps, "jpeg_quality": flags.jpeg_quality, "look": flags.look}
         if flags.short_side is not None:
             settings["short_side"] = flags.short_side
-        builder_class, _ = preparation.resolve(flags.name, settings)
+        preparation.resolve(flags.name, settings)
         if flags.download:
-            builder_class.download(epath.Path(flags.manual_dir) / builder_class.name)
+            preparation.download(flags.name, flags.manual_dir, **settings)
         tfds.disable_progress_bar()
         preparation.prepare(flags.name, flags.manual_dir, flags.data_dir, options, **settings)
         return 0

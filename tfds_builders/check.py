@@ -23,6 +23,7 @@ from etils import epath
 from ncl_jax.cli import versions
 from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
+from ncl_jax.files import write_text
 from ncl_jax.video import decode
 from tfds_builders import decoding, layout, preparation, video_records
 from tfds_builders.frame_store import BuildOptions
@@ -206,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in details(report):
             print(line)
         if flags.json:
-            epath.Path(flags.json).write_text(json.dumps(report, indent=1))
+            write_text(flags.json, json.dumps(report, indent=1))
         print("complete" if report["complete"] else "not complete")
         return 0 if report["complete"] else 1
 

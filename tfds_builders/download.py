@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import tqdm
 from etils import epath
 
+from ncl_jax.errors import InputError
 from ncl_jax.files import replaced
 from ncl_jax.video import decode
 
@@ -24,7 +25,7 @@ _ATTEMPTS = 5
 _SILENCE = 60.0  # seconds without a byte before a connection counts as lost
 
 
-class DownloadError(ValueError):
+class DownloadError(InputError):
     """A file that could not be fetched or is another one than before; one line."""
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import fcntl
+import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from ncl_jax.errors import InputError, check_choice
+from ncl_jax.locks import locked
 from tfds_builders import clip_builder, video_records
 from tfds_builders.activitynet import activitynet_dataset_builder
 from tfds_builders.demo import demo_dataset_builder
@@ -57,13 +58,16 @@ def prepare(
         readable clip in a split.
     """
     builder_class, config = resolve(name, settings)
-    with _alone(epath.Path(data_dir) / builder_class.name, name):
+    with _alone(epath.Path(data_dir) / builder_class.name):
         builder = builder_class(data_dir=os.fspath(data_dir), config=config)
         directory = epath.Path(builder.data_dir)
         _clean(directory)
         if not directory.exists():
-            builder_class.provide_files(epath.Path(manual_dir), config)
-            _build(builder_class, config, manual_dir, data_dir, options)
+            files = epath.Path(manual_dir) / builder_class.name
+            # Another build may want other generated files in the same place.
+            with _alone(files) if builder_class.GENERATED else contextlib.nullcontext():
+                builder_class.provide_files(epath.Path(manual_dir), config)
+                _build(builder_class, config, manual_dir, data_dir, options)
         elif change := _change(builder_class, config, epath.Path(manual_dir), directory):
             print(f"{name}: built from other files ({change}); building again", flush=True)
             with _replaced(directory):
@@ -73,6 +77,18 @@ def prepare(
     for sentence in metadata["notes"]:
         print(f"{name}: {sentence}")
     return str(directory)
+
+
+def download(name: str, manual_dir: str | os.PathLike[str], **settings: Any) -> None:
+    """Fetches what of a set is public to its place below `manual_dir`; one process at a time.
+
+    Raises:
+      ValueError: unknown name or setting, nothing can be downloaded, or the download failed.
+    """
+    builder_class, _ = resolve(name, settings)
+    folder = epath.Path(manual_dir) / builder_class.name
+    with _alone(folder):
+        builder_class.download(folder)
 
 
 def _build(
@@ -94,20 +110,11 @@ def _build(
 
 
 @contextlib.contextmanager
-def _alone(folder: epath.Path, name: str) -> Iterator[None]:
-    """One build of a set at a time on a machine; the lock goes with the process that holds it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(os.fspath(folder / ".lock"), "w")  # noqa: SIM115, closed below
-    except OSError:  # read-only, or an object store, which knows no locks
-        yield
-        return
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{name}: another process is building in {folder}; waiting for it", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+def _alone(folder: epath.Path) -> Iterator[None]:
+    """One process at a time builds or collects a set there, however long it takes."""
+    with contextlib.suppress(OSError):  # of a place that is read-only
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder, math.inf):
         yield
 
 

@@ -12,7 +12,8 @@ with an array `video`, `text` or `embedding` and, if there is one, `ids`. Withou
 numbered. Words are embedded by the last checkpoint of the training run that left the index, or
 that embedded the videos of `FOLDER`, one item per window of each file; building again embeds only
 what is new or changed, and goes on where an interrupted build was: what that one embedded is kept
-in `index.partial.npz` beside the index. A bank of training captions gives every item its
+in `index.partial.npz` beside the index. Commands that write one index take turns, and give up after
+a minute. A bank of training captions gives every item its
 normalising bias; without one the search is by plain cosine.
 """
 
@@ -81,6 +82,11 @@ def _build_from_videos(args: argparse.Namespace) -> Iterator[str]:
 
 def add(args: argparse.Namespace) -> Iterator[str]:
     """More embeddings -> the same file; says when a refit is due."""
+    with storage.changed(args.index):  # two at once: the second adds to what the first has written
+        yield from _add(args)
+
+
+def _add(args: argparse.Namespace) -> Iterator[str]:
     index = RetrievalIndex.load(args.index)
     if "gallery" in index.meta:
         raise InputError(

@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import pathlib
 import zipfile
 from typing import Any
 
 import numpy as np
 
 from ncl_jax.errors import InputError
+from ncl_jax.files import write_text
 from ncl_jax.normalizers.comparison import Pairs
 
 BANK = ("text", "video", "video_of_text")
@@ -65,7 +65,7 @@ def write_json(path: str | None, numbers: Any) -> None:
     if not path:
         return
     try:
-        pathlib.Path(path).write_text(json.dumps(numbers, indent=1) + "\n")
+        write_text(path, json.dumps(numbers, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"cannot write --json {path}: {error}") from error
 

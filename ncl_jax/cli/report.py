@@ -24,7 +24,8 @@ from typing import Any
 from ncl_jax.cli import exits
 from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
-from ncl_jax.files import replaced
+from ncl_jax.files import replaced, write_text
+from ncl_jax.locks import locked
 from ncl_jax.report import reproduction, runs, tables
 
 
@@ -41,11 +42,12 @@ def results(args: argparse.Namespace) -> str:
     markdown = "\n".join(table.markdown() for table in made)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "results.md").write_text(markdown)
-        (args.out / "results.tex").write_text("\n".join(table.latex() for table in made))
+        write_text(args.out / "results.md", markdown)
+        write_text(args.out / "results.tex", "\n".join(table.latex() for table in made))
     if args.fill:
-        text, remarks = reproduction.fill(args.fill.read_text(), groups)
-        args.fill.write_text(text)
+        with locked(args.fill):
+            text, remarks = reproduction.fill(args.fill.read_text(), groups)
+            write_text(args.fill, text)
         markdown = "\n".join([markdown, *remarks])
     return markdown
 

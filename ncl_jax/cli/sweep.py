@@ -29,6 +29,7 @@ from ncl_jax.cli.sweep_runs import Run, execute, finished, read_results, shares
 from ncl_jax.errors import InputError, check_choice
 from ncl_jax.experiment.workdir import prepare as prepare_workdir
 from ncl_jax.files import write_text
+from ncl_jax.locks import locked
 from ncl_jax.report import sweeps
 
 _SWEEP = flags.DEFINE_string("sweep", None, f"Which one: {', '.join(SWEEPS)}")
@@ -145,6 +146,11 @@ def prepare(config: ml_collections.ConfigDict) -> None:
 
 def tabulate(runs: Sequence[Run], folder: pathlib.Path, failed: dict[str, str]) -> str:
     """Write the table over what is finished, for people and as JSON; returns the Markdown."""
+    with locked(folder / f"{_SWEEP.value}.md"):  # two sweeps may share runs
+        return _tabulate(runs, folder, failed)
+
+
+def _tabulate(runs: Sequence[Run], folder: pathlib.Path, failed: dict[str, str]) -> str:
     found = [
         sweeps.Finished(run.label, run.seed, results["metrics"], str(run.workdir))
         for run in runs

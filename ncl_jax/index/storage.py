@@ -1,15 +1,18 @@
 """The index file: arrays and a JSON header in one `.npz`, with a version and a checksum."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ncl_jax.errors import InputError
 from ncl_jax.files import replaced
+from ncl_jax.locks import locked
 
 VERSION = 1
 NAME = "index.npz"
@@ -25,14 +28,35 @@ def write(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: A
     """Writes all or nothing: a crash leaves the old file, never half of a new one.
 
     A file that holds the same already stays as it is, so that its readers need not look again.
+
+    Raises:
+      InputError: another process is changing it, see `changed`.
+      OSError: it cannot be written.
     """
     file, digest = file_of(path), _digest(arrays, header)
-    if _holds(file, digest):
-        return
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"version": VERSION, "sha256": digest, "data": header})
-    with replaced(file) as stream:
-        np.savez(stream, header=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    with changed(path):
+        if _holds(file, digest):
+            return
+        with replaced(file) as stream:
+            np.savez(stream, header=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def changed(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Held from reading an index to writing it, so that nobody's change in between is lost.
+
+    Raises:
+      InputError: another process has held it for `locks.SECONDS`.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder, changed(folder):
+      ...     write(folder, {"a": np.zeros(2)}, {})
+    """
+    with locked(file_of(path)):
+        yield
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:

@@ -15,6 +15,7 @@ from flax import nnx
 from safetensors import numpy as safetensors
 
 from ncl_jax.errors import InputError, check_choice
+from ncl_jax.files import replaced, write_text
 from ncl_jax.models import weights
 from ncl_jax.models.clip import ClipConfig, TowerConfig, abstract, hf_name
 from ncl_jax.models.naming import Arrays, listed
@@ -185,13 +186,18 @@ def save(
     own = {name: array for name, array in arrays.items() if name.startswith(_HEAD)}
     rest = {name: array for name, array in arrays.items() if name not in own}
     # Not `save_file`: what it writes only its owner can read.
-    (folder / "model.safetensors").write_bytes(safetensors.save(rest, metadata={"format": "pt"}))
+    _write(folder / "model.safetensors", rest)
     (folder / weights.HEAD).unlink(missing_ok=True)
     if own:
-        (folder / weights.HEAD).write_bytes(safetensors.save(own, metadata={"format": "pt"}))
-    (folder / "config.json").write_text(json.dumps(hf_config(config, tokenizer), indent=2) + "\n")
+        _write(folder / weights.HEAD, own)
+    write_text(folder / "config.json", json.dumps(hf_config(config, tokenizer), indent=2) + "\n")
     if tokenizer:
-        (folder / weights.TOKENIZER).write_text(tokenizer)
+        write_text(folder / weights.TOKENIZER, tokenizer)
+
+
+def _write(path: pathlib.Path, arrays: Arrays) -> None:
+    with replaced(path) as stream:
+        stream.write(safetensors.save(arrays, metadata={"format": "pt"}))
 
 
 def hf_config(config: ClipConfig, tokenizer: str | None = None) -> dict[str, Any]:

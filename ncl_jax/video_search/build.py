@@ -86,11 +86,18 @@ def build(options: VideoIndexOptions) -> Iterator[str]:
       Sentences for the user.
 
     Raises:
-      ValueError: no video to embed, or a run or an index that do not serve.
+      ValueError: no video to embed, a run or an index that do not serve, or another command at
+        work on the index.
     """
-    files = gallery.find_files(options.videos)
+    gallery.find_files(options.videos)  # a wrong folder is known before a model is loaded
     model, bank = encoder.load(options.checkpoint), _bank(options.checkpoint)
     _check_writable(options.index)
+    with storage.changed(options.index):
+        yield from _build(options, model, bank)
+
+
+def _build(options: VideoIndexOptions, model: encoder.Trained, bank: RetrievalIndex) -> Iterator[str]:
+    files = gallery.find_files(options.videos)
     manifest = GalleryManifest(
         folder=os.path.abspath(options.videos),
         run=os.path.abspath(options.checkpoint),

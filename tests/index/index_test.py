@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from ncl_jax import locks
 from ncl_jax.cli import index as command
 from ncl_jax.index import RetrievalIndex, fold_query, storage, topk
 from ncl_jax.normalizers import Bank, Ncl
@@ -354,3 +355,54 @@ def test_command_says_what_is_wrong(arguments, says, tmp_path, capsys, monkeypat
     said = capsys.readouterr().err
     assert says in said
     assert said.count("\n") == 1
+
+
+def test_an_add_waits_for_who_changes_the_index(index, tmp_path, capsys):
+    """Both items are there at the end: the second reads what the first has written."""
+    index.save(tmp_path)
+    np.save(tmp_path / "more.npy", rows(7, 1))
+    arguments = ["add", str(tmp_path), "--video", str(tmp_path / "more.npy")]
+    codes = []
+    second = threading.Thread(target=lambda: codes.append(command.main(arguments)))
+    with storage.changed(tmp_path):
+        read = RetrievalIndex.load(tmp_path)
+        second.start()
+        time.sleep(0.5)
+        read.add(["first"], rows(6, 1)).save(tmp_path)
+    second.join(30)
+    assert codes == [0]
+    assert RetrievalIndex.load(tmp_path).ids == (*index.ids, "first", "301")
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("action", ["add", "build"])
+def test_an_index_that_others_hold_is_refused_after_a_while(
+    index, tmp_path, capsys, monkeypatch, action
+):
+    monkeypatch.setattr(locks, "SECONDS", 0.2)
+    index.save(tmp_path)
+    np.save(tmp_path / "more.npy", rows(7, 1))
+    codes = []
+    arguments = [action, str(tmp_path), "--video", str(tmp_path / "more.npy")]
+    second = threading.Thread(target=lambda: codes.append(command.main(arguments)))
+    with storage.changed(tmp_path):
+        second.start()
+        second.join(30)
+    assert codes == [2]
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith(f"error: {tmp_path}/index.npz: another process is still at work")
+    assert len(RetrievalIndex.load(tmp_path)) == len(index)
+
+
+@pytest.mark.slow
+def test_adds_at_once_all_arrive(index, tmp_path):
+    """As a user starts them: processes of their own."""
+    index.save(tmp_path)
+    for number in range(8):
+        np.savez(tmp_path / f"{number}.npz", video=rows(number, 400),
+                 ids=np.asarray(names(400, 1000 * (number + 1))))  # fmt: skip
+    for pair in ((0, 1), (2, 3), (4, 5), (6, 7)):
+        start = [sys.executable, "-m", "ncl_jax.cli.index", "add", str(tmp_path), "--video"]
+        both = [subprocess.Popen([*start, str(tmp_path / f"{n}.npz")]) for n in pair]
+        assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert len(RetrievalIndex.load(tmp_path)) == len(index) + 8 * 400

@@ -111,11 +111,11 @@ def test_two_builds_at_once_make_one_dataset(
     manual_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     command = _command(manual_dir, tmp_path / "data", "--jobs=1")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     both = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]  # type: ignore[call-overload]
     printed = [process.communicate(timeout=100)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert sum("waiting for it" in text for text in printed) == 1
+    assert sum("at work on it; waiting" in text for text in printed) == 1
     assert all(f"used {CLIPS} of {CLIPS} clips" in text for text in printed)
 
 

@@ -160,8 +160,8 @@ def test_a_dataset_in_a_folder_that_cannot_be_written_is_used(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("builtins.open", refuse)
-    with preparation._alone(epath.Path(demo), "demo"):
+    monkeypatch.setattr("os.open", refuse)
+    with preparation._alone(epath.Path(demo)):
         pass
 
 
