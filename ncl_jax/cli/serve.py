@@ -1,32 +1,30 @@
 """A local page to search an index of videos.
 
-    python -m ncl_jax.cli.serve [--index INDEX] [--port 8000] [--host 127.0.0.1]
+    python -m ncl_jax.cli.serve [--index INDEX] [--port 8000] [--host 127.0.0.1] [--root FOLDER]
 
 `INDEX` is what `python -m ncl_jax.cli.index build INDEX --videos FOLDER --checkpoint WORKDIR` made.
 The page answers on this machine only, unless --host says otherwise; then anyone who reaches it
-sees the videos.
+sees the videos. Only files of the indexed folder are shown, as they were indexed; a link in it
+that leads elsewhere is followed where --root names the folder that it leads to.
 """
 
 import argparse
-import logging
+import pathlib
 import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
-
-import waitress
 
 from ncl_jax.cli import exits
 from ncl_jax.cli.index import DEFAULT
 from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
 from ncl_jax.experiment.encoder import load
+from ncl_jax.files import one_line
 from ncl_jax.index import RetrievalIndex
-from ncl_jax.video_search import app
+from ncl_jax.video_search import app, server
 from ncl_jax.video_search.library import Library
 from ncl_jax.video_search.manifest import manifest_of
-
-THREADS = 16
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--index", default=DEFAULT, help="folder or .npz (default %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    parser.add_argument(
+        "--root", action="append", default=[], metavar="FOLDER",
+        help="a folder that links among the videos may lead to; may be given several times",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     return exits.code_of(lambda: run(args))
 
@@ -46,15 +48,19 @@ def run(args: argparse.Namespace) -> None:
     model = load(manifest.run)
     if model.fingerprint != manifest.model:
         raise InputError(f"{args.index} was built with another checkpoint; build it again")
-    library = Library(args.index, model.encode_text, model.fingerprint)
+    library = Library(args.index, model.encode_text, model.fingerprint, _roots(args.root))
     library.embed("warm up: the first query compiles the model")
     hosts = app.LOOPBACK if args.host in app.LOOPBACK else None
     with _listening(args.host, args.port) as listener:
-        server = waitress.create_server(
-            app.create_app(library, hosts), sockets=[listener], threads=THREADS
-        )
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait is usual
-        _serve(server, args.host, listener.getsockname()[1])
+        serving = server.create_server(app.create_app(library, hosts), listener)
+        _serve(serving, args.host, listener.getsockname()[1], manifest.folder)
+
+
+def _roots(folders: Sequence[str]) -> list[pathlib.Path]:
+    for folder in folders:
+        if not pathlib.Path(folder).is_dir():
+            raise InputError(f"--root: expected a folder, got {folder!r}")
+    return [pathlib.Path(folder) for folder in folders]
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -67,15 +73,16 @@ def _listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _serve(server: Any, host: str, port: int) -> None:
+def _serve(serving: Any, host: str, port: int, folder: str) -> None:
     address = f"[{host}]" if ":" in host else host
-    print(f"http://{address}:{port}/  (stop with Ctrl-C)", flush=True)
+    shown = one_line(folder)
+    print(f"http://{address}:{port}/  shows the videos of {shown} (stop with Ctrl-C)", flush=True)
     try:
-        server.run()
+        serving.run()
     except KeyboardInterrupt:
         pass
     finally:
-        server.close()
+        serving.close()
 
 
 if __name__ == "__main__":
