@@ -1,82 +1,22 @@
 """A local page to search an index of videos.
 
-    python -m ncl_jax.cli.serve [--index INDEX] [--port 8000] [--host 127.0.0.1]
+    python -m ncl_jax.cli.serve [--index INDEX] [--port 8000] [--host 127.0.0.1] [--root FOLDER]
 
 `INDEX` is what `python -m ncl_jax.cli.index build INDEX --videos FOLDER --checkpoint WORKDIR` made.
 The page answers on this machine only, unless --host says otherwise; then anyone who reaches it
-sees the videos.
+sees the videos. Only files of the indexed folder are shown, as they were indexed; a link in it
+that leads elsewhere is followed where --root names the folder that it leads to.
 """
 
 import argparse
-import logging
+import pathlib
 import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-import waitress
-
 from ncl_jax.cli import exits
 from ncl_jax.cli.index import DEFAULT
 from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
-from ncl_jax.experiment import encoder
-from ncl_jax.index import RetrievalIndex
-from ncl_jax.video_search import app
-from ncl_jax.video_search.library import Library
-from ncl_jax.video_search.manifest import manifest_of
-
-THREADS = 16
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until interrupted; its exit code, see `exits`."""
-    parser = Parser(prog="python -m ncl_jax.cli.serve", description=__doc__)
-    parser.add_argument("--index", default=DEFAULT, help="folder or .npz (default %(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
-    args = parser.parse_args(argv)
-    return exits.run_cli(lambda: run(args))
-
-
-def run(args: argparse.Namespace) -> None:
-    """Loads, listens, and serves."""
-    index = RetrievalIndex.load(args.index)
-    manifest = manifest_of(index)
-    model = encoder.load(manifest.run)
-    if model.fingerprint != manifest.model:
-        raise InputError(f"{args.index} was built with another checkpoint; build it again")
-    library = Library(args.index, model.encode_text, model.fingerprint)
-    library.embed("warm up: the first query compiles the model")
-    hosts = app.LOOPBACK if args.host in app.LOOPBACK else None
-    with _listening(args.host, args.port) as listener:
-        server = waitress.create_server(
-            app.create_app(library, hosts), sockets=[listener], threads=THREADS
-        )
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait is usual
-        _serve(server, args.host, listener.getsockname()[1])
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise InputError(
-            f"cannot listen on {host} port {port}: {error}; choose another --host or --port"
-        ) from error
-
-
-def _serve(server: Any, host: str, port: int) -> None:
-    address = f"[{host}]" if ":" in host else host
-    print(f"http://{address}:{port}/  (stop with Ctrl-C)", flush=True)
-    try:
-        server.run()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.close()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+from ncl_jax.files import one_line

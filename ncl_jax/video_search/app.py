@@ -11,7 +11,8 @@
 A hit is {"item", "file", "start", "end", "clock", "score"}: seconds count from the file's first
 frame, and `item` is "VERSION-ROW", a row of one version of the index, so that a page opened before
 the index was built again never plays another file. Errors are {"error": one sentence} with a status
-of 4xx. Only files that the index names can be read, and by item, never by path.
+of 4xx. Only files that the index names can be read, as they were indexed, and by item, never by
+path; see `IndexSnapshot.file`.
 """
 
 import functools
@@ -26,6 +27,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from ncl_jax.errors import InputError
 from ncl_jax.video import decode
+from ncl_jax.video_search import ranges
 from ncl_jax.video_search.library import Library
 
 MAX_HITS = 100
@@ -106,17 +108,16 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
 
     @app.get("/video/<item>")
     def whole(item: str) -> flask.Response:
-        _cut_range()
         shown = library.snapshot()
-        path = shown.file(shown.row(item))
-        status = path.stat()
-        # A file's own name may hold what a header must not: neither goes by it.
-        name, tag = f"{item}{path.suffix}", f"{status.st_mtime_ns:x}-{status.st_size:x}"
-        return flask.send_file(path, conditional=True, download_name=name, etag=tag)
+        row = shown.row(item)
+        # A file's own name may hold what a header must not, and a link's aim may have none.
+        suffix = pathlib.PurePath(shown.windows[row].file).suffix
+        return _sent(shown.file(row), f"{item}{suffix}")
 
     @app.errorhandler(HTTPException)
-    def refuse(error: HTTPException) -> tuple[dict[str, str], int]:
-        return {"error": error.description or "not found"}, error.code or 500
+    def refuse(error: HTTPException) -> tuple[dict[str, str], int, dict[str, str]]:
+        headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+        return {"error": error.description or "not found"}, error.code or 500, headers
 
     @app.errorhandler(InputError)
     def explain(error: InputError) -> tuple[dict[str, str], int]:
@@ -144,13 +145,33 @@ def _host() -> str:
     return name
 
 
-def _cut_range() -> None:
-    """Makes the request one for the first piece of what it asks for."""
-    wanted = flask.request.range
-    if wanted and wanted.units == "bytes" and len(wanted.ranges) == 1:
-        start, stop = wanted.ranges[0]
-        if start >= 0 and (stop is None or stop - start > PIECE):
-            flask.request.environ["HTTP_RANGE"] = f"bytes={start}-{start + PIECE - 1}"
+def _sent(path: pathlib.Path, name: str) -> flask.Response:
+    """A file, or those of its bytes that the request asks for, `PIECE` of them at the most."""
+    size, changed = (status := path.stat()).st_size, status.st_mtime_ns
+    header = flask.request.environ.pop("HTTP_RANGE", "")
+    parts = ranges.parse(header, size) if flask.request.method == "GET" else None
+    some = ranges.cut(parts or [], PIECE)
+    if parts is not None and len(some) < 2:
+        start, stop = some[0] if some else (size, size + 1)  # beyond the end: status 416
+        flask.request.environ["HTTP_RANGE"] = f"bytes={start}-{stop - 1}"
+    response = flask.send_file(
+        path, conditional=True, download_name=name, etag=f"{changed:x}-{size:x}"
+    )
+    if len(some) > 1 and response.status_code == 200 and _same(response):
+        response.close()
+        kind = response.mimetype or "application/octet-stream"
+        body, response.content_type = ranges.multipart(path, some, size, kind)
+        response.direct_passthrough, response.status_code = False, 206
+        response.set_data(body)
+    return response
+
+
+def _same(response: flask.Response) -> bool:
+    """Whether the request's If-Range, where it has one, means the file as it is now."""
+    asked = flask.request.if_range
+    if asked.etag is not None:
+        return asked.etag == response.get_etag()[0]
+    return asked.date is None or asked.date == response.last_modified
 
 
 def _k() -> int:

@@ -3,8 +3,9 @@
 import dataclasses
 import pathlib
 import re
+import stat
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from werkzeug.exceptions import Conflict, NotFound
 
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, storage
-from ncl_jax.video_search.manifest import Window, clock, manifest_of
+from ncl_jax.video_search.manifest import GalleryManifest, Stamp, Window, clock, manifest_of
 
 _ITEM = re.compile("([0-9a-f]+)-([0-9]{1,9})")
 
@@ -21,9 +22,25 @@ class Library:
     """An index on disk and what a search needs of it; follows the file when it is built again."""
 
     def __init__(
-        self, path: str, encode: Callable[[Sequence[str]], np.ndarray], model: str
+        self,
+        path: str,
+        encode: Callable[[Sequence[str]], np.ndarray],
+        model: str,
+        roots: Iterable[pathlib.Path] = (),
     ) -> None:
+        """Reads the index.
+
+        Args:
+          path: folder or `.npz`.
+          encode: texts to unit-norm rows.
+          model: fingerprint of the model that `encode` is of.
+          roots: folders, beside that of the videos, that links among the videos may lead to.
+
+        Raises:
+          ValueError: as `snapshot`.
+        """
         self._path, self._encode, self._model = path, encode, model
+        self._roots = tuple(root.resolve() for root in roots)
         self._reading, self._embedding = threading.Lock(), threading.Lock()
         self._stamp: tuple[int, int] | None = None
         self._snapshot: IndexSnapshot | None = None
@@ -33,7 +50,8 @@ class Library:
         """The index as it is on disk now.
 
         Raises:
-          ValueError: it is gone, damaged, or made with another checkpoint.
+          ValueError: it is gone, damaged, made with another checkpoint, or of another folder than
+            that of the start.
         """
         with self._reading:
             file = storage.file_of(self._path)
@@ -41,13 +59,18 @@ class Library:
             stamp = None if status is None else (status.st_mtime_ns, status.st_size)
             if self._snapshot is None or stamp != self._stamp:
                 index = RetrievalIndex.load(self._path)
-                if manifest_of(index).model != self._model:
-                    raise InputError(
-                        "the index was built with another checkpoint; start the server again"
-                    )
                 version = "".join(f"{number:x}" for number in stamp or ())
-                self._snapshot, self._stamp = IndexSnapshot.of(index, version), stamp
+                shown = IndexSnapshot.of(index, version, self._roots)
+                self._check(shown)
+                self._snapshot, self._stamp = shown, stamp
             return self._snapshot
+
+    def _check(self, shown: "IndexSnapshot") -> None:
+        """Whether an index that was built again may take the place of the one of the start."""
+        if shown.manifest.model != self._model:
+            raise InputError("the index was built with another checkpoint; start the server again")
+        if self._snapshot and shown.folder != self._snapshot.folder:
+            raise InputError("the index is of another folder now; start the server again")
 
     def embed(self, query: str) -> np.ndarray:
         """One text -> [1, dim]; one at a time, the model keeps all cores busy."""
@@ -60,7 +83,8 @@ class IndexSnapshot:
     """One version of the index, ready to be searched both ways, plain and normalised."""
 
     version: str
-    folder: pathlib.Path
+    manifest: GalleryManifest
+    roots: tuple[pathlib.Path, ...]
     windows: list[Window]
     index: RetrievalIndex
     captions: list[str]
@@ -68,7 +92,9 @@ class IndexSnapshot:
     caption_bias: np.ndarray
 
     @classmethod
-    def of(cls, index: RetrievalIndex, version: str) -> "IndexSnapshot":
+    def of(
+        cls, index: RetrievalIndex, version: str, roots: Sequence[pathlib.Path] = ()
+    ) -> "IndexSnapshot":
         """Raises ValueError for an index of other things than videos."""
         manifest = manifest_of(index)
         # Equal captions have equal rows; each is offered once.
@@ -77,7 +103,8 @@ class IndexSnapshot:
         )
         return cls(
             version,
-            pathlib.Path(manifest.folder),
+            manifest,
+            tuple(roots),
             manifest.windows,
             index,
             captions.tolist(),
@@ -114,9 +141,31 @@ class IndexSnapshot:
         best = np.argsort(-logits, kind="stable")[:k]
         return [{"caption": self.captions[i], "score": float(logits[i])} for i in best]
 
+    @property
+    def folder(self) -> pathlib.Path:
+        return pathlib.Path(self.manifest.folder)
+
     def file(self, row: int) -> pathlib.Path:
-        """Raises NotFound where it went away after the build."""
-        path = self.folder / self.windows[row].file
-        if not path.is_file():
-            raise NotFound(f"{self.windows[row].file} is gone; build the index again")
+        """The file of a window, without links.
+
+        Raises:
+          NotFound: it went away after the build, is no regular file, or lies, links followed,
+            outside the folder and the roots.
+          Conflict: it is not the file that was indexed.
+        """
+        name = self.windows[row].file
+        try:
+            path = (self.folder / name).resolve(strict=True)
+            status = path.stat()
+        except (OSError, RuntimeError, ValueError):  # gone, a circle of links, or no name at all
+            raise NotFound(f"{name} is gone; build the index again") from None
+        if not any(path.is_relative_to(root) for root in (self.folder.resolve(), *self.roots)):
+            raise NotFound(
+                f"{name} lies outside the indexed folder; name the folder it leads to by --root "
+                "when starting the server, or build the index again"
+            )
+        if not stat.S_ISREG(status.st_mode):
+            raise NotFound(f"{name} is no longer a file; build the index again")
+        if Stamp(status.st_size, status.st_mtime_ns) != self.manifest.files[name].stamp:
+            raise Conflict(f"{name} was changed after it was indexed; build the index again")
         return path

@@ -24,11 +24,11 @@ def encode(captions):
 CAPTIONS = ("dark", "bright", "dark")
 
 
-def save(folder, names=("a <b>.mp4", "sub/b.mp4"), model=MODEL):
+def save(folder, names=("a <b>.mp4", "sub/b.mp4"), model=MODEL, begin=0):
     """An index whose rows are known; the bias of the second window is large."""
     known = {}
     for number, name in enumerate(names):
-        path = write_video(folder / "videos" / name, [20 + 200 * number] * 12)
+        path = write_video(folder / "videos" / name, [20 + 200 * number] * 12, begin=begin)
         status = path.stat()
         known[name] = {"size": status.st_size, "changed": status.st_mtime_ns,
                        "windows": [[0.0, 12.0]]}  # fmt: skip
@@ -129,8 +129,11 @@ def test_a_long_range_comes_in_pieces(client, item, tmp_path, monkeypatch):
 
 def test_where_the_clock_of_a_file_begins(client, item, tmp_path):
     assert client.get(f"/api/begin?item={item(0)}").json == {"seconds": 0.0}
-    write_video(tmp_path / "videos" / "a <b>.mp4", [20] * 12, begin=30)
-    assert client.get(f"/api/begin?item={item(0)}").json == {"seconds": 30.0}
+    save(tmp_path / "late", ["a <b>.mp4"], begin=30)
+    library = Library(str(tmp_path / "late" / "index"), encode, MODEL)
+    late = app.create_app(library).test_client()
+    answer = late.get(f"/api/begin?item={library.snapshot().version}-0")
+    assert answer.json == {"seconds": 30.0}
 
 
 @pytest.mark.parametrize(
