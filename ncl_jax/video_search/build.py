@@ -96,7 +96,9 @@ def build(options: VideoIndexOptions) -> Iterator[str]:
         yield from _build(options, model, bank)
 
 
-def _build(options: VideoIndexOptions, model: encoder.Trained, bank: RetrievalIndex) -> Iterator[str]:
+def _build(
+    options: VideoIndexOptions, model: encoder.Trained, bank: RetrievalIndex
+) -> Iterator[str]:
     files = gallery.find_files(options.videos)
     manifest = GalleryManifest(
         folder=os.path.abspath(options.videos),
