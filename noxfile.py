@@ -166,6 +166,15 @@ def beam(session: nox.Session, resolution: str) -> None:
 
 @nox.session(python=MAIN)
 @nox.parametrize("resolution", ["highest", "lowest-direct"], ids=["highest", "lowest"])
+def docs(session: nox.Session, resolution: str) -> None:
+    """The documentation site to build/site; any warning fails. `-- serve` shows it instead."""
+    session.install(f"--resolution={resolution}", "-r", "requirements-docs.txt")
+    command = session.posargs or ("build", "--strict")
+    session.run("mkdocs", *command, env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session(python=MAIN)
+@nox.parametrize("resolution", ["highest", "lowest-direct"], ids=["highest", "lowest"])
 def lint(session: nox.Session, resolution: str) -> None:
     """Ruff and mypy, of the highest and the lowest version that requirements-test.txt allows."""
     session.install(*TEST)

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import inspect
 import io
 import pathlib
 import re
@@ -126,6 +127,15 @@ def test_a_name_that_leads_nowhere_is_seen(tmp_path):
     assert list(missing(page)) == [
         "parallel.map_step", "assembly.py", "old_test.py", "test_that_is_gone", "ncl_jax/lost/",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("room", ["losses", "sinkhorn", "metrics", "normalizers"])
+def test_the_api_reference_has_every_public_class_and_function(room):
+    module = importlib.import_module(f"ncl_jax.{room}")
+    page = (ROOT / "docs" / "api" / f"{room}.md").read_text()
+    for name in module.__all__:
+        if inspect.isclass(getattr(module, name)) or inspect.isfunction(getattr(module, name)):
+            assert f"\n::: ncl_jax.{room}.{name}\n" in page, name
 
 
 def test_five_lines_of_python_run_and_print_what_readme_says():

@@ -45,6 +45,7 @@ def test_files_that_name_a_package_agree_on_its_bounds():
         for package, bounds in of_file(name).items():
             if package in run and package != "pillow":  # Beam holds it back
                 assert run[package] == bounds, (name, package)
+    assert of_file("requirements-docs.txt")["ruff"] == of_file("requirements-test.txt")["ruff"]
 
 
 def test_importing_the_package_imports_neither_jax_nor_numpy():

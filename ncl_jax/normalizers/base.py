@@ -27,6 +27,11 @@ class Bank(NamedTuple):
     `item` [bank_item, dim]: training items of the gallery's side; `dual_*` and `auto` use it.
     `query_id` [bank], `item_id` [bank_item]: equal ids belong together (a clip and its captions).
     Without ids, query `i` and item `i` are a pair. Only `auto` looks at them.
+
+    Example:
+      >>> bank = Bank(query=np.eye(3), item=np.eye(3)[:2], query_id=[0, 1, 1], item_id=[0, 1])
+      >>> len(bank.query), len(bank.item)
+      (3, 2)
     """
 
     query: np.ndarray
@@ -40,16 +45,25 @@ class Fitted(Protocol):
 
     `kind`: `inductive` scores a query the same whatever the other queries are; `transductive`
     looks at all queries of one call together. Never report both in one column.
+
+    Example:
+      >>> fitted = BiasFitted(np.eye(2), np.zeros(2), scale=10.0)
+      >>> fitted.score(np.eye(2)).shape, fitted.lazy(np.eye(2)).shape
+      ((2, 2), (2, 2))
     """
 
     kind: Kind
 
     def score(self, query: np.ndarray) -> np.ndarray:
-        """Scores [query, gallery] of unit-norm queries [query, dim]; higher is better."""
+        """Scores [query, gallery] of unit-norm queries [query, dim]; higher is better.
+
+        Raises:
+          ValueError: queries of another width than the gallery's.
+        """
         ...
 
     def lazy(self, query: np.ndarray) -> Any:
-        """The same scores, computed a few rows at a time while `metrics` reads them."""
+        """The same scores [query, gallery], computed a few rows at a time while `metrics` reads."""
         ...
 
 
@@ -60,6 +74,15 @@ class BiasFitted:
     `bias` [gallery] is in logit units, so `bias / scale` is the extra coordinate that carries it
     into any inner-product engine. `evidence` says how good the fit is. `bank_bias` [bank], where
     there is one, belongs to the bank's queries and is no part of the score.
+
+    Example:
+      >>> fitted = BiasFitted(np.eye(2), np.array([0.0, 1.0]), scale=10.0)
+      >>> fitted.score(np.eye(2)).tolist()
+      [[10.0, 1.0], [0.0, 11.0]]
+      >>> fitted.at_scale(5.0).score(np.eye(2)).tolist()
+      [[5.0, 0.5], [0.0, 5.5]]
+      >>> fitted.lazy(np.eye(2)).shape
+      (2, 2)
     """
 
     gallery: np.ndarray
@@ -70,20 +93,30 @@ class BiasFitted:
     bank_bias: np.ndarray | None = None
 
     def score(self, query: np.ndarray) -> np.ndarray:
-        """Logits plus bias, float32 [query, gallery]."""
+        """Logits plus bias, float32 [query, gallery], of unit-norm queries [query, dim]."""
         return np.asarray(self.lazy(query)[:])
 
     def at_scale(self, scale: float) -> "BiasFitted":
-        """The same ranking with `scale` logits per cosine: all scores times a constant."""
+        """The same ranking with `scale` logits per cosine: `bias` [gallery] times a constant."""
         return replace(self, bias=self.bias * (scale / self.scale), scale=scale)
 
     def lazy(self, query: np.ndarray) -> "LazyScores":
-        """`score(query)` as a `LazyScores`."""
+        """`score(query)` [query, gallery] as a `LazyScores`."""
         return LazyScores(query, self.gallery, self.scale, column_bias=self.bias)
 
 
 class LazyScores:
     """`scale * row @ column.T + row_bias + column_bias` that is computed when rows are read.
+
+    Args:
+      row: embeddings [row, dim].
+      column: embeddings [column, dim].
+      scale: factor of the product.
+      row_bias: [row], or one number.
+      column_bias: [column], or one number.
+
+    Raises:
+      ValueError: biases that do not fit.
 
     Memory is that of the embeddings plus the rows asked for. Identical columns (repeated
     captions) are scored once and so tie exactly, whatever the matrix product rounds to; so do
@@ -111,6 +144,7 @@ class LazyScores:
 
     @property
     def T(self) -> "LazyScores":
+        """The transpose, [column, row]."""
         return LazyScores(self.column, self.row, self.scale, self.column_bias, self.row_bias)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
@@ -128,7 +162,10 @@ class LazyScores:
 
 
     def blocks(self, most: int) -> Iterator[tuple[slice | np.ndarray, np.ndarray]]:
-        """Every row once, about `most` scores at a time; identical rows are scored once."""
+        """(rows, scores [row, column]), each row once, about `most` scores at a time.
+
+        Identical rows are scored once.
+        """
         distinct, place = _distinct(self.row)
         step = max(1, most // max(1, len(self.column)))
         if place is None:
@@ -148,7 +185,18 @@ class LazyScores:
 
 @dataclass(frozen=True)
 class LazyRows:
-    """Scores whose rows come from a function of the queries; the bias-free kin of `LazyScores`."""
+    """Scores whose rows come from a function of the queries; the bias-free kin of `LazyScores`.
+
+    Args:
+      row: queries [row, dim].
+      columns: width of a row of scores.
+      rows: queries [some, dim] -> scores [some, column].
+
+    Example:
+      >>> scores = LazyRows(np.eye(3), 3, lambda query: 10 * query)
+      >>> scores.shape, scores[1:2].tolist()
+      ((3, 3), [[0.0, 10.0, 0.0]])
+    """
 
     row: np.ndarray
     columns: int
@@ -156,10 +204,12 @@ class LazyRows:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
         return len(self.row), self.columns
 
     @property
     def T(self) -> "TurnedRows":
+        """The transpose, [column, row]."""
         return TurnedRows(self)
 
     def __getitem__(self, rows: slice) -> np.ndarray:

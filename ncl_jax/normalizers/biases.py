@@ -24,12 +24,25 @@ LARGE = 1 << 26
 
 @dataclass(frozen=True)
 class Plain:
-    """No normalisation: `scale * s`. Needs no bank."""
+    """No normalisation: `scale * s`. Needs no bank.
+
+    Args:
+      scale: logits per cosine, > 0; it does not change the ranking.
+
+    Example:
+      >>> Plain(scale=10.0).fit(None, np.eye(2)).score(np.eye(2)).tolist()
+      [[10.0, 0.0], [0.0, 10.0]]
+    """
 
     scale: float = MAX_SCALE
     kind: ClassVar[Kind] = "inductive"
 
     def fit(self, bank: Bank | None, gallery: np.ndarray) -> BiasFitted:
+        """Biases of 0 for the items of `gallery` [item, dim]; `bank` is not used.
+
+        Raises:
+          ValueError: the gallery is empty, not a matrix or not finite.
+        """
         gallery = checked(gallery, "gallery")
         return BiasFitted(gallery, np.zeros(len(gallery), np.float32), self.scale)
 
@@ -54,6 +67,11 @@ class Ncl:
 
     Relations: 0 iterations rank as `InvertedSoftmax(beta=scale)`; strength 0 ranks as `Plain`.
     Source: Park et al., EMNLP 2022; the iteration from public code that credits its authors.
+
+    Example:
+      >>> fitted = Ncl(scale=10.0).fit(Bank(np.eye(3)), np.eye(3))
+      >>> fitted.evidence["converged"], np.abs(fitted.bias).max() < 1e-5
+      (True, np.True_)
     """
 
     scale: float = MAX_SCALE
@@ -64,6 +82,14 @@ class Ncl:
     kind: ClassVar[Kind] = "inductive"
 
     def fit(self, bank: Bank, gallery: np.ndarray) -> BiasFitted:
+        """Biases [item] of `gallery` [item, dim] that balance `bank.query` [bank, dim] over it.
+
+        Returns:
+          The fitted scorer; `evidence` has the error reached, iterations and the bank's size.
+
+        Raises:
+          ValueError: options out of range; rows that are empty, of different widths or not finite.
+        """
         gallery = checked(gallery, "gallery")
         query = checked(bank.query, "bank queries", gallery.shape[1])
         biases, report = self.balance(query, gallery)
@@ -79,7 +105,23 @@ class Ncl:
         return BiasFitted(gallery, bias, self.scale, evidence, bank_bias=bank_bias)
 
     def balance(self, query: np.ndarray, gallery: np.ndarray) -> tuple[Biases, SinkhornReport]:
-        """Biases of the bank queries (`text`) and of the gallery items (`video`), and evidence."""
+        """Biases of the bank queries (`text`) and of the gallery items (`video`), and evidence.
+
+        Args:
+          query: bank queries [bank, dim], unit norm.
+          gallery: items [item, dim], unit norm.
+
+        Returns:
+          `Biases` in logits, `text` [bank] and `video` [item], and a `SinkhornReport`.
+
+        Raises:
+          ValueError: scale, iterations or strength out of range.
+
+        Example:
+          >>> biases, report = Ncl(scale=10.0).balance(np.eye(3), np.eye(3))
+          >>> np.shape(biases.video), bool(report.converged)
+          ((3,), True)
+        """
         if not (self.scale > 0 and self.iterations >= 0 and 0 <= self.strength <= 1):
             raise InputError(
                 "expected scale > 0, iterations >= 0 and strength in [0, 1], got "
@@ -116,6 +158,11 @@ class _PerItem:
         raise NotImplementedError
 
     def fit(self, bank: Bank, gallery: np.ndarray) -> BiasFitted:
+        """Biases [item] of `gallery` [item, dim], from its cosines with `bank.query` [bank, dim].
+
+        Raises:
+          ValueError: rows that are empty, of different widths or not finite.
+        """
         gallery = checked(gallery, "gallery")
         bias = per_item(self.bias, bank.query, gallery, "bank queries")
         return BiasFitted(gallery, bias, self.logits_per_cosine, {"bank": len(bank.query)})
@@ -133,15 +180,26 @@ class InvertedSoftmax(_PerItem):
       beta: logits per cosine, > 0. Default 20 as in the QB-Norm code (10 and 30 are used too).
 
     Source: Smith et al. 2017, in the form of `ioanacroi/qb-norm` and `fastText_multilingual`.
+
+    Example:
+      >>> InvertedSoftmax(beta=20.0).fit(Bank(np.eye(2)), np.eye(2)).bias.round(3).tolist()
+      [-20.0, -20.0]
     """
 
     beta: float = 20.0
 
     @property
     def logits_per_cosine(self) -> float:
+        """Factor of the cosine in the score."""
         return self.beta
 
     def bias(self, cosine: np.ndarray) -> np.ndarray:
+        """Biases [item] in logit units from the cosines [item, bank].
+
+        Example:
+          >>> InvertedSoftmax(beta=1.0).bias(np.zeros((2, 4))).round(3).tolist()
+          [-1.386, -1.386]
+        """
         logit = self.beta * cosine
         top = logit.max(axis=1, keepdims=True)
         return -(top[:, 0] + np.log(np.exp(logit - top).sum(axis=1, dtype=np.float64)))
@@ -154,6 +212,13 @@ class Csls(_PerItem):
     The full formula also subtracts the query's own neighbourhood mean. That is one constant per
     query and cannot change its ranking, so it is left out.
 
+    Args:
+      k: neighbours in the bank, >= 1; all of a smaller bank.
+
+    Example:
+      >>> Csls(k=1).fit(Bank(np.eye(2)), np.eye(2)).bias.tolist()
+      [-1.0, -1.0]
+
     Source: `facebookresearch/MUSE`, `src/evaluation/word_translation.py` (k = 10).
     """
 
@@ -161,12 +226,26 @@ class Csls(_PerItem):
     logits_per_cosine: ClassVar[float] = 2.0
 
     def bias(self, cosine: np.ndarray) -> np.ndarray:
+        """Biases [item] in units of 2 cosines from the cosines [item, bank].
+
+        Example:
+          >>> Csls(k=2).bias(np.array([[0.5, 0.25, 0.0]])).tolist()
+          [-0.375]
+        """
         return -mean_of_largest(cosine, self.k)
 
 
 @dataclass(frozen=True)
 class Nnn(_PerItem):
     """Nearest-neighbour normalisation: `s_qj - alpha * r_j`, r_j as in `Csls`.
+
+    Args:
+      k: neighbours in the bank, >= 1; all of a smaller bank.
+      alpha: weight of the neighbours' mean.
+
+    Example:
+      >>> Nnn(k=1, alpha=0.75).fit(Bank(np.eye(2)), np.eye(2)).bias.tolist()
+      [-0.75, -0.75]
 
     Source: `multimodal-interpretability/nnn`; its README uses k = 128, alpha = 0.75.
     Relations: `alpha = 0.5` ranks as `Csls` with the same k.
@@ -177,6 +256,12 @@ class Nnn(_PerItem):
     logits_per_cosine: ClassVar[float] = 1.0
 
     def bias(self, cosine: np.ndarray) -> np.ndarray:
+        """Biases [item] in units of the cosine from the cosines [item, bank].
+
+        Example:
+          >>> Nnn(k=2, alpha=0.5).bias(np.array([[0.5, 0.25, 0.0]])).tolist()
+          [-0.1875]
+        """
         return -self.alpha * mean_of_largest(cosine, self.k)
 
 
@@ -188,11 +273,17 @@ class DualIs:
     items (training videos against test videos).
 
     Args:
-      beta, item_beta: logits per cosine; 100/1.99 and 300, the public 1/1.99 and 3 on 100-fold
+      beta: logits per cosine of the queries' factor; 100/1.99, the public 1/1.99 on 100-fold
         logits.
+      item_beta: the same of the items' factor; 300, the public 3.
 
     Source: `yimuwangcs/Better_Cross_Modal_Retrieval`, `DBNorm/dbnorm.py`. The function there
     normalises the gallery-bank matrix in place of the test matrix; the test matrix is meant.
+
+    Example:
+      >>> fitted = DualIs().fit(Bank(np.eye(2), item=np.eye(2)), np.eye(2))
+      >>> fitted.bias.shape, round(fitted.scale, 3)
+      ((2,), 350.251)
     """
 
     beta: float = 100 / 1.99
@@ -200,6 +291,11 @@ class DualIs:
     kind: ClassVar[Kind] = "inductive"
 
     def fit(self, bank: Bank, gallery: np.ndarray) -> BiasFitted:
+        """Biases [item] of `gallery` [item, dim] from `bank.query` and `bank.item` [row, dim].
+
+        Raises:
+          ValueError: no `bank.item`; rows that are empty, of different widths or not finite.
+        """
         gallery = checked(gallery, "gallery")
         by_query = per_item(InvertedSoftmax(self.beta).bias, bank.query, gallery, "bank queries")
         by_item = per_item(

@@ -47,9 +47,14 @@ class QbNorm:
     best item is not in it keeps its plain scores.
 
     Args:
-      beta: logits per cosine; 20 (the authors' default for cosines). k: >= 1, default 1.
+      beta: logits per cosine; 20 (the authors' default for cosines).
+      k: best items per bank query that open the gate, >= 1.
 
     Source: `ioanacroi/qb-norm`, `dynamic_inverted_softmax.py`.
+
+    Example:
+      >>> QbNorm(beta=20.0).fit(Bank(np.eye(2)), np.eye(2)).score(np.eye(2)).shape
+      (2, 2)
     """
 
     beta: float = 20.0
@@ -57,6 +62,11 @@ class QbNorm:
     kind: ClassVar[Kind] = "inductive"
 
     def fit(self, bank: Bank, gallery: np.ndarray) -> GatedFitted:
+        """Gated biases of `gallery` [item, dim] from `bank.query` [bank, dim].
+
+        Raises:
+          ValueError: rows that are empty, of different widths or not finite.
+        """
         gallery = checked(gallery, "gallery")
         bias = per_item(InvertedSoftmax(self.beta).bias, bank.query, gallery, "bank queries")
         active = activation_set(bank.query, gallery, self.k)
@@ -70,7 +80,17 @@ class DualDis:
     A closed factor stays `exp(beta s)`; the public code falls back to the raw similarity there,
     which puts the two factors of one product on different scales.
 
-    Args, Source: `DualIs`, and k as in `QbNorm`.
+    Args:
+      beta: as in `DualIs`.
+      item_beta: as in `DualIs`.
+      k: as in `QbNorm`.
+
+    Source: as `DualIs`.
+
+    Example:
+      >>> fitted = DualDis().fit(Bank(np.eye(2), item=np.eye(2)), np.eye(2))
+      >>> fitted.score(np.eye(2)).shape
+      (2, 2)
     """
 
     beta: float = 100 / 1.99
@@ -79,6 +99,11 @@ class DualDis:
     kind: ClassVar[Kind] = "inductive"
 
     def fit(self, bank: Bank, gallery: np.ndarray) -> GatedFitted:
+        """Gated biases of `gallery` [item, dim] from `bank.query` and `bank.item` [row, dim].
+
+        Raises:
+          ValueError: no `bank.item`; rows that are empty, of different widths or not finite.
+        """
         gallery = checked(gallery, "gallery")
         gates = [(bank.query, self.beta, "bank queries"), (items_of(bank), self.item_beta,
                                                            "bank items")]
@@ -97,6 +122,14 @@ class SinkhornSingle:
     **ours**: the body of arXiv 2311.08143, which proposes a setting without access to other
     queries, could not be read. Costs 2 * iterations products [bank, gallery] per query.
 
+    Args:
+      scale: logits per cosine, in (0, 100].
+      iterations: pairs of updates, >= 0.
+
+    Example:
+      >>> SinkhornSingle(10.0).fit(Bank(np.eye(2)), np.eye(2)).score(np.eye(2)).argmax(1).tolist()
+      [0, 1]
+
     Relations: tends to `Ncl` as the bank grows.
     """
 
@@ -105,6 +138,11 @@ class SinkhornSingle:
     kind: ClassVar[Kind] = "inductive"
 
     def fit(self, bank: Bank, gallery: np.ndarray) -> "SinkhornSingleFitted":
+        """Keeps `bank.query` [bank, dim] and `gallery` [item, dim]; each query is solved alone.
+
+        Raises:
+          ValueError: rows that are empty, of different widths or not finite.
+        """
         gallery = checked(gallery, "gallery")
         query = checked(bank.query, "bank queries", gallery.shape[1])
         return SinkhornSingleFitted(gallery, query, self.scale, self.iterations)
@@ -143,8 +181,17 @@ class SinkhornSingleFitted:
 class Dsl:
     """Dual softmax at inference: `S_qj * softmax over the test queries (S_.j / temp)`.
 
-    Transductive. Args: scale: S = scale * s; 100, and temp 1 as in TS2-Net's `metrics.py`.
-    The bank is not used. Negative similarities keep their sign, as there.
+    Transductive; the bank is not used. Negative similarities keep their sign, as in the source.
+
+    Args:
+      scale: logits per cosine, > 0: S = scale * s.
+      temp: temperature of the softmax over the queries, > 0.
+
+    Source: `metrics.py` of TS2-Net (scale 100, temp 1).
+
+    Example:
+      >>> Dsl(scale=10.0).fit(None, np.eye(2)).score(np.eye(2)).round(3).tolist()
+      [[10.0, 0.0], [0.0, 10.0]]
     """
 
     scale: float = MAX_SCALE
@@ -152,6 +199,11 @@ class Dsl:
     kind: ClassVar[Kind] = "transductive"
 
     def fit(self, bank: Bank | None, gallery: np.ndarray) -> "DslFitted":
+        """Keeps `gallery` [item, dim]; all else waits for the queries.
+
+        Raises:
+          ValueError: the gallery is empty, not a matrix or not finite.
+        """
         return DslFitted(checked(gallery, "gallery"), self.scale, self.temp)
 
 
@@ -182,13 +234,27 @@ class DslFitted:
 
 @dataclass(frozen=True)
 class SinkhornTest:
-    """`Ncl` with the test queries as bank: transductive. The given bank is not used."""
+    """`Ncl` with the test queries as bank: transductive. The given bank is not used.
+
+    Args:
+      scale: logits per cosine, > 0.
+      iterations: pairs of updates, >= 0.
+
+    Example:
+      >>> SinkhornTest(10.0).fit(None, np.eye(2)).score(np.eye(2)).shape
+      (2, 2)
+    """
 
     scale: float = MAX_SCALE
     iterations: int = sinkhorn.PAPER_ITERATIONS
     kind: ClassVar[Kind] = "transductive"
 
     def fit(self, bank: Bank | None, gallery: np.ndarray) -> "SinkhornTestFitted":
+        """Keeps `gallery` [item, dim]; the biases are fitted when the queries arrive.
+
+        Raises:
+          ValueError: the gallery is empty, not a matrix or not finite.
+        """
         return SinkhornTestFitted(checked(gallery, "gallery"), Ncl(self.scale, self.iterations))
 
 

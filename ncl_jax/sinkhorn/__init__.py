@@ -25,6 +25,8 @@ from ncl_jax.sinkhorn.blocks import Stored, split
 from ncl_jax.sinkhorn.iterate import Masses, Plan
 from ncl_jax.types import Biases, SinkhornReport
 
+__all__ = ["CONVERGED", "PAPER", "PAPER_ITERATIONS", "Order", "solve"]
+
 PAPER_ITERATIONS = 4
 PAPER = {"iterations": PAPER_ITERATIONS, "order": "gallery"}
 """As the public descendants of NCL run it: `solve(..., **PAPER)`."""
