@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ncl_jax.checkpoint import checksums, orbax_options, read_errors
+from ncl_jax.checkpoint import checksums, orbax_options, quiet, read_errors, unfinished
 from ncl_jax.distributed import runtime, sync
 from ncl_jax.errors import BUGS, InputError
 from ncl_jax.types import TrainState
@@ -37,7 +37,8 @@ class Checkpointer:
     """Asynchronous checkpoints in one directory; the latest `keep` stay, and the best one.
 
     A save that did not finish (a killed process) leaves no step behind: only complete
-    checkpoints are ever listed or restored.
+    checkpoints are ever listed or restored. A program that ends before `wait` or `close` ends when
+    its last save is complete; where that fails it says so, and its exit code is 1.
     """
 
     def __init__(self, directory: epath.PathLike, keep: int = 2, read_only: bool = False):
@@ -46,15 +47,16 @@ class Checkpointer:
         Opened otherwise, the directory must belong to this job: a save under way from another one
         would be taken for the remains of a killed run and removed.
         """
-        self._read_only = read_only
+        self._read_only, self._writing = read_only, False
         path = epath.Path(directory).absolute()
         if not read_only:
             sync.run_on_primary("scores", lambda: orbax_options.mend_scores(path))
-        self._manager = ocp.CheckpointManager(
-            path,
-            options=orbax_options.reading() if read_only else orbax_options.saving(keep),
-            item_handlers=orbax_options.handlers(),
-        )
+        with quiet.quietly():
+            self._manager = ocp.CheckpointManager(
+                path,
+                options=orbax_options.reading() if read_only else orbax_options.saving(keep),
+                item_handlers=orbax_options.handlers(),
+            )
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
@@ -75,8 +77,13 @@ class Checkpointer:
         return len(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the highest validation score, or None."""
-        return self._manager.best_step()
+        """Step of the checkpoint with the highest validation score, the last of equals; or None."""
+        found = {
+            step: orbax_options.score_of(self._manager.directory / str(step))
+            for step in self._manager.all_steps()
+        }
+        scores = [(score, step) for step, score in found.items() if score is not None]
+        return max(scores)[1] if scores else None
 
     def save(
         self,
@@ -87,13 +94,22 @@ class Checkpointer:
     ) -> None:
         """Start writing; returns as soon as the state has been copied.
 
+        Args:
+          state: its leaves are arrays of any type, random keys among them.
+          data: what JSON can hold.
+          metadata: likewise.
+          score: of validation; the checkpoint with the highest one is kept. One that is not finite
+            is no score.
+
         Raises:
+          InputError: a leaf of the state is no array.
           OSError: this save or the one before it could not be written. Complete checkpoints are
             not touched.
         """
         step = int(state.step)
         if step == self.latest_step():
             return
+        score = orbax_options.usable(score)
         data, arrays = data | {"score": score}, checksums.flatten_state(state)
         args = ocp.args.Composite(
             arrays=ocp.args.PyTreeSave(arrays),
@@ -102,6 +118,7 @@ class Checkpointer:
             contents=ocp.args.JsonSave(checksums.describe(arrays, data, metadata)),
         )
         metrics = None if score is None else {"score": score}
+        self._begin()
         try:
             with orbax_options.short_turns():
                 self._manager.save(step, args=args, metrics=metrics, force=True)
@@ -183,15 +200,25 @@ class Checkpointer:
         Raises:
           OSError: it could not be written.
         """
+        unfinished.discard(self)
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failed(error) from error
+        if self._writing:
+            self._writing = False
+            quiet.end()
 
     def close(self) -> None:
         """Wait for the last save and stop."""
         self.wait()
         self._manager.close()
+
+    def _begin(self) -> None:
+        if not self._writing:
+            self._writing = True
+            quiet.begin()
+        unfinished.add(self)
 
     def _read_plain(self, step: int) -> dict[str, Any]:
         """All but the arrays, checked against their digests."""
@@ -206,7 +233,8 @@ class Checkpointer:
     def _plain(self, folder: epath.Path, step: int) -> dict[str, Any]:
         items = {name: ocp.args.JsonRestore() for name in orbax_options.PLAIN}
         try:
-            read = self._manager.restore(step, args=ocp.args.Composite(**items))
+            with quiet.quietly():
+                read = self._manager.restore(step, args=ocp.args.Composite(**items))
             changed = checksums.changed(read["contents"], read["data"], read["metadata"])
         except Exception as error:
             raise read_errors.translate_read_error(error, folder) from error
@@ -231,7 +259,8 @@ class Checkpointer:
 
         def read() -> dict[str, Any]:
             try:
-                return dict(self._manager.restore(step, args=args)["arrays"])
+                with quiet.quietly():
+                    return dict(self._manager.restore(step, args=args)["arrays"])
             except Exception as error:  # Orbax and TensorStore raise whatever damage leads to
                 folder = self._manager.directory / str(step)
                 raise read_errors.translate_read_error(error, folder) from error
@@ -297,7 +326,8 @@ class Checkpointer:
         return runtime.lost_peer(error) or self._unwritten(error)
 
     def _unwritten(self, error: Exception) -> OSError:
-        kept = self._manager.all_steps(read=True)
+        self._manager.reload()
+        kept = self._manager.all_steps()
         return OSError(
             f"a checkpoint could not be written to {self._manager.directory} "
             f"({read_errors.first_line(error)}); free space there and start the same command "

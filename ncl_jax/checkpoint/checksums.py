@@ -1,5 +1,6 @@
 """What a checkpoint holds, in few numbers: to name the first difference, and to notice damage."""
 
+import contextlib
 import hashlib
 import json
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt32
 
+from ncl_jax.errors import InputError
 from ncl_jax.types import TrainState
 
 BASE, PARTS = 31, 8  # of the weights of places; that a sum is folded into
@@ -40,8 +42,12 @@ def changed(held: dict[str, Any], data: dict[str, Any], metadata: dict[str, Any]
 
 
 def flatten_state(state: TrainState) -> dict[str, Array]:
-    """{"params.logit_scale": array, ...}: every leaf of a state; the random key as its numbers."""
-    return _by_path(state._replace(rng=jax.random.key_data(state.rng)))
+    """{"params.logit_scale": array, ...}: every leaf of a state; random keys as their numbers.
+
+    Raises:
+      InputError: a leaf is no array, nor a number that JAX keeps as it is.
+    """
+    return _by_path(state)
 
 
 def flatten_params(params: Any) -> dict[str, Array]:
@@ -51,23 +57,63 @@ def flatten_params(params: Any) -> dict[str, Array]:
 
 def unflatten_params(arrays: dict[str, Array], like: Any) -> Any:
     """The inverse of `flatten_params`, in the form of `like`."""
-    leaves = [arrays[name] for name in flatten_params(like)]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return _from_path(arrays, {"params": like})["params"]
 
 
 def _by_path(tree: Any) -> dict[str, Array]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
+    named = jax.tree_util.tree_flatten_with_path(tree)[0]
+    names = (jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in named)
+    return {name: _numbers(name, leaf) for name, (_, leaf) in zip(names, named, strict=True)}
+
+
+def _from_path(arrays: dict[str, Array], like: Any) -> Any:
+    leaves, tree = jax.tree.flatten(like)
+    found = (arrays[name] for name in _by_path(like))
+    made = (_as_leaf(array, leaf) for leaf, array in zip(leaves, found, strict=True))
+    return jax.tree.unflatten(tree, list(made))
+
+
+def _as_leaf(array: Array, like: Any) -> Array:
+    """The inverse of `_numbers`."""
+    if _is_key(like):
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
+    return array.astype(like.dtype) if isinstance(like, Array) and _is_narrow(like) else array
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _is_narrow(leaf: Array) -> bool:
+    """Of fewer than eight bits: TensorStore does not know all of these."""
+    return leaf.dtype != bool and not _is_key(leaf) and _width(leaf) < 8
+
+
+def _numbers(name: str, leaf: Any) -> Array:
+    """A leaf as an array that can be kept: keys as their data, narrow numbers in wider ones."""
+    if isinstance(leaf, Array):
+        if _is_key(leaf):
+            return jax.random.key_data(leaf)
+        if not _is_narrow(leaf):
+            return leaf
+        integer = jnp.issubdtype(leaf.dtype, jnp.integer)
+        signed = integer and jnp.iinfo(leaf.dtype).min < 0
+        return leaf.astype((jnp.int8 if signed else jnp.uint8) if integer else jnp.float32)
+    kept = None
+    with contextlib.suppress(TypeError, ValueError):
+        kept = jnp.asarray(leaf)
+    if kept is None or (isinstance(leaf, np.ndarray) and kept.dtype != leaf.dtype):
+        kind = getattr(leaf, "dtype", type(leaf).__name__)
+        raise InputError(
+            f"{name} of the state is {kind}, which JAX does not keep as it is; make it a jax.Array"
+        )
+    return kept
 
 
 def unflatten_state(arrays: dict[str, Array], like: TrainState) -> TrainState:
     """The inverse of `flatten_state`, in the form of `like`."""
-    leaves = [arrays[name] for name in flatten_state(like)]
-    state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    key = jax.random.wrap_key_data(state.rng, impl=jax.random.key_impl(like.rng))
-    return TrainState(state.step, state.params, state.opt_state, key)
+    state: TrainState = _from_path(arrays, like)
+    return state
 
 
 def describe_arrays(arrays: dict[str, Array]) -> dict[str, list[Any]]:
@@ -108,15 +154,27 @@ def _bit_sum(leaf: Array) -> UInt32[Array, ""]:
     Integers wrap, so neither the order of summation nor the number of devices matters, and with
     odd weights no change of a single entry cancels.
     """
-    bits = leaf
-    if leaf.dtype != bool:
-        bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}")
-    bits, rest = _folded(bits.astype(jnp.uint32))
+    bits, rest = _folded(_bits(leaf).astype(jnp.uint32))
     weight = jnp.zeros((), jnp.uint32)
     for axis in range(bits.ndim):
         place = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
         weight = weight * jnp.uint32(BASE) + jnp.uint32(2) * place
     return jnp.sum(bits * (weight + jnp.uint32(1)) + rest, dtype=jnp.uint32)
+
+
+def _bits(leaf: Array) -> Array:
+    """Its bits as unsigned numbers of at most 32 bits; wider ones along one more axis."""
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        leaf = jnp.stack([leaf.real, leaf.imag], axis=-1)
+    if leaf.dtype == bool:
+        return leaf
+    return jax.lax.bitcast_convert_type(leaf, f"uint{min(_width(leaf), 32)}")
+
+
+def _width(leaf: Array) -> int:
+    """Bits of an entry; of a complex one, of its real part."""
+    integer = jnp.issubdtype(leaf.dtype, jnp.integer)
+    return int((jnp.iinfo if integer else jnp.finfo)(leaf.dtype).bits)
 
 
 def _folded(bits: Array) -> tuple[Array, Array | int]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Iterator
 
@@ -71,14 +72,7 @@ def mend_scores(directory: epath.Path) -> None:
     for folder in directory.glob("[0-9]*"):
         if not folder.name.isdigit():  # a save that was cut short
             continue
-        copy, score = folder / "metrics" / "metrics", None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # told when it is read
-            data, held = (json.loads((folder / name / "metadata").read_text())
-                          for name in ("data", "contents"))  # fmt: skip
-            if "score" not in data:  # written before scores were kept there
-                continue
-            if checksums.digest(data) == held["data"]:
-                score = data["score"]
+        copy, score = folder / "metrics" / "metrics", score_of(folder)
         wanted = None if score is None else json.dumps({"score": score})
         found = copy.read_bytes() if copy.exists() else None
         if wanted is None and found is not None:
@@ -86,6 +80,24 @@ def mend_scores(directory: epath.Path) -> None:
         elif wanted is not None and found != wanted.encode():
             copy.parent.mkdir(exist_ok=True)
             copy.write_text(wanted)
+
+
+def score_of(folder: epath.Path) -> float | None:
+    """The validation score of a checkpoint; None where none was measured, or it is damaged."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # told when it is read
+        data, held = (json.loads((folder / name / "metadata").read_text())
+                      for name in ("data", "contents"))  # fmt: skip
+        if "score" not in data:  # written before scores were kept there
+            data = json.loads((folder / "metrics" / "metrics").read_text())
+        elif checksums.digest(data) != held["data"]:
+            return None
+        return usable(data["score"])
+    return None
+
+
+def usable(score: float | None) -> float | None:
+    """A score that others can be compared with: one that is not finite is none."""
+    return score if score is not None and math.isfinite(score) else None
 
 
 def _meet(*, key: str, timeout_ms: int) -> None:

@@ -1,0 +1,50 @@
+"""Saves under way when the program ends: they are finished first, or it says that they are lost."""
+
+import atexit
+import concurrent.futures.thread  # noqa: F401  before ours: the last one registered comes first
+import os
+import sys
+import threading
+from typing import Protocol
+
+
+class Unfinished(Protocol):
+    """What may have something to write yet."""
+
+    def wait(self) -> None: ...
+
+
+_waiting: set[Unfinished] = set()
+_lost: list[BaseException] = []
+
+
+def add(saver: Unfinished) -> None:
+    """`saver.wait` is called when the program ends; the saver lives until then, or `discard`."""
+    _waiting.add(saver)
+
+
+def discard(saver: Unfinished) -> None:
+    """It has been waited for."""
+    _waiting.discard(saver)
+
+
+def _finish() -> None:
+    for saver in list(_waiting):
+        try:
+            saver.wait()
+        except Exception as error:
+            _lost.append(error)
+            print(f"at the end of the program: {error}", file=sys.stderr)
+
+
+def _fail() -> None:
+    """A lost checkpoint is no success."""
+    if _lost:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+atexit.register(_fail)
+# `atexit` itself comes when no thread can be started any more, which writing needs.
+getattr(threading, "_register_atexit", atexit.register)(_finish)
