@@ -18,7 +18,7 @@ _REFUSED = (
 _LARGEST_KEY = 1 << 32
 
 
-class PlainUnpickler(_Reader):
+class PlainUnpickler(_Reader):  # type: ignore[misc]
     """Reads one pickle; a subclass says which names it knows, by `find_class`.
 
     What a subclass returns there must be safe to call with any arguments, any number of times.
