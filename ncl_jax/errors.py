@@ -34,6 +34,28 @@ def check_choice(what: str, value: object, choices: Iterable[object]) -> None:
         raise InputError(f"{what}: expected one of {listed}, got {value!r}{hint}")
 
 
+def check_text(text: str, what: str) -> None:
+    """Refuses text that no file can hold: half of a surrogate pair, as broken JSON escapes give.
+
+    Raises:
+      InputError: as said.
+
+    Example:
+      >>> try:
+      ...     check_text("a dog \\ud83d", "a.json")
+      ... except InputError as error:
+      ...     print(error)
+      a.json: expected text, got half of a surrogate pair in 'a dog \\ud83d'; repair or drop it
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 20) : error.start + 20]
+        raise InputError(
+            f"{what}: expected text, got half of a surrogate pair in {near!r}; repair or drop it"
+        ) from None
+
+
 def did_you_mean(value: object, choices: Iterable[object]) -> str:
     """The end of a sentence: "; did you mean X?", or "" if no choice is near.
 

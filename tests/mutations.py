@@ -42,6 +42,18 @@ SOLVE = "tests/sinkhorn/sinkhorn_test.py"
 SHARDED = "tests/losses/sharded_test.py"
 
 MUTATIONS = {
+    "scores_in_single_precision": Mutation(
+        "ncl_jax/metrics/blocks.py",
+        "np.float64 if fine else np.float32",
+        "np.float32",
+        "tests/metrics/metrics_test.py",
+    ),
+    "pooled_at_the_last_end_token": Mutation(
+        "ncl_jax/data/tokenizer.py",
+        "said[: said.index(self._end)] if self._end in said else said",
+        "said",
+        "tests/data/tokenizer_test.py",
+    ),
     "transposed_marginals": Mutation(
         "ncl_jax/sinkhorn/__init__.py",
         "masses = Masses(jnp.log(row_mass), jnp.log(col_mass))",

@@ -1,12 +1,13 @@
 """Readers of the public caption files of MSVD: clip id -> captions."""
 
 import pickle
+import reprlib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from etils import epath
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, check_text
 from tfds_builders import text_files
 
 Captions = dict[str, list[str]]
@@ -92,19 +93,21 @@ def _list(items: object, name: str) -> list[object]:
 def _text(clip: object, name: str) -> str:
     if not isinstance(clip, str):
         raise InputError(f"{name}: expected clip ids as text, got {_kind(clip)}")
+    check_text(clip, name)
     return clip
 
 
 def _sentence(item: object, name: str) -> str:
-    if isinstance(item, str):
-        return item
     if isinstance(item, list) and all(isinstance(word, str) for word in item):
-        return " ".join(item)
-    raise InputError(f"{name}: expected captions as text or lists of words, got {_kind(item)}")
+        item = " ".join(item)
+    if not isinstance(item, str):
+        raise InputError(f"{name}: expected captions as text or lists of words, got {_kind(item)}")
+    check_text(item, name)
+    return item
 
 
 def _kind(content: object) -> str:
-    return f"{type(content).__name__} {str(content)[:40]!r}"
+    return f"{type(content).__name__} {reprlib.repr(content)[:40]}"
 
 
 # The public forms of the same captions; the first one found is read.

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, check_text
 
 
 def read_text(path: epath.Path) -> str:
@@ -21,10 +21,14 @@ def read_text(path: epath.Path) -> str:
 
 def read_json(path: epath.Path) -> Any:
     """Reads a JSON file; a damaged one is a ValueError with its name."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path.name}: expected JSON, got {error}") from error
+    if "\\u" in text:
+        check_text(json.dumps(content, ensure_ascii=False), path.name)
+    return content
 
 
 def read_list(path: epath.Path) -> list[str]:

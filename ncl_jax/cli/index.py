@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ncl_jax import arrays
 from ncl_jax.cli import exits
 from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
@@ -197,8 +198,9 @@ def read_embeddings(
                 names = _names(stored["ids"]) if "ids" in stored.files else None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read embeddings from {path}: {error}") from error
-    if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number):
-        raise InputError(f"{path} must hold numbers [row, dim], got {rows.dtype} {rows.shape}")
+    rows = arrays.single(rows, path)
+    if rows.ndim != 2:
+        raise InputError(f"{path} must hold numbers [row, dim], got shape {rows.shape}")
     if ids is not None:
         names = pathlib.Path(ids).read_text(encoding="utf-8").split("\n")
         names = names[:-1] if names[-1] == "" else names

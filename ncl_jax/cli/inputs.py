@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ncl_jax import arrays
 from ncl_jax.errors import InputError
 from ncl_jax.files import write_text
 from ncl_jax.normalizers.comparison import Pairs
@@ -30,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser, bank: bool) -> None:
 
 
 def load(args: argparse.Namespace) -> tuple[Pairs, Pairs | None]:
-    """(test pairs, bank pairs if any were given), unit norm where they are embeddings.
+    """(test pairs, bank pairs if any were given).
+
+    Embeddings are float32 of unit norm; scores are as they are stored, beside an identity, so that
+    `text @ video.T` is the matrix again.
 
     Raises:
       ValueError: one sentence about what is wrong.
@@ -45,15 +49,15 @@ def load(args: argparse.Namespace) -> tuple[Pairs, Pairs | None]:
         return _of_run(args.embeddings)
     if args.scores:
         text = _matrix(args.scores)
-        video = np.eye(text.shape[1], dtype=np.float32)  # text @ video.T is the matrix again
+        video = np.eye(text.shape[1], dtype=np.float32)
     else:
-        text, video = _unit(_matrix(args.text)), _unit(_matrix(args.video))
+        text, video = _unit(args.text), _unit(args.video)
     test = _pairs(text, video, args.video_of_text)
     if (args.bank_text is None) != (args.bank_video is None):
         raise InputError("--bank-text and --bank-video go together")
     if args.bank_text is None:
         return test, None
-    bank_text, bank_video = _unit(_matrix(args.bank_text)), _unit(_matrix(args.bank_video))
+    bank_text, bank_video = _unit(args.bank_text), _unit(args.bank_video)
     if bank_text.shape[1] != text.shape[1]:
         raise InputError(f"the bank has width {bank_text.shape[1]}, the test {text.shape[1]}; "
                          "embed both with one model")  # fmt: skip
@@ -73,24 +77,32 @@ def write_json(path: str | None, numbers: Any) -> None:
 def _of_run(path: str) -> tuple[Pairs, Pairs]:
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as run:
-            test, bank = (Pairs(*(run[prefix + name] for name in BANK)) for prefix in ("", "bank_"))
+            test, bank = (_of_split(run, prefix) for prefix in ("", "bank_"))
     except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read {path} as the embeddings of a run: {error}") from error
     return test, bank
+
+
+def _of_split(run: Any, prefix: str) -> Pairs:
+    text, video = (arrays.single(run[prefix + name], prefix + name) for name in BANK[:2])
+    of = arrays.whole(run[prefix + BANK[2]], prefix + BANK[2])
+    if text.ndim != 2 or video.ndim != 2 or of.shape != (len(text),):
+        raise InputError("expected text and video [row, dim] and video_of_text [text]")
+    return Pairs(text, video, of)
 
 
 def _pairs(text: np.ndarray, video: np.ndarray, path: str | None) -> Pairs:
     if text.shape[1] != video.shape[1]:
         raise InputError(f"texts have width {text.shape[1]}, videos {video.shape[1]}; they must "
                          "come from one model")  # fmt: skip
-    of = np.arange(len(text)) if path is None else _array(path)
+    of = np.arange(len(text)) if path is None else arrays.whole(_array(path), path)
     if path is None and len(text) != len(video):
         raise InputError(f"{len(text)} texts and {len(video)} videos: row i must describe row i, "
                          "or give --video-of-text")  # fmt: skip
     if of.shape != (len(text),) or of.min() < 0 or of.max() >= len(video):
         raise InputError(f"video-of-text must be {len(text)} numbers in [0, {len(video)}), got "
                          f"shape {of.shape}")  # fmt: skip
-    return Pairs(text, video, of.astype(np.int64))
+    return Pairs(text, video, of)
 
 
 def _array(path: str) -> np.ndarray:
@@ -102,17 +114,18 @@ def _array(path: str) -> np.ndarray:
 
 
 def _matrix(path: str) -> np.ndarray:
-    matrix = _array(path)
-    if matrix.ndim != 2 or matrix.shape[0] < 2 or not np.issubdtype(matrix.dtype, np.number):
-        raise InputError(f"{path} must hold a matrix of numbers with at least 2 rows, got "
-                         f"{matrix.dtype} of shape {matrix.shape}")  # fmt: skip
+    matrix = arrays.real(_array(path), path)
+    if matrix.ndim != 2 or matrix.shape[0] < 2:
+        raise InputError(f"{path} must hold a matrix with at least 2 rows, got shape "
+                         f"{matrix.shape}")  # fmt: skip
     if not np.isfinite(matrix).all():
         raise InputError(f"{path} must be finite, it holds NaN or infinity; repair these rows")
-    return matrix.astype(np.float32)
+    return matrix
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def _unit(path: str) -> np.ndarray:
+    rows = arrays.single(_matrix(path), path)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     if not length.all():
-        raise InputError(f"row {int(np.argmin(length))} of an embedding file is zero; drop it")
+        raise InputError(f"row {int(np.argmin(length))} of {path} is zero; drop it")
     return rows / length

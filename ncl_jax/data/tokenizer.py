@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from ncl_jax.errors import InputError, blame_input
+from ncl_jax.errors import InputError, blame_input, check_text
 
 _TABLES = "vocab.json", "merges.txt"
 # Of the pairs in OpenAI's file, CLIP uses as many as fill 49,408 ids with bytes and specials.
@@ -37,7 +37,9 @@ def clean(text: str) -> str:
 class Tokenizer:
     """Turns captions into fixed-length id arrays: start, words, end, then padding.
 
-    A caption too long for `length` loses words but keeps its end token.
+    A caption too long for `length` loses words but keeps its end token. One that contains an end
+    token, as scraped text may, ends there: a caption's vector is that of its first end token, as in
+    OpenAI's and Hugging Face's code, and what follows does not move it.
     """
 
     def __init__(self, backend: Backend):
@@ -142,13 +144,17 @@ class Tokenizer:
         """Ids (padding is 0) and the mask of real tokens, both [text, length]; length >= 2."""
         if length < 2:
             raise InputError(f"expected a length of at least 2 (start and end), got {length}")
+        for caption in captions:
+            check_text(caption, "caption")
         ids = np.zeros((len(captions), length), np.int32)
         mask = np.zeros((len(captions), length), bool)
         encoded = self._backend.encode_batch(
             [clean(c) for c in captions], add_special_tokens=False
         )
         for row, words in enumerate(encoded):
-            tokens = [self._start, *words.ids[: length - 2], self._end]
+            said = words.ids[: length - 2]
+            said = said[: said.index(self._end)] if self._end in said else said
+            tokens = [self._start, *said, self._end]
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True
         return ids, mask

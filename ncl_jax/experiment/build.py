@@ -90,6 +90,20 @@ def prepare_data(config: ml_collections.ConfigDict) -> str:
     )
 
 
+def check_files(config: ml_collections.ConfigDict) -> None:
+    """Refuses weights and a vocabulary that do not serve, before any data is built.
+
+    Raises:
+      FileNotFoundError, ValueError: as `build` would, hours later.
+    """
+    published = weights.read(config.init.checkpoint) if config.init.checkpoint else None
+    if published is not None or config.tokenizer.path:
+        tokenizer = build_tokenizer(config, None, published)
+        build_sizes(config, tokenizer.vocab_size)
+        if published is not None:
+            build_towers(config, tokenizer.vocab_size, published)
+
+
 def build(
     config: ml_collections.ConfigDict, directory: str, kept: Tokenizer | None = None
 ) -> Parts:
@@ -115,16 +129,18 @@ def build(
 
 def build_tokenizer(
     config: ml_collections.ConfigDict,
-    split: Split,
+    split: Split | None,
     published: weights.Published | None = None,
 ) -> Tokenizer:
     """From a file, the published weights, or learned from the training captions.
 
-    The same captions give the same tokenizer, in every process and every time.
+    The same captions give the same tokenizer, in every process and every time. `split` may be None
+    where they are not needed.
     """
     if config.tokenizer.path:
         return Tokenizer.load(config.tokenizer.path)
     if published is None:
+        assert split is not None
         return Tokenizer.train(split.captions, config.tokenizer.vocab_size)
     if published.tokenizer is None:
         raise InputError(

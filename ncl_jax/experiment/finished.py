@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from ncl_jax.arrays import single, whole
 from ncl_jax.data.frames import choose_frames
 from ncl_jax.data.records import Split, load_split
 from ncl_jax.errors import InputError
@@ -69,12 +70,15 @@ def read_embeddings(path: epath.Path) -> tuple[Embedded, Embedded, float]:
     try:
         with path.open("rb") as stream, np.load(stream) as arrays:
             test = Embedded(
-                arrays["text"], arrays["video"], arrays["video_of_text"],
+                single(arrays["text"], "text"), single(arrays["video"], "video"),
+                whole(arrays["video_of_text"], "video_of_text"),
                 arrays["video_ids"].tolist(),
             )  # fmt: skip
             numbers = [str(i) for i in range(len(arrays["bank_video"]))]
             bank = Embedded(
-                arrays["bank_text"], arrays["bank_video"], arrays["bank_video_of_text"], numbers
+                single(arrays["bank_text"], "bank_text"),
+                single(arrays["bank_video"], "bank_video"),
+                whole(arrays["bank_video_of_text"], "bank_video_of_text"), numbers
             )
             return test, bank, float(arrays["scale"])
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

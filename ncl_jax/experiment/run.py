@@ -57,12 +57,15 @@ def run_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> di
     seconds: dict[str, float] = {}
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.train.batch_size, mesh, config.batch.micro_batch_size)
+    kept = kept_tokenizer(workdir)
+    if kept is None:
+        build.check_files(config)
     with _phase("data", seconds):
         # The others find it prepared, or, on a disk of their own, prepare it there.
         directory = sync.run_on_primary("data", lambda: build.prepare_data(config))
         directory = directory or build.prepare_data(config)
     with _phase("model", seconds):
-        parts = build.build(config, directory, kept_tokenizer(workdir))
+        parts = build.build(config, directory, kept)
         sync.check_same("parts", _facts(parts))
         evaluator = Evaluator(config, parts, mesh)
     profile = InputProfile() if config.profile_input else None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from ncl_jax import sinkhorn
+from ncl_jax import arrays, sinkhorn
 from ncl_jax.errors import InputError
 from ncl_jax.index import storage, topk
 from ncl_jax.normalizers import Ncl
@@ -273,7 +273,7 @@ def fold_query(query: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, "quer
 
 
 def _unit(rows: Any, what: str, dim: int | None = None) -> Float[np.ndarray, "row dim"]:
-    rows = np.asarray(rows, np.float32)
+    rows = arrays.single(rows, what)
     if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim) or not rows.shape[1]:
         want = "width > 0" if dim is None else f"width {dim}"
         raise InputError(f"{what} must be a matrix [row, dim] of {want}, got shape {rows.shape}")

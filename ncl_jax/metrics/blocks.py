@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ncl_jax import arrays
 from ncl_jax.errors import InputError
 
 BLOCK = 1 << 22
@@ -35,10 +36,12 @@ class OwnBlocks(Protocol):
 
 
 def row_blocks(scores: Scores) -> Iterator[tuple[Rows, np.ndarray]]:
-    """(rows, float32 block) pairs that cover `scores`, about `BLOCK` elements at a time.
+    """(rows, block) pairs that cover `scores`, about `BLOCK` elements at a time.
+
+    A block is of the type that `compared_in` names.
 
     Raises:
-      ValueError: NaN scores.
+      ValueError: NaN scores, or others than real numbers.
     """
     for rows, block in scores.blocks(BLOCK) if isinstance(scores, OwnBlocks) else _slices(scores):
         if block.size and np.isnan(block.min()):
@@ -53,7 +56,18 @@ def _slices(scores: Scores) -> Iterator[tuple[slice, np.ndarray]]:
     size = max(1, BLOCK // max(1, scores.shape[1]))
     for start in range(0, scores.shape[0], size):
         rows = slice(start, min(start + size, scores.shape[0]))
-        yield rows, np.asarray(scores[rows], dtype=np.float32)
+        block = arrays.real(scores[rows], "scores")
+        yield rows, block.astype(_exact(block.dtype), copy=False)
+
+
+def compared_in(scores: Scores) -> np.dtype:
+    """The type that tells scores apart: float64 where theirs says more than float32 can hold."""
+    return _exact(np.dtype(getattr(scores, "dtype", np.float32)))
+
+
+def _exact(dtype: np.dtype) -> np.dtype:
+    fine = dtype.kind in "fiu" and np.result_type(dtype, np.float32) != np.float32
+    return np.dtype(np.float64 if fine else np.float32)
 
 
 def _named(rows: Rows) -> str:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ncl_jax import arrays
 from ncl_jax.errors import InputError
-from ncl_jax.metrics.blocks import Scores, row_blocks
+from ncl_jax.metrics.blocks import Scores, compared_in, row_blocks
 from ncl_jax.metrics.recall import Ranks, TieRule, summarize
 
 VideoRule = Literal["group_max", "best_caption"]
@@ -25,7 +26,8 @@ def text_to_video(
     """Retrieval of videos by texts; each text is a query, all videos are candidates.
 
     Args:
-      scores: [text, video], higher is better, no NaN.
+      scores: [text, video], higher is better, no NaN. Floats of 64 bits and integers of 32 or
+        more are compared in float64, all others in float32.
       video_of_text: [text] ints in [0, video): the clip each text describes. Several texts may
         describe one clip; a video without a text is a distractor.
       tie_rule: see `summarize`.
@@ -34,7 +36,8 @@ def text_to_video(
       `R@1`, `R@5`, `R@10`, `R@50` in percent; `MdR`, `MnR`, ranks that start at 1.
 
     Raises:
-      ValueError: NaN scores, or shapes or indices that do not fit.
+      ValueError: NaN scores, scores that are no real numbers, indices that are no integers, or
+        shapes or indices that do not fit.
 
     Example:
       >>> text_to_video(np.eye(3), [0, 1, 2])["R@1"]
@@ -120,10 +123,10 @@ def ranks_of_both(
             f"both directions in one pass take at most {_MOST_GROUPS} videos, got {videos}; call "
             "text_to_video and video_to_text"
         )
-    by_row = np.broadcast_to(np.asarray(text_bias, np.float32), texts)
-    by_column = np.broadcast_to(np.asarray(video_bias, np.float32), videos)
+    by_row = np.broadcast_to(arrays.single(text_bias, "text_bias"), texts)
+    by_column = np.broadcast_to(arrays.single(video_bias, "video_bias"), videos)
     ranks = _empty(texts)
-    best = np.full((videos, videos), -np.inf, np.float32)  # [group, video]
+    best = np.full((videos, videos), -np.inf, compared_in(scores))  # [group, video]
     for rows, block in row_blocks(scores):
         biased = block + by_row[rows, None] if by_row.any() else block
         for video, row in zip(answer[rows].tolist(), biased, strict=True):
@@ -185,7 +188,7 @@ def _group_max(rows: np.ndarray, order: np.ndarray, first: np.ndarray) -> np.nda
 
 
 def _checked_answer(scores: Scores, video_of_text: ArrayLike) -> np.ndarray:
-    answer = np.asarray(video_of_text)
+    answer = arrays.whole(video_of_text, "video_of_text")
     if len(scores.shape) != 2 or answer.shape != scores.shape[:1]:
         raise InputError(
             f"expected scores [text, video] and video_of_text [text], got shapes "
@@ -196,4 +199,4 @@ def _checked_answer(scores: Scores, video_of_text: ArrayLike) -> np.ndarray:
             f"video_of_text must lie in [0, {scores.shape[1]}), got values from "
             f"{answer.min()} to {answer.max()}"
         )
-    return answer.astype(np.int64)
+    return answer

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from safetensors import numpy as safetensors
 
+from ncl_jax.arrays import single
 from ncl_jax.errors import InputError, check_choice
 from ncl_jax.files import replaced, write_text
 from ncl_jax.models import weights
@@ -74,7 +75,10 @@ def to_params(
         if name.endswith(_TABLE) and array.ndim == 2 else array
         for name, array in arrays.items()
     }  # fmt: skip
-    ours = {n: _to_ours(wanted[n][0], a.astype(np.float32)) for n, a in arrays.items()}
+    ours = {
+        name: _to_ours(wanted[name][0], single(array, f"{published.source}: {name}"))
+        for name, array in arrays.items()
+    }
     _check_shapes(ours, {n: leaf.shape for n, (_, leaf) in wanted.items()}, published.source)
     tree: dict[str, Any] = {}
     for name, (path, leaf) in wanted.items():

@@ -2,29 +2,51 @@
 
 A file of `torch.save` and a TorchScript archive are both a zip with a pickle (`data.pkl`) that
 names tensors, and one record of raw bytes per tensor. The pickle is read by an unpickler that
-knows a fixed list of names and refuses every other one; a module of a TorchScript archive becomes
-a plain holder of its attributes, its code is never looked at.
+knows a fixed list of names, what `torch.load(weights_only=True)` knows, and refuses every other
+one. Of these, tensors become arrays, a module of a TorchScript archive becomes a plain holder of
+its attributes, its code never looked at, and what stands beside the weights (settings of an
+optimizer or a scheduler) becomes a holder of nothing.
 """
 
-import collections
+import contextlib
 import math
 import os
 import pathlib
 import pickle
+import types
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from ncl_jax.errors import InputError
+from ncl_jax.plain_pickle import PlainUnpickler, as_dict
 
 DTYPES: dict[str, Any] = {
     "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
     "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32,
     "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
+    "BoolStorage": np.bool_, "ComplexFloatStorage": np.complex64,
+    "ComplexDoubleStorage": np.complex128, "UntypedStorage": np.uint8,
 }  # fmt: skip
+ELEMENTS: dict[str, Any] = {
+    "float64": np.float64, "double": np.float64, "float32": np.float32, "float": np.float32,
+    "float16": np.float16, "half": np.float16, "bfloat16": ml_dtypes.bfloat16,
+    "int64": np.int64, "long": np.int64, "int32": np.int32, "int": np.int32, "int16": np.int16,
+    "short": np.int16, "int8": np.int8, "uint8": np.uint8, "uint16": np.uint16,
+    "uint32": np.uint32, "uint64": np.uint64, "bool": np.bool_,
+    "complex64": np.complex64, "cfloat": np.complex64, "complex128": np.complex128,
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn, "float8_e4m3fnuz": ml_dtypes.float8_e4m3fnuz,
+    "float8_e5m2": ml_dtypes.float8_e5m2, "float8_e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
+    "float8_e8m0fnu": ml_dtypes.float8_e8m0fnu,
+}  # fmt: skip
+"""What `torch.dtype` calls them."""
+MAX_EXPANDED = 1 << 26
+"""Elements of a tensor that repeats its bytes (`torch.Tensor.expand`)."""
+MAX_DEPTH = 50
+"""Of modules in modules."""
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -49,33 +71,42 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 class _Module:
     """What is left of a TorchScript module: its attributes."""
 
-    def __init__(self) -> None:
-        self.attributes: dict[str, Any] = {}
+    attributes: Mapping[str, Any] = types.MappingProxyType({})
 
-    def __setstate__(self, state: Any) -> None:
+    def take_state(self, state: Any) -> None:
         self.attributes = state if isinstance(state, dict) else {}
 
 
+class _Beside:
+    """What is left of anything that is no tensor."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+
 class _Dtype:
-    """Stands for a storage class such as `torch.FloatStorage`."""
+    """Stands for a storage class such as `torch.FloatStorage`, or a `torch.dtype`."""
 
-    def __init__(self, name: str):
-        self.dtype = np.dtype(DTYPES[name])
+    def __init__(self, dtype: Any):
+        self.dtype = np.dtype(dtype)
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(PlainUnpickler):
     """Tensors, containers and holders; every other name in the pickle is an error."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str):
-        super().__init__(archive.open(f"{root}data.pkl"))
+        super().__init__(archive.read(f"{root}data.pkl"))
         self._archive, self._root = archive, root
         self._storages: dict[str, np.ndarray] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "__torch__":
             return _Module
-        if module == "torch" and name in DTYPES:
-            return _Dtype(name)
+        if module in ("torch", "torch.storage"):
+            if name in DTYPES:
+                return _Dtype(DTYPES[name])
+            if name in ELEMENTS:
+                return _Dtype(ELEMENTS[name])
         if (module, name) not in _KNOWN:
             raise pickle.UnpicklingError(f"its pickle asks for {module}.{name}, which is no tensor")
         return _KNOWN[module, name]
@@ -83,7 +114,7 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> np.ndarray:
         kind, storage, key, *_ = pid
         if kind != "storage" or not isinstance(storage, _Dtype):
-            raise pickle.UnpicklingError(f"its pickle refers to a {kind!r}, expected a storage")
+            raise pickle.UnpicklingError(f"its pickle refers to a {kind!r:.40}, expected a storage")
         if key not in self._storages:
             record = self._archive.read(f"{self._root}data/{key}")
             self._storages[key] = np.frombuffer(record, storage.dtype)
@@ -94,25 +125,65 @@ def _rebuild_tensor(
     storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> np.ndarray:
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    count = math.prod(size)  # no larger than its bytes: a stride of 0 could make it endless
-    if min((offset, *size, *stride)) < 0 or count > len(storage) or last >= len(storage) > 0:
+    count = math.prod(size)  # a stride of 0 could make it endless
+    most = max(len(storage), MAX_EXPANDED if 0 in stride else 0)
+    if min((offset, *size, *stride)) < 0 or count > most or (count and last >= len(storage)):
         raise pickle.UnpicklingError("a tensor reaches beyond its bytes")
     steps = tuple(s * storage.itemsize for s in stride)
     return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
+
+
+def _rebuild_typed_tensor(
+    storage: np.ndarray, offset: int, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any,
+    *_: Any,
+) -> np.ndarray:  # fmt: skip
+    """Of the types that have no storage of their own, such as float8."""
+    return _rebuild_tensor(storage.view(dtype.dtype), offset, size, stride)
+
+
+def _rebuild_subclass(rebuild: Any, kind: Any, arguments: Any, *_: Any) -> Any:
+    """A tensor with attributes, which are left out."""
+    return rebuild(*arguments) if rebuild in _REBUILDERS else _Beside()
 
 
 def _first(value: Any, *_: Any) -> Any:
     return value
 
 
+def _list(items: Any = (), *_: Any) -> list[Any]:
+    return list(items) if isinstance(items, (list, tuple)) else []
+
+
+_REBUILDERS = (_rebuild_tensor, _rebuild_typed_tensor, _first)
 _KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "OrderedDict"): as_dict,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_typed_tensor,
     ("torch._utils", "_rebuild_parameter"): _first,
+    ("torch._utils", "_rebuild_parameter_with_state"): _first,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_subclass,
     ("torch.jit._pickle", "restore_type_tag"): _first,
-    **{("torch.jit._pickle", f"build_{kind}list"): list
+    **{("torch.jit._pickle", f"build_{kind}list"): _list
        for kind in ("int", "double", "bool", "tensor")},
+    **{("torch._utils", f"_rebuild_{kind}"): _Beside
+       for kind in ("qtensor", "sparse_tensor", "meta_tensor_no_storage", "nested_tensor",
+                    "wrapper_subclass", "device_tensor_from_numpy",
+                    "device_tensor_from_cpu_tensor")},
+    **dict.fromkeys((
+        ("collections", "Counter"), ("collections", "defaultdict"), ("torch", "Size"),
+        ("torch", "device"), ("torch", "Tensor"), ("torch.nn.parameter", "Parameter"),
+        ("torch.nn.parameter", "Buffer"), ("torch.serialization", "_get_layout"),
+        ("_codecs", "encode"),
+    ), _Beside),
+    **{(module, name): _Beside for module in ("builtins", "__builtin__")
+       for name in ("bytearray", "set", "complex", "frozenset")},
+    **{("torch", name): _Beside
+       for name in ("complex32", "chalf", "quint8", "qint8", "qint32", "quint4x2", "quint2x4",
+                    "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "float4_e2m1fn_x2",
+                    *(f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)))},
 }  # fmt: skip
+"""Names of `torch.load(weights_only=True)`; what is called here may get any arguments."""
 
 
 def _unpickle(archive: zipfile.ZipFile, path: str) -> Any:
@@ -121,8 +192,12 @@ def _unpickle(archive: zipfile.ZipFile, path: str) -> Any:
         raise InputError(f"{path}: a zip, but not of torch: expected one data.pkl in its folder")
     root = pickles[0].removesuffix("data.pkl")
     for info in archive.infolist():  # a small file must not unfold into a large one
-        if info.filename.startswith(f"{root}data") and info.compress_type != zipfile.ZIP_STORED:
+        needed = info.filename.startswith((f"{root}data", f"{root}byteorder"))
+        if needed and info.compress_type != zipfile.ZIP_STORED:
             raise InputError(f"{path}: compressed tensors; torch writes plain ones")
+    with contextlib.suppress(KeyError):
+        if archive.read(f"{root}byteorder").strip() == b"big":
+            raise InputError(f"{path}: big-endian numbers; save it on a little-endian machine")
     try:
         return _Unpickler(archive, root).load()
     except zipfile.BadZipFile:
@@ -131,7 +206,7 @@ def _unpickle(archive: zipfile.ZipFile, path: str) -> Any:
         raise InputError(f"{path}: cannot be read: {error}; nothing in it was run") from error
 
 
-def _flat(value: Any, prefix: str, seen: set[int]) -> list[tuple[str, np.ndarray]]:
+def _flat(value: Any, prefix: str, seen: set[int], depth: int = 0) -> list[tuple[str, np.ndarray]]:
     """Arrays of nested modules and dicts with dotted names; other attributes are left out.
 
     A part met again is left out too: a pickle may contain itself, or one part many times over.
@@ -139,11 +214,15 @@ def _flat(value: Any, prefix: str, seen: set[int]) -> list[tuple[str, np.ndarray
     if isinstance(value, np.ndarray):
         return [(prefix, value)]
     inner = value.attributes if isinstance(value, _Module) else value
-    if not isinstance(inner, dict) or id(inner) in seen:
+    if not isinstance(inner, Mapping) or id(inner) in seen or depth > MAX_DEPTH:
         return []
     seen.add(id(inner))
     dot = f"{prefix}." if prefix else ""
-    return [pair for name, part in inner.items() for pair in _flat(part, f"{dot}{name}", seen)]
+    return [
+        pair
+        for name, part in inner.items()
+        for pair in _flat(part, f"{dot}{name}", seen, depth + 1)
+    ]
 
 
 def _not_a_zip(path: str | os.PathLike[str], error: Exception) -> str:

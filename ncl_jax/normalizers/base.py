@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from ncl_jax import metrics
+from ncl_jax import arrays, metrics
 from ncl_jax.errors import InputError
 from ncl_jax.types import MAX_SCALE
 
@@ -264,9 +264,9 @@ def checked(rows: np.ndarray, what: str, dim: int | None = None) -> np.ndarray:
     """`rows` as float32 [row, dim], or a sentence that says what is wrong with them.
 
     Raises:
-      ValueError: not a matrix, empty, of another width than `dim`, or not finite.
+      ValueError: no real numbers, not a matrix, empty, of another width than `dim`, or not finite.
     """
-    rows = np.asarray(rows, np.float32)
+    rows = arrays.single(rows, what)
     if rows.ndim != 2 or not rows.size:
         raise InputError(f"{what} must be a non-empty matrix [row, dim], got shape {rows.shape}")
     if dim is not None and rows.shape[1] != dim:

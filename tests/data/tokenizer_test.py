@@ -83,6 +83,19 @@ def test_vocab_and_merges_are_the_same_tokenizer(tokenizer, tmp_path):
     assert Tokenizer.load(folder).to_json() == tokenizer.to_json()
 
 
+def test_a_caption_ends_at_its_first_end_token(tokenizer):
+    """Where OpenAI's and Hugging Face's CLIP read its vector; scraped text holds such tokens."""
+    captions = ["a dog <|endoftext|> a cat", "a dog", "<|endoftext|><|endoftext|>", ""]
+    ids, mask = tokenizer(captions, 12)
+    np.testing.assert_array_equal(ids[0], ids[1])
+    np.testing.assert_array_equal(ids[2], ids[3])
+    length = ids[0].tolist().index(ids[2, 1]) + 1
+    assert mask.sum(axis=1).tolist() == [length, length, 2, 2]
+    assert length > 3
+    ids, mask = tokenizer(["a <|startoftext|> dog"], 12)
+    assert list(ids[0][mask[0]]).count(ids[0, 0]) == 2
+
+
 def test_unusable_vocabularies_are_named(tokenizer, tmp_path):
     def refused(path, message):
         with pytest.raises(ValueError, match=f"{path}.*: .*{message}"):

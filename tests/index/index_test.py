@@ -328,6 +328,7 @@ VIDEOS = ["build", "i", "--videos", ".", "--checkpoint", "."]
         (["search", "nowhere", "--query", "q.npy"], "no index at"),
         (["build", "i", "--video", "missing.npy"], "cannot read embeddings from missing.npy"),
         (["build", "i", "--video", "q.npy", "--bank-text", "wide.npy"], "width"),
+        (["build", "i", "--video", "i.npy"], "i.npy: expected real numbers, got complex64"),
         (["build", "i", "--video", "bad.npz"], "cannot read embeddings from bad.npz"),
         (["build", "i", "--video", "q.npy", "--scale", "0"], "scale must be > 0"),
         (["build", "i", "--video", "q.npy", "--ids", "one.txt"], "1 ids for 4 rows"),
@@ -348,6 +349,7 @@ def test_command_says_what_is_wrong(arguments, says, tmp_path, capsys, monkeypat
     monkeypatch.chdir(tmp_path)
     np.save("q.npy", rows(0, 4))
     np.save("wide.npy", rows(0, 4, dim=9))
+    np.save("i.npy", rows(0, 4).astype(np.complex64))
     (tmp_path / "one.txt").write_text("a\n")
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04junk")
     RetrievalIndex.build(["a"], rows(0, 1), meta={"gallery": {}}).save("videos.npz")

@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -80,9 +81,21 @@ def test_tie_rules_are_ordered():
     assert r1["optimistic"] < r1["average"] < r1["pessimistic"]
 
 
-def test_scores_are_compared_in_float32():
-    scores = np.array([[1.0, 1.0 + 1e-12], [0.0, 1.0]])
-    assert metrics.text_to_video(scores, [0, 1], "optimistic")["R@1"] == 100
+@pytest.mark.parametrize(
+    ("least", "dtype", "told"),
+    [(1e-12, np.float64, True), (1e-12, np.float32, False), (1, np.int64, True),
+     (2.0**-7, jnp.bfloat16, True), (2.0**-9, jnp.bfloat16, False)],
+)  # fmt: skip
+def test_scores_are_told_apart_as_far_as_their_type_does(least, dtype, told):
+    base = 1 << 30 if dtype is np.int64 else 1
+    scores = np.array([[base, base + least], [0, base]], dtype)
+    for found in (
+        metrics.text_to_video(scores, [0, 1], "optimistic"),
+        metrics.both_directions(scores, [0, 1], "optimistic")["text_to_video"],
+        metrics.video_to_text(scores.T, [0, 1], "optimistic", "best_caption"),
+        metrics.both_directions(scores.T, [0, 1], "optimistic")["video_to_text"],
+    ):
+        assert found["R@1"] == (50 if told else 100)
 
 
 def test_lazy_scores_equal_the_matrix_and_equal_captions_tie(monkeypatch):
@@ -141,6 +154,11 @@ def test_even_lists_are_not_hubs_and_ties_share_places():
     [
         (lambda: metrics.text_to_video(np.eye(3)[:2], [0, 1, 2]), "transposed"),
         (lambda: metrics.text_to_video(np.eye(3), [0, 1, 3]), "lie in"),
+        (lambda: metrics.text_to_video(np.eye(3), [0, 1, 1.9]), "expected integers, got float64"),
+        (lambda: metrics.text_to_video(np.eye(2), [False, True]), "expected integers, got bool"),
+        (lambda: metrics.video_to_text(np.eye(2) * 1j, [0, 1]), "real numbers, got complex128"),
+        (lambda: metrics.hubness(np.eye(2) * 1j, 1), "expected real numbers, got complex128"),
+        (lambda: metrics.text_to_video(np.eye(2).astype(str), [0, 1]), "real numbers, got <U"),
         (lambda: metrics.text_to_video(np.full((2, 2), np.nan), [0, 1]), "NaN"),
         (lambda: metrics.text_to_video(np.eye(2), [0, 1], "lucky"), "tie rule"),
         (lambda: metrics.video_to_text(np.eye(2), [0, 1], rule="all"), "group_max"),

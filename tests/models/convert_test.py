@@ -5,10 +5,12 @@ import json
 import os
 import pickle
 import sys
+import tracemalloc
 import types
 import zipfile
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -306,6 +308,104 @@ def test_a_pickle_that_wants_code_is_refused(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=f"asks for {module}.{name}"):
             weights.read("sly.pt")
     assert not (tmp_path / "ncl_was_here").exists()
+
+
+def called(module, name, *arguments):
+    """The opcodes of a call; arguments are opcodes too."""
+    return f"c{module}\n{name}\n(".encode() + b"".join(arguments) + b"tR"
+
+
+def stored(kind, key, module="torch"):
+    """A storage of a torch file."""
+    parts = b"Vstorage\n", f"c{module}\n{kind}\n".encode(), f"V{key}\nVcpu\nI4\n".encode()
+    return b"(" + b"".join(parts) + b"tQ"
+
+
+def tensor(kind="FloatStorage", key="0", size=b"(I4\nt", stride=b"(I1\nt"):
+    return called("torch._utils", "_rebuild_tensor_v2", stored(kind, key), b"I0\n", size, stride,
+                  b"I00\n", called("collections", "OrderedDict"))  # fmt: skip
+
+
+def typed(name, key):
+    """A tensor of a type that has no storage class."""
+    return called("torch._utils", "_rebuild_tensor_v3", stored("UntypedStorage", key,
+                  "torch.storage"), b"I0\n", b"(I4\nt", b"(I1\nt", b"I00\n",
+                  called("collections", "OrderedDict"), f"ctorch\n{name}\n".encode())  # fmt: skip
+
+
+def test_what_stands_beside_the_weights_is_left_out(tmp_path):
+    """What `torch.load(weights_only=True)` reads too."""
+    state = b"(Vname\nVa\nd"
+    parts = {
+        "w": tensor(),
+        "parameter": called("torch._utils", "_rebuild_parameter_with_state", tensor(), b"I01\n",
+                            called("collections", "OrderedDict"), state),
+        "marked": called("torch._tensor", "_rebuild_from_type_v2",
+                         b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nTensor\n",
+                         b"(" + stored("FloatStorage", "0") + b"I0\n(I4\nt(I1\ntI00\nNt", state),
+        "expanded": tensor(size=b"(I3\nI4\nt", stride=b"(I0\nI1\nt"),
+        "complex": tensor("ComplexFloatStorage", "c"),
+        "float8": typed("float8_e4m3fn", "8"),
+        "uint16": typed("uint16", "16"),
+        "uint32": typed("uint32", "32"),
+        "epochs": called("collections", "Counter", b"(I7\nI1\nd"),
+        "size": called("torch", "Size", b"(I4\nt"),
+        "type": b"ctorch\nfloat32\n",
+        "device": called("torch", "device", b"Vcuda\n"),
+        "names": called("builtins", "set", b"(Va\nl"),
+        "sparse": called("torch._utils", "_rebuild_sparse_tensor", b"I0\n"),
+        "bytes": called("builtins", "bytearray", b"I1000000000000\n"),
+        "optimizer": b"(I0\n(Vlr\nF0.1\ndd",
+    }  # fmt: skip
+    content = b"(" + b"".join(f"V{n}\n".encode() + code for n, code in parts.items()) + b"d."
+    row = np.arange(4)
+    storages = {
+        "0": row.astype(np.float32), "c": row.astype(np.complex64), "16": row.astype(np.uint16),
+        "8": row.astype(ml_dtypes.float8_e4m3fn), "32": row.astype(np.uint32),
+    }  # fmt: skip
+    torch_zip(tmp_path / "x.pt", content, {key: a.tobytes() for key, a in storages.items()})
+    found = torch_file.read(tmp_path / "x.pt")
+    assert {name: (array.dtype.name, array.shape) for name, array in found.items()} == {
+        "w": ("float32", (4,)), "parameter": ("float32", (4,)), "marked": ("float32", (4,)),
+        "expanded": ("float32", (3, 4)), "complex": ("complex64", (4,)),
+        "float8": ("float8_e4m3fn", (4,)), "uint16": ("uint16", (4,)), "uint32": ("uint32", (4,)),
+    }  # fmt: skip
+    for array in found.values():
+        np.testing.assert_array_equal(np.atleast_2d(array.astype(np.complex64))[-1], row)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".",  # memory for no bytes
+        b"\x80\x02}" + b"r\xff\xff\xff\x3f" + b".",  # a note of number 2**30
+        b"\x80\x02)" + b"\x86".join([b"2"] * 60) + b".",
+        b"\x80\x02(I1\n" + b"t(t\x86" * 9 + b"Va\nd.",
+        b"(" + b"V\n(" * 30_000 + b"d" * 30_000 + b".",  # deeper than Python's stack
+    ],
+)
+def test_a_small_pickle_takes_little_time_and_memory(tmp_path, content):
+    torch_zip(tmp_path / "x.pt", content, {})
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"cannot be read|expected tensors by name"):
+        torch_file.read(tmp_path / "x.pt")
+    assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    tracemalloc.stop()
+
+
+def test_a_torch_file_of_another_byte_order_is_refused(tmp_path):
+    torch_zip(tmp_path / "x.pt", b"(Vw\n" + tensor() + b"d.", {"0": bytes(16)})
+    with zipfile.ZipFile(tmp_path / "x.pt", "a") as archive:
+        archive.writestr("archive/byteorder", "big")
+    with pytest.raises(ValueError, match="big-endian numbers"):
+        torch_file.read(tmp_path / "x.pt")
+
+
+def test_complex_weights_do_not_lose_a_part():
+    arrays = convert.from_params(TINY_PARAMS)
+    arrays["logit_scale"] = np.full_like(arrays["logit_scale"], 1 + 2j, np.complex64)
+    with pytest.raises(ValueError, match="test: logit_scale: expected real numbers"):
+        convert.to_params(published(arrays), tiny.SIZES)
 
 
 def test_damaged_files_are_one_sentence(tmp_path):

@@ -258,6 +258,16 @@ def test_table_command_prints_every_normaliser(tmp_path, capsys):
         (["--text", "t.npy", "--video", "v.npy", "--bank-text", "t.npy"], "go together"),
         (["--scores", "bad.npz"], "cannot read bad.npz"),
         (["--embeddings", "t.npy"], "embeddings of a run"),
+        (["--text", "i.npy", "--video", "v.npy"], "i.npy: expected real numbers, got complex128"),
+        (["--scores", "i.npy"], "i.npy: expected real numbers, got complex128"),
+        (["--scores", "b.npy"], "b.npy: expected real numbers, got bool"),
+        (["--scores", "fine.npy"], "fine.npy: in float32, which this command computes in"),
+        (["--text", "huge.npy", "--video", "v.npy"], "huge.npy: expected numbers below 3.4e38"),
+        (["--text", "t.npy", "--video", "v.npy", "--video-of-text", "of.npy"],
+         "of.npy: expected integers, got float64"),
+        (["--text", "t.npy", "--video", "v.npy", "--video-of-text", "b4.npy"],
+         "b4.npy: expected integers, got bool"),
+        (["--embeddings", "run.npz"], "video_of_text: expected integers, got float64"),
     ],
 )
 def test_bad_files_exit_with_one_sentence(arguments, says, tmp_path, capsys, monkeypatch):
@@ -266,6 +276,15 @@ def test_bad_files_exit_with_one_sentence(arguments, says, tmp_path, capsys, mon
     np.save("v.npy", np.ones((4, 3)))
     np.save("wide.npy", np.ones((4, 5)))
     np.save("nan.npy", np.full((4, 3), np.nan))
+    np.save("i.npy", np.full((4, 3), 1 + 1j))
+    np.save("b.npy", np.ones((4, 3), bool))
+    np.save("b4.npy", np.ones(4, bool))
+    np.save("of.npy", np.arange(4) + 0.5)
+    np.save("huge.npy", np.full((4, 3), 1e300))
+    np.save("fine.npy", 1 + 1e-12 * np.arange(16.0).reshape(4, 4))
+    names = ("text", "video", "video_of_text")
+    run = {prefix + name: np.ones((4, 3)) for prefix in ("", "bank_") for name in names}
+    np.savez("run.npz", **run)
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04junk")
     assert normalize.main(arguments) == 2
     said = capsys.readouterr().err

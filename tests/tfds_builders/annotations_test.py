@@ -135,6 +135,10 @@ def test_tables_of_any_kind(tmp_path: pathlib.Path, ending: str, separator: str,
         ('{"clips": 1}', "'sentences' or 'annotations', got clips"),
         ('{"sentences": [{"video_id": "video1"}]}', "expected video_id, caption and split"),
         (
+            '{"sentences": [{"video_id": "video1", "caption": "a \\ud83d dog"}]}',
+            r"MSRVTT_data\.json: expected text, got half of a surrogate pair in .*a .ud83d dog",
+        ),
+        (
             '{"sentences": [{"video_id": "../x", "caption": "a"}]}',
             "video0 to video9999, got '../x'",
         ),
