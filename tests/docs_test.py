@@ -17,7 +17,8 @@ from ncl_jax.experiment.finished import FinishedRun
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "configs/README.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md",
+                              "configs/README.md")),
     *(ROOT / "docs").rglob("*.md"), *(ROOT / "tfds_builders").glob("*/README.md"),
 ])  # fmt: skip
 HOMES = ("", "ncl_jax/", "tests/")

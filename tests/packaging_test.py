@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -46,6 +47,14 @@ def test_files_that_name_a_package_agree_on_its_bounds():
             if package in run and package != "pillow":  # Beam holds it back
                 assert run[package] == bounds, (name, package)
     assert of_file("requirements-docs.txt")["ruff"] == of_file("requirements-test.txt")["ruff"]
+
+
+def test_version_is_the_same_in_package_citation_and_changelog():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {ncl_jax.__version__}\n" in citation
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert headings[1].split()[0] == ncl_jax.__version__
 
 
 def test_importing_the_package_imports_neither_jax_nor_numpy():
