@@ -8,6 +8,9 @@ import pytest
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import jaxtyping
+
+from tests import typecheck
 
 jax.config.update("jax_num_cpu_devices", 8)
 
@@ -19,6 +22,16 @@ def pytest_configure(config):
     """
     quick = config.option.markexpr == "not slow"
     jax.config.update("jax_disable_most_optimizations", quick)
+    if quick:
+        typecheck.install()
+
+
+@pytest.fixture
+def unchecked():
+    """For tests of what a function says to arguments that are not of its types."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

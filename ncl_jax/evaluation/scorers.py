@@ -7,7 +7,7 @@ fitted on the train bank, *transductive* ones look at all test queries together.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +36,7 @@ class Fit(NamedTuple):
     biases: Biases | None = None
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Scores of a model, in logits."""
 

@@ -180,7 +180,7 @@ class RetrievalIndex:
     # -- use -----------------------------------------------------------------------------------
 
     def search(
-        self, query: Float[np.ndarray, "query dim"], k: int = 10, *, use_bias: bool = True
+        self, query: Float[np.ndarray, "*query dim"], k: int = 10, *, use_bias: bool = True
     ) -> SearchResult:
         """The k best items of each query; `min(k, len)` of them, none from an empty index.
 
@@ -266,7 +266,7 @@ class RetrievalIndex:
         return total
 
 
-def fold_query(query: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, "query dim_plus_1"]:
+def fold_query(query: Float[np.ndarray, "*query dim"]) -> Float[np.ndarray, "query dim_plus_1"]:
     """Unit-norm queries `[x, 1]` for `RetrievalIndex.folded` and `to_faiss`."""
     query = _unit(query, "queries")
     return np.column_stack([query, np.ones(len(query), np.float32)])

@@ -26,7 +26,7 @@ from ncl_jax.errors import InputError
 from ncl_jax.losses import contrast, normalized
 from ncl_jax.losses.groups import Positives
 from ncl_jax.losses.inputs import Execution, Options, check
-from ncl_jax.types import SinkhornReport
+from ncl_jax.types import AnyArray, SinkhornReport
 
 __all__ = ["Execution", "Gradient", "Positives", "infonce", "ncl"]
 
@@ -38,11 +38,11 @@ _contrast, _normalized = _compiled(contrast.contrast), _compiled(normalized.norm
 
 
 def infonce(
-    text: Float[Array, "batch dim"],
-    video: Float[Array, "batch dim"],
-    scale: Float[Array, ""],
-    video_id: Int[Array, " batch"],
-    valid: Bool[Array, " batch"],
+    text: Float[AnyArray, "batch dim"],
+    video: Float[AnyArray, "batch dim"],
+    scale: Float[AnyArray, ""] | float,
+    video_id: Int[AnyArray, " batch"],
+    valid: Bool[AnyArray, " batch"],
     *,
     positives: Positives = "same_clip",
     axis_name: str | None = None,
@@ -66,11 +66,11 @@ def infonce(
 
 
 def ncl(
-    text: Float[Array, "batch dim"],
-    video: Float[Array, "batch dim"],
-    scale: Float[Array, ""],
-    video_id: Int[Array, " batch"],
-    valid: Bool[Array, " batch"],
+    text: Float[AnyArray, "batch dim"],
+    video: Float[AnyArray, "batch dim"],
+    scale: Float[AnyArray, ""] | float,
+    video_id: Int[AnyArray, " batch"],
+    valid: Bool[AnyArray, " batch"],
     *,
     iterations: int = sinkhorn.PAPER_ITERATIONS,
     gradient: Gradient = "stop",

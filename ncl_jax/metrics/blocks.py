@@ -15,6 +15,7 @@ BLOCK = 1 << 22
 Rows = slice | np.ndarray
 
 
+@runtime_checkable
 class Scores(Protocol):
     """What a score matrix must offer; `np.ndarray` does."""
 

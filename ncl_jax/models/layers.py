@@ -43,7 +43,7 @@ class Attention(nnx.Module):
         self.out_proj = nnx.Linear(width, width, kernel_init=out, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "batch token width"], mask: Bool[Array, "#batch #head token token"]
+        self, x: Float[Array, "batch token width"], mask: Bool[Array, "#batch #head #token token"]
         | None
     ) -> Float[Array, "batch token width"]:
         split = (*x.shape[:2], self.heads, -1)
@@ -123,7 +123,7 @@ class Encoder(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch token width"],
-        mask: Bool[Array, "#batch #head token token"] | None,
+        mask: Bool[Array, "#batch #head #token token"] | None,
     ) -> Float[Array, "batch token width"]:
         run = nnx.remat(EncoderLayer.__call__) if self.remat else EncoderLayer.__call__
         for layer in self.layers:

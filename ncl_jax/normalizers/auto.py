@@ -206,7 +206,9 @@ def _of_first_process(number: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
-def _lead(worth: np.ndarray, over: np.ndarray, caution: float) -> np.ndarray:
+def _lead(
+    worth: np.ndarray, over: np.ndarray, caution: float
+) -> np.ndarray | np.floating[Any]:
     """Mean paired gain minus `caution` standard errors, over the last axis."""
     gain = worth - over
     return gain.mean(-1) - caution * gain.std(-1) / np.sqrt(gain.shape[-1])

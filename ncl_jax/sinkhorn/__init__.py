@@ -23,7 +23,7 @@ from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn import kernel as kernels
 from ncl_jax.sinkhorn.blocks import Stored, split
 from ncl_jax.sinkhorn.iterate import Masses, Plan
-from ncl_jax.types import Biases, SinkhornReport
+from ncl_jax.types import AnyArray, Biases, SinkhornReport
 
 __all__ = ["CONVERGED", "PAPER", "PAPER_ITERATIONS", "Order", "solve"]
 
@@ -39,16 +39,16 @@ Order = Literal["gallery", "text"]
 
 
 def solve(
-    scores: Float[Array, "text video"],
-    row_mass: Float[Array, " text"],
-    col_mass: Float[Array, " video"],
+    scores: Float[AnyArray, "text video"],
+    row_mass: Float[AnyArray, " text"],
+    col_mass: Float[AnyArray, " video"],
     *,
     iterations: int = PAPER_ITERATIONS,
     order: Order = "gallery",
     tolerance: float | None = None,
     relax: bool = False,
     strength: float = 1.0,
-    start: Float[Array, " video"] | None = None,
+    start: Float[AnyArray, " video"] | None = None,
 ) -> tuple[Biases, SinkhornReport]:
     """Biases that balance `exp(scores)` to the given row and column masses.
 

@@ -70,8 +70,9 @@ def test_ties_keep_the_order_of_the_items(k, monkeypatch):
     monkeypatch.setattr(topk, "WHOLE", 1)
     jax.clear_caches()
     rng = np.random.default_rng(6)
-    item, query = rng.integers(0, 3, (500, 3)), rng.integers(0, 3, (20, 3))
-    bias = rng.integers(-2, 0, 500)
+    item = rng.integers(0, 3, (500, 3)).astype(np.float32)
+    query = rng.integers(0, 3, (20, 3)).astype(np.float32)
+    bias = rng.integers(-2, 0, 500).astype(np.float32)
     scores = query @ item.T + bias
     best, place = topk.search(query.astype(np.float32), topk.place(item, bias), k)
     np.testing.assert_array_equal(best, -np.sort(-scores, axis=1)[:, :k])
@@ -246,7 +247,7 @@ def test_empty_gallery_and_no_bank():
         (lambda i: RetrievalIndex.build(["a"], rows(0, 1), scale=0.0), "scale"),
     ],
 )
-def test_bad_input_is_named(index, call, says):
+def test_bad_input_is_named(index, call, says, unchecked):
     with pytest.raises(ValueError, match=says):
         call(index)
 
@@ -345,7 +346,9 @@ VIDEOS = ["build", "i", "--videos", ".", "--checkpoint", "."]
         (["search", "videos.npz", "a ball", " "], "expected words, got an empty text"),
     ],
 )
-def test_command_says_what_is_wrong(arguments, says, tmp_path, capsys, monkeypatch):
+def test_command_says_what_is_wrong(
+    arguments, says, tmp_path, capsys, monkeypatch, unchecked
+):
     monkeypatch.chdir(tmp_path)
     np.save("q.npy", rows(0, 4))
     np.save("wide.npy", rows(0, 4, dim=9))

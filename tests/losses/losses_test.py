@@ -302,7 +302,7 @@ def test_degenerate_batches_are_defined(gradient):
         ({"gradient": "through", "tolerance": 1e-3}, "fixed count"),
     ],
 )
-def test_bad_arguments_are_refused(change, message):
+def test_bad_arguments_are_refused(change, message, unchecked):
     text, video, ids, valid, _ = batch()
     good = {"text": text, "video": video, "scale": 10.0, "video_id": ids, "valid": valid}
     with pytest.raises(ValueError, match=message):

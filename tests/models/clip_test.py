@@ -91,8 +91,8 @@ def test_only_seqtransf_sees_the_order_of_frames(head, sees_order):
 def test_attention_is_the_loop_over_heads():
     width, heads = 8, 2
     module = layers.Attention(width, heads, out_std=0.3, rngs=nnx.Rngs(0))
-    x = np.random.default_rng(0).normal(size=(1, 5, width)).astype(np.float32)
-    mask = np.tril(np.ones((5, 5), bool))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, width)), jnp.float32)
+    mask = jnp.tril(jnp.ones((5, 5), bool))
     q, k, v = (np.asarray(f(x))[0] for f in (module.q_proj, module.k_proj, module.v_proj))
     out = np.zeros((5, width))
     for h in range(heads):
@@ -107,7 +107,7 @@ def test_attention_is_the_loop_over_heads():
 
 def test_patches_are_the_convolution():
     module = layers.PatchEmbedding(4, 6, rngs=nnx.Rngs(0))
-    images = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 12, 3)), jnp.float32)
     expected = jax.lax.conv_general_dilated(
         images, module.kernel[...], (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -116,8 +116,8 @@ def test_patches_are_the_convolution():
 
 def test_mean_pool_skips_padding_and_empty_clips_are_zero():
     frames = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
-    mask = np.array([[True, False, True], [False, False, False]])
-    pooled = np.asarray(temporal.mean_of_valid(frames, mask))
+    mask = jnp.array([[True, False, True], [False, False, False]])
+    pooled = np.asarray(temporal.mean_of_valid(jnp.asarray(frames), mask))
     unit = frames[0] / np.linalg.norm(frames[0], axis=1, keepdims=True)
     mean = (unit[0] + unit[2]) / 2
     np.testing.assert_allclose(pooled[0], mean / np.linalg.norm(mean), atol=1e-6)

@@ -169,7 +169,7 @@ def test_there_and_back_is_exact(head):
     np.testing.assert_array_equal(kernel, arrays["visual_projection.weight"].T)
 
 
-def test_every_name_needs_its_partner():
+def test_every_name_needs_its_partner(unchecked):
     arrays = arrays_of(PLAIN)
     short = {n: a for n, a in arrays.items() if "fc1" not in n}
     extra = arrays | {"text_model.gate.weight": np.zeros(2)}

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -109,7 +110,7 @@ def oracle(name, head, clip_number):
 )
 def test_head_is_its_formula(name):
     head = make(name)
-    got = np.asarray(head(VIDEO, MASK))
+    got = np.asarray(head(jnp.asarray(VIDEO), jnp.asarray(MASK)))
     want = np.stack([oracle(name, head, n) for n in range(3)])
     np.testing.assert_allclose(got, want, atol=2e-5)
 
@@ -119,7 +120,7 @@ def test_tight_scores_are_their_formula(monkeypatch):
     """Also where the last chunk of captions is smaller than the others."""
     monkeypatch.setattr(temporal, "PAIRS", 6)
     head = make("tightTransf")
-    got = np.asarray(head.score(TEXT, head(VIDEO, MASK)))
+    got = np.asarray(head.score(jnp.asarray(TEXT), head(jnp.asarray(VIDEO), jnp.asarray(MASK))))
     assert got.shape == (5, 3)
     for t in range(5):
         for v in range(3):
@@ -132,7 +133,7 @@ def test_tight_scores_are_their_formula(monkeypatch):
 
 
 def test_activations_are_their_formulas():
-    x = np.linspace(-4, 4, 41).astype(np.float32)
+    x = jnp.linspace(-4, 4, 41)
     exact = [v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x]
     np.testing.assert_allclose(layers.gelu(x), exact, atol=1e-6)
     np.testing.assert_allclose(layers.quick_gelu(x), x * sigmoid(1.702 * x), atol=1e-6)
@@ -141,7 +142,7 @@ def test_activations_are_their_formulas():
 def test_patches_over_frames_are_the_padded_convolution():
     module = layers.PatchEmbedding(4, 6, frames=3, rngs=nnx.Rngs(0))
     flat = layers.PatchEmbedding(4, 6, rngs=nnx.Rngs(0))
-    video = np.random.default_rng(0).normal(size=(2, 5, 8, 12, 3)).astype(np.float32)
+    video = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 8, 12, 3)), jnp.float32)
     np.testing.assert_allclose(module(video), flat(video), atol=1e-5)  # starts as the 2d kernel
     kernel = np.random.default_rng(1).normal(size=module.kernel.shape).astype(np.float32)
     module.kernel[...] = kernel

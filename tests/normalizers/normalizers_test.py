@@ -129,7 +129,7 @@ def test_equal_items_get_equal_scores():
             np.testing.assert_array_equal(scores[:, 7], scores[:, 2], err_msg=name)
 
 
-def test_huge_problems_take_the_panels(monkeypatch):
+def test_huge_problems_take_the_panels(monkeypatch, unchecked):
     _, bank, gallery = problem(7)
     called = []
     monkeypatch.setattr(numpy_solver, "balance", lambda *a: called.append(a) or (None, None))

@@ -212,7 +212,7 @@ def test_zero_strength_has_no_biases():
         ({"start": np.ones(2)}, "start"),
     ],
 )
-def test_bad_arguments_are_refused(change, message):
+def test_bad_arguments_are_refused(change, message, unchecked):
     s, r, c = problem()
     with pytest.raises(ValueError, match=message):
         sinkhorn.solve(**({"scores": s, "row_mass": r, "col_mass": c} | change))
