@@ -85,7 +85,7 @@ class FrameStore:
             path, fps=self.fps, short_side=self.short_side, jpeg_quality=self.jpeg_quality,
             look=self.look,
         )  # fmt: skip
-        with replaced(self._place(clip, path)) as stream:
+        with replaced(self._place(clip, path), tidy=False) as stream:
             stream.write(data)
 
     def refuse(self, clip: str, path: epath.Path, reason: str) -> None:
