@@ -1,28 +1,40 @@
 """Files that others see whole or not at all, and names that fit on one line."""
 
 import contextlib
+import errno
 import os
 import pathlib
+import re
 import secrets
 from collections.abc import Iterator
 from typing import IO, Any
 
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed save leaves stays there
+    fcntl = None  # type: ignore[assignment]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextlib.contextmanager
-def replaced(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def replaced(path: str | os.PathLike[str], tidy: bool = True) -> Iterator[IO[bytes]]:
     """A new file in the place of `path`: whoever reads sees the old one or all of the new one.
 
-    Where the writing fails, the old file stays and nothing is left beside it. A link stays a link
-    to the file it names. What is no regular file (`/dev/stdout`, a pipe) is written to as it is.
+    Where the writing fails, the old file stays and nothing is left beside it; what a killed process
+    left is removed by the next call for the same path. A link stays a link to the file it names.
+    What is no regular file (`/dev/stdout`, a pipe) is written to as it is.
 
     Args:
       path: of a file in a folder that exists; an `etils.epath.Path` may lie anywhere.
+      tidy: whether to look for what a killed process left. Of many files in one folder say False,
+        and call `remove_drafts` once.
 
     Yields:
       A binary stream to write to.
 
     Raises:
-      OSError: the file cannot be written.
+      OSError: the file cannot be written; of a full disk, in a sentence.
 
     Example:
       >>> import tempfile
@@ -40,16 +52,64 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
                 yield stream
             return
         place = pathlib.Path(os.path.realpath(place))
-    draft = place.with_name(f".{place.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+        if tidy:
+            remove_drafts(place.parent, place.name)
+    draft: Any = None
     try:
-        with draft.open("wb") as stream:  # with the usual permissions, unlike `tempfile`
+        with _new_draft(place) as (draft, stream):
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        draft.replace(place)
-    except BaseException:
-        draft.unlink(missing_ok=True)
+            if fcntl:  # while it is locked: nobody takes it for one that was left
+                draft.replace(place)
+        if not fcntl:
+            draft.replace(place)
+    except BaseException as error:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise _full(place, error) from error
         raise
+
+
+@contextlib.contextmanager
+def _new_draft(place: Any) -> Iterator[tuple[Any, IO[bytes]]]:
+    """A file of a new name beside it; locked as long as its writer lives, so that it is known."""
+    while True:
+        draft = place.with_name(f".{place.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+        with draft.open("wb") as stream:  # with the usual permissions, unlike `tempfile`
+            # Somebody else may have taken it for one that was left, before it was locked.
+            if not _lock(stream) or os.fstat(stream.fileno()).st_nlink:
+                yield draft, stream
+                return
+
+
+def remove_drafts(folder: str | os.PathLike[str], name: str | None = None) -> None:
+    """Removes what killed calls of `replaced` left in a folder, of one file or (None) of all."""
+    form = re.compile(rf"\.{'.+' if name is None else re.escape(name)}\.\d+-[0-9a-f]{{8}}\.partial")
+    with contextlib.suppress(OSError):
+        for left in filter(form.fullmatch, os.listdir(folder)):
+            draft = os.path.join(folder, left)
+            with contextlib.suppress(OSError), open(draft, "rb") as stream:
+                if _lock(stream):  # which a process that lives would hold
+                    os.unlink(draft)
+
+
+def _lock(stream: IO[bytes]) -> bool:
+    """Whether it could be locked; another process has it, or there are no locks, where not."""
+    try:
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (AttributeError, OSError):  # no such module, no such file system; not of epath's streams
+        return False
+    return True
+
+
+def _full(place: Any, error: OSError) -> OSError:
+    return OSError(
+        f"{one_line(os.fspath(place))} could not be written: {os.strerror(error.errno or 0)}; what "
+        "was there is as it was. Free space there, or choose another place, and run the same "
+        "command again"
+    )
 
 
 def _is_stream(path: pathlib.Path) -> bool:

@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         "pipelines' choice), or as a player shows them")
     parser.add_argument("--download", action="store_true",
                         help="first fetch what is public (msvd: the clips)")
+    parser.add_argument("--verify", action="store_true",
+                        help="compare a dataset that is there with the content of every video "
+                        "file, not only their names, sizes and times")
     parser.add_argument("--beam", nargs="*", metavar="NAME=VALUE", default=None,
                         help="use Apache Beam with these options, as runner=DirectRunner")
     flags = parser.parse_args(arguments)
@@ -52,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if flags.download:
             preparation.download(flags.name, flags.manual_dir, **settings)
         tfds.disable_progress_bar()
-        preparation.prepare(flags.name, flags.manual_dir, flags.data_dir, options, **settings)
+        preparation.prepare(
+            flags.name, flags.manual_dir, flags.data_dir, options, flags.verify, **settings
+        )
         return 0
 
     return check.run(command)

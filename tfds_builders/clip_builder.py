@@ -10,7 +10,7 @@ from etils import epath
 
 from ncl_jax.errors import InputError
 from ncl_jax.video import decode
-from tfds_builders import decoding, layout, video_records
+from tfds_builders import decoding, layout, sources, video_records
 from tfds_builders.frame_store import BuildOptions, FrameStore
 
 
@@ -61,9 +61,10 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     """One record per clip: JPEG frames and all captions (`video_records.features`).
 
     `info.metadata` states how the frames were made, which clips are in (`accounting`, per split,
-    see `video_records.account`), in what the files differ from the published ones (`notes`) and
-    the `order_pairs`. A subclass named `Builder` lives in its own package with README.md,
-    CITATIONS.bib and TAGS.txt; its files are in `<manual_dir>/<name>/`.
+    see `video_records.account`), in what the files differ from the published ones (`notes`), the
+    `order_pairs` and what it was made from (`sources`, see `sources.describe`). A subclass named
+    `Builder` lives in its own package with README.md, CITATIONS.bib and TAGS.txt; its files are in
+    `<manual_dir>/<name>/`.
     """
 
     VERSION = tfds.core.Version("1.3.0")
@@ -109,6 +110,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             accounting={},
             notes=[],
             order_pairs=[],
+            sources={},
         )
         return self.dataset_info_from_configs(
             features=video_records.features(self.MORE_FEATURES),
@@ -126,6 +128,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         except AssertionError as error:  # TFDS's word for a missing or empty manual_dir
             raise FileNotFoundError(str(error)) from error
         found = self.read_layout(folder, self.builder_config)
+        self.info.metadata["sources"] = sources.describe(found)
         store = self.frame_store()
         unreadable = decoding.decode_clips(store, layout.listed_videos(found), self.options)
         self.info.metadata["order_pairs"] = list(found.order_pairs)

@@ -8,6 +8,7 @@ import tqdm
 from etils import epath
 
 from ncl_jax.errors import InputError
+from ncl_jax.files import remove_drafts
 from ncl_jax.video import pool
 from ncl_jax.video.decode import VideoError
 from ncl_jax.video.worker import VideoWorker
@@ -32,6 +33,7 @@ def decode_clips(
       BadVideosError: there are some, and `options.on_bad` is 'error'.
     """
     epath.Path(store.folder).mkdir(parents=True, exist_ok=True)
+    remove_drafts(store.folder)
     todo = {clip: path for clip, path in clips.items() if not store.has(clip, path)}
     if options.beam is None:
         unreadable = _decode_here(store, todo, len(clips), options)

@@ -15,7 +15,7 @@ import tqdm
 from etils import epath
 
 from ncl_jax.errors import InputError
-from ncl_jax.files import replaced
+from ncl_jax.files import remove_drafts, replaced
 from ncl_jax.video import decode
 
 # Of the folder that the files go to; columns as in TFDS: url, bytes, SHA-256, file name.
@@ -144,6 +144,7 @@ def extract_videos(archive: epath.Path, folder: epath.Path) -> int:
       DownloadError: the archive is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_drafts(folder)
     count = 0
     with _readable(archive) as tar:
         for member in tqdm.tqdm(tar, desc=f"unpacking {archive.name}", unit="file"):
@@ -156,7 +157,7 @@ def extract_videos(archive: epath.Path, folder: epath.Path) -> int:
                 continue
             source = tar.extractfile(member)
             assert source is not None
-            with source, replaced(place) as file:
+            with source, replaced(place, tidy=False) as file:
                 shutil.copyfileobj(source, file)
     return count
 

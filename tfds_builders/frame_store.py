@@ -56,7 +56,7 @@ class BuildOptions:
 class FrameStore:
     """Packed clips in a folder, one file each.
 
-    A name is a hash of the clip's id, its file's size and date and what is made of it, so no id
+    A name is a hash of the clip's id, its file's size and time and what is made of it, so no id
     reaches the file system and a replaced file is decoded anew.
 
     Attributes:
@@ -85,7 +85,7 @@ class FrameStore:
             path, fps=self.fps, short_side=self.short_side, jpeg_quality=self.jpeg_quality,
             look=self.look,
         )  # fmt: skip
-        with replaced(self._place(clip, path)) as stream:
+        with replaced(self._place(clip, path), tidy=False) as stream:
             stream.write(data)
 
     def refuse(self, clip: str, path: epath.Path, reason: str) -> None:
@@ -111,6 +111,6 @@ class FrameStore:
 
     def _place(self, clip: str, path: epath.Path) -> epath.Path:
         form = [self.fps, self.short_side, self.jpeg_quality, self.decoder, self.look]
-        made_of = json.dumps([clip, *layout.size_and_date(path), *form])
+        made_of = json.dumps([clip, *layout.size_and_time(path), *form])
         digest = hashlib.sha256(made_of.encode()).hexdigest()
         return epath.Path(self.folder) / f"{digest[:32]}.npz"

@@ -4,6 +4,7 @@ Each set has a reader of its own that returns a `Layout`; everything after that 
 """
 
 import collections
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -79,13 +80,16 @@ def listed_videos(found: Layout) -> dict[str, epath.Path]:
     return {clip: found.videos[clip] for clip in clips if clip in found.videos}
 
 
-def size_and_date(path: epath.Path) -> tuple[int, int]:
-    """Bytes of a file and when it was changed (seconds), zeros for a dangling link."""
+def size_and_time(path: epath.Path) -> tuple[int, int]:
+    """Bytes of a file and when it was changed (nanoseconds), zeros for a dangling link."""
     try:
-        found = path.stat()
+        if "://" in os.fspath(path):
+            remote = path.stat()
+            return remote.length, int(remote.mtime) * 10**9
+        local = os.stat(path)
     except OSError:
         return 0, 0
-    return found.length, int(found.mtime)
+    return local.st_size, local.st_mtime_ns
 
 
 def find_folder(folder: epath.Path, names: Iterable[str]) -> epath.Path | None:

@@ -12,7 +12,7 @@ from etils import epath
 
 from ncl_jax.errors import InputError, check_choice
 from ncl_jax.locks import locked
-from tfds_builders import clip_builder, video_records
+from tfds_builders import clip_builder, sources
 from tfds_builders.activitynet import activitynet_dataset_builder
 from tfds_builders.demo import demo_dataset_builder
 from tfds_builders.frame_store import BuildOptions
@@ -32,12 +32,14 @@ def prepare(
     manual_dir: str | os.PathLike[str],
     data_dir: str | os.PathLike[str],
     options: BuildOptions | None = None,
+    verify: bool = False,
     **settings: Any,
 ) -> str:
     """Builds a dataset if it is not there yet, and prints which part of it could be used.
 
-    A dataset that was built from fewer or other clips than there are now is built again. A build
-    that was killed goes on where it stopped.
+    A dataset that was built from fewer or other clips than there are now, or from other captions,
+    is built again: annotations by content, video files by name, size and time, and where only name
+    or time differ by content. A build that was killed goes on where it stopped.
 
     Args:
       name: one of `BUILDERS`, with a protocol after a slash where a set has several, as
@@ -46,6 +48,7 @@ def prepare(
         renders its own.
       data_dir: where datasets are kept, one directory per name, settings and version.
       options: how to build; unreadable clips are skipped and accounted for by default.
+      verify: whether a dataset that is there is compared with the content of every video file.
       **settings: fields of the builder's config, as short_side=224 (pixels), fps=1.0.
 
     Returns:
@@ -68,7 +71,9 @@ def prepare(
             with _alone(files) if builder_class.GENERATED else contextlib.nullcontext():
                 builder_class.provide_files(epath.Path(manual_dir), config)
                 _build(builder_class, config, manual_dir, data_dir, options)
-        elif change := _change(builder_class, config, epath.Path(manual_dir), directory):
+        elif change := _change(
+            builder_class, config, epath.Path(manual_dir), directory, verify
+        ):
             print(f"{name}: built from other files ({change}); building again", flush=True)
             with _replaced(directory):
                 _build(builder_class, config, manual_dir, data_dir, options)
@@ -149,31 +154,22 @@ def _change(
     config: clip_builder.VideoConfig,
     manual_dir: epath.Path,
     directory: epath.Path,
+    verify: bool,
 ) -> str:
-    """What a dataset lacks of the files there are now; '' if nothing.
+    """What a dataset lacks of the files there are now, see `sources.changes`; '' if nothing.
 
-    Files that went away since do not count, nor does a folder that is not there any more: a
-    dataset is complete without its sources.
+    A folder that is not there any more does not count: a dataset is complete without its sources.
     """
     if builder_class.GENERATED:
         return ""
     try:
         found = builder_class.read_layout(manual_dir / builder_class.name, config)
-    except (FileNotFoundError, InputError):
+    except FileNotFoundError:
         return ""
-    changes = []
-    before = read_metadata(directory)["accounting"]
-    for split in found.splits:
-        now, then = video_records.account(found, split, {}), before[split]
-        clips = now["clips"]["used"]
-        then_clips = then["clips"]["used"] + then["unreadable"]["count"]
-        if clips > then_clips:
-            changes.append(f"{split}: {then_clips:,} clips then, {clips:,} now")
-        elif clips == then_clips and now["bytes"] != then["bytes"]:
-            changes.append(f"{split}: other video files")
-        elif now["captions"]["expected"] != then["captions"]["expected"]:
-            changes.append(f"{split}: other captions")
-    return "; ".join(changes)
+    except InputError as error:
+        print(f"{error}; the dataset that was built before is used", flush=True)
+        return ""
+    return sources.changes(read_metadata(directory).get("sources", {}), found, verify)
 
 
 def resolve(
@@ -204,7 +200,7 @@ def resolve(
 
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a prepared dataset's metadata: fps, short_side, jpeg_quality, look, protocol, decoder,
-    accounting per split, notes, order_pairs.
+    accounting per split, notes, order_pairs, sources.
     """
     return dict(tfds.builder_from_directory(os.fspath(directory)).info.metadata)
 

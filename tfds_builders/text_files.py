@@ -12,6 +12,8 @@ from ncl_jax.errors import InputError, check_text
 
 def read_text(path: epath.Path) -> str:
     """Reads UTF-8 with or without a byte order mark, every line ending as a newline."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path.name}: expected a file, got something else of that name")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

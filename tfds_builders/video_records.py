@@ -114,7 +114,7 @@ def account(
         "uncaptioned": _counted(found.uncaptioned.get(split, [])),
         "unreadable": _explained(bad),
         "remarks": _explained(remarked),
-        "bytes": sum(layout.size_and_date(videos[clip])[0] for clip in clips if clip in videos),
+        "bytes": sum(layout.size_and_time(videos[clip])[0] for clip in clips if clip in videos),
     }
 
 

@@ -96,16 +96,16 @@ def _numbers(name: str, leaf: Any) -> Array:
             return jax.random.key_data(leaf)
         if not _is_narrow(leaf):
             return leaf
-        integer = jnp.issubdtype(leaf.dtype, jnp.integer)
-        signed = integer and jnp.iinfo(leaf.dtype).min < 0
-        return leaf.astype((jnp.int8 if signed else jnp.uint8) if integer else jnp.float32)
+        wider = ((jnp.signedinteger, jnp.int8), (jnp.unsignedinteger, jnp.uint8))
+        kind = next((to for of, to in wider if jnp.issubdtype(leaf.dtype, of)), jnp.float32)
+        return leaf.astype(kind)
     kept = None
     with contextlib.suppress(TypeError, ValueError):
         kept = jnp.asarray(leaf)
     if kept is None or (isinstance(leaf, np.ndarray) and kept.dtype != leaf.dtype):
-        kind = getattr(leaf, "dtype", type(leaf).__name__)
+        got = getattr(leaf, "dtype", type(leaf).__name__)
         raise InputError(
-            f"{name} of the state is {kind}, which JAX does not keep as it is; make it a jax.Array"
+            f"{name} of the state is {got}, which JAX does not keep as it is; make it a jax.Array"
         )
     return kept
 

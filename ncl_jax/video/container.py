@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import pathlib
+import stat
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -61,12 +62,21 @@ def opened(path: str | os.PathLike[str]) -> Iterator[av.VideoStream]:
       VideoError: the file cannot be opened or holds no video; so is whatever goes wrong inside.
     """
     try:
+        _check_regular(path)
         with _container(os.fspath(path)) as container:
             yield _chosen(container)
     except (av.FFmpegError, OSError, MemoryError) as error:
         raise VideoError(path, f"expected a readable video, got {reason(error)}") from error
     except BadVideoError as error:
         raise VideoError(path, f"expected {error}") from error
+
+
+def _check_regular(path: str | os.PathLike[str]) -> None:
+    """A pipe or a device would be waited for, for as long as a file may take."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFIFO: "a pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
+        raise BadVideoError(f"a regular file, got {kinds.get(stat.S_IFMT(mode), 'a device')}")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The videos of a folder into an index that is kept up to date; see `manifest` for what is kept."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -108,7 +109,7 @@ def _build(
         frames=decode.VERSION,
     )
     old = _known(options, manifest, files)
-    entries = gallery.reusable_entries(old, files)
+    entries = gallery.reusable_entries(old, files, options.videos)
     todo = {name: stamp for name, stamp in files.items() if name not in entries}
     gone = {entry.stamp for entry in old.values()} - set(files.values())
     yield f"{len(files)} files: {len(todo)} to embed, {len(entries)} known, " \
@@ -193,7 +194,7 @@ def _embed(
     entries: dict[str, gallery.Entry],
     manifest: GalleryManifest,
 ) -> None:
-    """Fills `entries`, saving now and then and when interrupted."""
+    """Fills `entries`, saving now and then, when interrupted and before an error ends it."""
     reading = gallery.Reading(
         options.window, model.frames.fps, model.frames.short_side, model.frames.jpeg_quality,
         options.timeout, options.give_up_after,
@@ -208,28 +209,51 @@ def _embed(
             entries[name] = entry
             progress.update()
             if time.monotonic() > saved + SECONDS_BETWEEN_SAVES:
-                _save_partial(options, entries, manifest)
+                with contextlib.suppress(OSError):  # there may be room when it is finished
+                    _save_partial(options, entries, manifest)
                 saved = time.monotonic()
     except KeyboardInterrupt:
-        _save_partial(options, entries, manifest)
-        print(
-            f"interrupted; {_readable(entries)} files are kept in {options.partial}, the same "
-            "command goes on",
-            file=sys.stderr,
-        )
+        kept = _keep(options, entries, manifest)
+        print(f"interrupted; {kept}, and the same command goes on", file=sys.stderr)
         sys.exit(130)
+    except Exception:
+        _keep(options, entries, manifest)
+        raise
     finally:
         embedded.close()
         progress.close()
 
 
 def _save_partial(
-    options: VideoIndexOptions, entries: dict[str, gallery.Entry], manifest: GalleryManifest
+    options: VideoIndexOptions,
+    entries: dict[str, gallery.Entry],
+    manifest: GalleryManifest,
+    place: pathlib.Path | None = None,
 ) -> None:
     """Embeddings without biases: quick to write, and all that going on needs."""
     ids, rows = gallery.rows_of(entries)
     whole = dataclasses.replace(manifest, files=gallery.files_of(entries))
-    RetrievalIndex.build(ids, rows, meta=whole.as_meta()).save(options.partial)
+    RetrievalIndex.build(ids, rows, meta=whole.as_meta()).save(place or options.partial)
+
+
+def _keep(
+    options: VideoIndexOptions, entries: dict[str, gallery.Entry], manifest: GalleryManifest
+) -> str:
+    """Saves what was embedded, where there is no room among the temporary files; says where."""
+    count = _readable(entries)
+    if not count:
+        return "no file was embedded"
+    try:
+        _save_partial(options, entries, manifest)
+        return f"{count} files are kept in {options.partial}"
+    except OSError:
+        pass
+    try:
+        elsewhere = pathlib.Path(tempfile.mkdtemp(prefix="ncl_jax-")) / options.partial.name
+        _save_partial(options, entries, manifest, elsewhere)
+        return f"{count} files are kept in {elsewhere}: move it to {options.partial}"
+    except OSError as error:
+        return f"{count} embedded files could not be kept ({error})"
 
 
 def _finish(
@@ -249,7 +273,10 @@ def _finish(
         strength=options.strength,
         meta=whole.as_meta() | {"bank_captions": bank.meta.get("bank_captions", [])},
     )  # fmt: skip
-    index.save(options.index)
+    try:
+        index.save(options.index)
+    except OSError as error:
+        raise OSError(f"{error}; {_keep(options, entries, manifest)}") from error
     options.partial.unlink(missing_ok=True)
     return index
 

@@ -1,6 +1,7 @@
 """A folder of videos as windows with embeddings: read in processes, embedded in batches."""
 
 import contextlib
+import hashlib
 import itertools
 import os
 import pathlib
@@ -17,6 +18,8 @@ from ncl_jax.video.pool import GIVE_UP_AFTER, read_files
 from ncl_jax.video.worker import VideoWorker, unpack
 from ncl_jax.video_search.manifest import FileRecord, Stamp, Window, manifest_of
 
+_SAMPLE = 1 << 16
+
 
 class Entry(NamedTuple):
     """What is known of one file: rows of its windows, or why there are none.
@@ -27,6 +30,7 @@ class Entry(NamedTuple):
       rows: embeddings, one per window.
       error: one line without the file's name, or "" for a file that was read.
       remarks: a sentence for everything of the file that was ignored, set right or left out.
+      sample: `sample_of` the file, by which it is known again under another name.
     """
 
     stamp: Stamp
@@ -34,6 +38,7 @@ class Entry(NamedTuple):
     rows: Float[np.ndarray, "window dim"]
     error: str = ""
     remarks: tuple[str, ...] = ()
+    sample: str = ""
 
 
 class Reading(NamedTuple):
@@ -119,7 +124,7 @@ def embed_files(
             path, fps=reading.fps, short_side=reading.short_side,
             jpeg_quality=reading.jpeg_quality, look="shown",
         ))  # fmt: skip
-        return _Read(name, clip, cut(clip.times, reading.window))
+        return _Read(name, clip, cut(clip.times, reading.window), sample_of(path))
 
     results = read_files(
         read, {name: root / name for name in files}, seconds=reading.timeout, in_order=True,
@@ -130,7 +135,7 @@ def embed_files(
             if isinstance(result, decode.VideoError):
                 result = _Read(name, result.reason, [])
             waiting.append(result)
-            if sum(len(parts) for _, _, parts in waiting) >= batch:
+            if sum(len(read.parts) for read in waiting) >= batch:
                 yield from _embed(waiting, files, encode)
                 waiting = []
     yield from _embed(waiting, files, encode)
@@ -142,6 +147,7 @@ class _Read(NamedTuple):
     name: str
     clip: decode.Clip | str
     parts: list[slice]
+    sample: str = ""
 
 
 def _embed(
@@ -152,13 +158,13 @@ def _embed(
     clips = [r.clip.frames[p] for r in waiting if isinstance(r.clip, decode.Clip) for p in r.parts]
     rows = encode(clips) if clips else np.zeros((0, 1), np.float32)
     first = 0
-    for name, clip, parts in waiting:
+    for name, clip, parts, sample in waiting:
         if isinstance(clip, str):
             yield name, Entry(files[name], [], rows[:0], clip)
         else:
             windows = [(float(clip.times[part.start]), _end(clip, part)) for part in parts]
             own = rows[first : first + len(parts)]
-            yield name, Entry(files[name], windows, own, remarks=clip.remarks)
+            yield name, Entry(files[name], windows, own, remarks=clip.remarks, sample=sample)
             first += len(parts)
 
 
@@ -180,7 +186,7 @@ def rows_of(entries: Mapping[str, Entry]) -> tuple[list[str], Float[np.ndarray, 
 def files_of(entries: Mapping[str, Entry]) -> dict[str, FileRecord]:
     """The files that could be read, in the order of names."""
     return {
-        name: FileRecord(entry.stamp, entry.windows, entry.remarks)
+        name: FileRecord(entry.stamp, entry.windows, entry.remarks, entry.sample)
         for name, entry in sorted(entries.items())
         if not entry.error
     }
@@ -192,13 +198,41 @@ def entries_of(index: RetrievalIndex) -> dict[str, Entry]:
     for name, known in manifest_of(index).files.items():
         rows = index.video[first : first + len(known.windows)]
         first += len(known.windows)
-        entries[name] = Entry(known.stamp, known.windows, rows, remarks=known.remarks)
+        entries[name] = Entry(
+            known.stamp, known.windows, rows, remarks=known.remarks, sample=known.sample
+        )
     return entries
 
 
-def reusable_entries(known: Mapping[str, Entry], files: Mapping[str, Stamp]) -> dict[str, Entry]:
-    """What is known of files that are as they were, or that only go by another name now."""
-    gone = {entry.stamp: entry for name, entry in known.items() if name not in files}
-    here = {name: known[name] for name in files if name in known}
-    found = {name: here.get(name) or gone.get(stamp) for name, stamp in files.items()}
-    return {name: e for name, e in found.items() if e is not None and e.stamp == files[name]}
+def reusable_entries(
+    known: Mapping[str, Entry], files: Mapping[str, Stamp], folder: str | os.PathLike[str]
+) -> dict[str, Entry]:
+    """What is known of files that are as they were, or that only go by another name now.
+
+    Size and time can be those of another file (downloads and copies get times of their own making),
+    so a file of a new name must look like the one that went away inside too.
+    """
+    gone = {(e.stamp, e.sample): e for name, e in known.items() if name not in files and e.sample}
+    stamps = {stamp for stamp, _ in gone}
+    found = {}
+    for name, stamp in files.items():
+        entry = known.get(name)
+        if entry is None and stamp in stamps:
+            entry = gone.get((stamp, sample_of(pathlib.Path(folder) / name)))
+        if entry is not None and entry.stamp == stamp:
+            found[name] = entry
+    return found
+
+
+def sample_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of beginning, middle and end of a file; of all of it up to 192 KiB. "" if unread."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            for place in (0, size // 2 - _SAMPLE // 2, size - _SAMPLE):
+                file.seek(max(0, place))
+                digest.update(file.read(_SAMPLE))
+    except OSError:
+        return ""
+    return digest.hexdigest()

@@ -40,11 +40,13 @@ class FileRecord(NamedTuple):
       stamp: of the file that was read.
       windows: (start, end) in seconds from the first frame.
       remarks: a sentence for everything of the file that was ignored, set right or left out.
+      sample: `sample_of` the file; "" where it is not known.
     """
 
     stamp: Stamp
     windows: list[tuple[float, float]]
     remarks: tuple[str, ...] = ()
+    sample: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +88,8 @@ class GalleryManifest:
         """For `RetrievalIndex.build(meta=...)`; the inverse of `manifest_of`."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         files = {
-            name: record.stamp._asdict() | {"windows": record.windows, "remarks": record.remarks}
+            name: record.stamp._asdict()
+            | {"windows": record.windows, "remarks": record.remarks, "sample": record.sample}
             for name, record in self.files.items()
         }
         return {KEY: fields | {"files": files}}
@@ -110,6 +113,7 @@ def manifest_of(index: RetrievalIndex) -> GalleryManifest:
                 Stamp(known["size"], known["changed"]),
                 [(float(start), float(end)) for start, end in known["windows"]],
                 tuple(known.get("remarks", ())),
+                str(known.get("sample", "")),
             )
             for name, known in meta["files"].items()
         }

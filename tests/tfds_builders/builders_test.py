@@ -65,8 +65,10 @@ def _clips(folder: pathlib.Path, split: str) -> list[str]:
     return _lines(folder / f"{split}_list.txt")
 
 
-def _prepare_msvd(folder: pathlib.Path) -> str:
-    return tfds_builders.prepare("msvd", folder.parent, folder.parents[1] / "data", short_side=32)
+def _prepare_msvd(folder: pathlib.Path, verify: bool = False) -> str:
+    return tfds_builders.prepare(
+        "msvd", folder.parent, folder.parents[1] / "data", verify=verify, short_side=32
+    )
 
 
 # Caption files.
@@ -513,6 +515,58 @@ def test_more_clips_mean_a_new_dataset_and_fewer_do_not(
     shutil.rmtree(folder)
     assert _prepare_msvd(folder) == directory
     assert pathlib.Path(directory, "dataset_info.json").stat().st_mtime_ns == stamp
+
+
+def test_swapped_files_and_corrected_captions_mean_a_new_dataset(
+    manual_dir: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _msvd(manual_dir, tmp_path)
+    one, two = (folder / "videos" / f"{clip}.mp4" for clip in _clips(folder, "val")[:2])
+    size = max(path.stat().st_size for path in (one, two))
+    for path in (one, two):  # bytes after the last box are nothing to a player
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+        os.utime(path, (10, 10))
+    directory = _prepare_msvd(folder)
+
+    def said(verify: bool = False) -> str:
+        capsys.readouterr()
+        assert _prepare_msvd(folder, verify) == directory
+        return capsys.readouterr().out
+
+    def frames() -> dict[bytes, bytes]:
+        source = tfds.builder_from_directory(directory).as_data_source("val")
+        return {record["video_id"]: record["frames"][0] for record in source}
+
+    before = frames()
+    assert "building again" not in said(verify=True)
+    for path in (one, two):
+        os.utime(path, (20, 20))  # copies, say
+    assert "building again" not in said()
+    swapped = two.read_bytes()
+    two.write_bytes(one.read_bytes())
+    one.write_bytes(swapped)
+    assert f"(val: 2 other video files, as {one.name}); building again" in said()
+    ids = [path.stem.encode() for path in (one, two)]
+    after = frames()
+    assert [after[clip] for clip in ids] == [before[clip] for clip in reversed(ids)]
+    assert before[ids[0]] != before[ids[1]]
+    assert "building again" not in said()
+
+    captions = json.loads((folder / "captions.json").read_text())
+    captions[two.stem][0] += " again"
+    (folder / "captions.json").write_text(json.dumps(captions))
+    assert "built from other files (val: other captions); building again" in said()
+    (folder / "captions.json").write_text(json.dumps(captions, indent=4))
+    assert "building again" not in said()  # the same captions
+
+    stamps = one.stat().st_atime_ns, one.stat().st_mtime_ns
+    one.write_bytes(two.read_bytes())
+    os.utime(one, ns=stamps)
+    assert "building again" not in said()  # neither size nor time tell
+    assert f"(val: 1 other video files, as {one.name}); building again" in said(verify=True)
+
+    (folder / "captions.json").write_text("{")
+    assert "captions.json: expected JSON" in said()
 
 
 @pytest.mark.slow

@@ -46,6 +46,14 @@ def test_same_seed_same_bytes_other_seed_other_bytes(
     assert sum(other[name] == data for name, data in _contents(folder).items()) <= 3  # the lists
 
 
+def test_what_a_killed_rendering_left_is_removed(
+    folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "demo.partial-0123abcd" / "videos").mkdir(parents=True)
+    corpus.write_corpus(tmp_path / "demo", SIZE, seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
 def test_the_layout_is_complete(folder: pathlib.Path) -> None:
     sentences = json.loads((folder / "captions.json").read_text())
     lists = {s: (folder / f"{s}_list.txt").read_text().split() for s in SIZE._fields}

@@ -6,6 +6,7 @@ import os
 import pathlib
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -396,3 +397,21 @@ def _repeat(path: pathlib.Path, size: tuple[int, int], seconds: int, group: int)
                 copy.time_base, copy.stream = fractions.Fraction(1, 1), stream
                 copy.is_keyframe = packet.is_keyframe
                 container.mux(copy)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a socket"])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: pathlib.Path, kind: str) -> None:
+    path = tmp_path / "a.mp4"
+    with socket.socket(socket.AF_UNIX) as listening:
+        if kind == "a pipe":
+            os.mkfifo(path)
+        elif kind == "a folder":
+            path.mkdir()
+        else:
+            listening.bind(str(path))
+        for read in (decode.probe, decode.decode_frames):
+            with pytest.raises(decode.VideoError, match=f"expected a regular file, got {kind}$"):
+                read(path)
+    (tmp_path / "link.mp4").symlink_to("/dev/zero")
+    with pytest.raises(decode.VideoError, match="expected a regular file, got a device"):
+        decode.probe(tmp_path / "link.mp4")

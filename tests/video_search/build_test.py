@@ -8,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -110,6 +111,16 @@ def test_moved_and_renamed_files_are_known(tmp_path, workdir, videos, capsys):
     assert sorted(map(tuple, after.video)) == sorted(map(tuple, before.video))
     assert after.meta["gallery"]["folder"] == str(moved)
 
+    other, status = moved / "other.webm", (moved / "b <i>.webm").stat()
+    (moved / "b <i>.webm").unlink()  # and another of its size and time comes
+    other.write_bytes(bytes(status.st_size))
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert cli.main(line) == 0
+    assert "2 files: 1 to embed, 1 known, 0 gone or changed" in capsys.readouterr().out
+    (moved / "other.webm").unlink()
+    write_video(moved / "b <i>.webm", [40] * 8)
+    assert cli.main(line) == 0
+
     write_video(tmp_path / "videos" / "other.mp4", [40] * 8)  # another folder by mistake
     kept = (tmp_path / "index" / "index.npz").read_bytes()
     assert cli.main(build(tmp_path, workdir)) == 2
@@ -186,6 +197,42 @@ def test_an_interrupted_build_goes_on(tmp_path, workdir, videos, capsys, monkeyp
         assert not partial.exists()
         before = index.read_bytes()
         write_video(videos / "a.mp4", [120] * 4)
+
+
+def full(what, room=()):
+    """`RetrievalIndex.save` on a disk without room for files of these endings."""
+    real = RetrievalIndex.save
+
+    def save(self, path):
+        if str(path).endswith(what) and not str(path).startswith(room):
+            raise OSError(f"{path} could not be written: No space left on device")
+        real(self, path)
+
+    return save
+
+
+def test_a_full_disk_loses_no_embeddings(tmp_path, workdir, videos, capsys, monkeypatch):
+    index, partial = tmp_path / "index", tmp_path / "index" / "index.partial.npz"
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(RetrievalIndex, "save", full("index"))
+    assert cli.main(build(tmp_path, workdir)) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == (
+        f"error: {index} could not be written: No space left on device; 2 files are kept in "
+        f"{partial}"
+    )
+    partial.unlink()
+    everything = ("index", "partial.npz")
+    monkeypatch.setattr(RetrievalIndex, "save", full(everything, str(tmp_path / "tmp")))
+    assert cli.main(build(tmp_path, workdir)) == 2
+    (elsewhere,) = (tmp_path / "tmp").glob("ncl_jax-*/index.partial.npz")
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"2 files are kept in {elsewhere}: move it to {partial}")
+    elsewhere.rename(partial)
+    monkeypatch.undo()
+    assert cli.main(build(tmp_path, workdir)) == 0
+    assert "3 files: 1 to embed, 2 known" in capsys.readouterr().out
 
 
 def test_damaged_files_of_a_build(tmp_path, workdir, videos, capsys):

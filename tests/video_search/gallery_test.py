@@ -172,14 +172,40 @@ def test_another_index_is_refused():
         manifest_of(RetrievalIndex.build(["a"], np.eye(1), meta=none))
 
 
-def test_what_is_still_true_of_files():
-    def entry(size):
-        return gallery.Entry(Stamp(size, 1), [(0.0, 1.0)], np.ones((1, 3), np.float32))
+def test_what_is_still_true_of_files(tmp_path):
+    def entry(name, size):
+        (tmp_path / name).write_bytes(bytes(size))
+        sample = gallery.sample_of(tmp_path / name)
+        row = np.ones((1, 3), np.float32)
+        return gallery.Entry(Stamp(size, 1), [(0.0, 1.0)], row, sample=sample)
 
-    known = {name: entry(size) for name, size in {"same": 1, "old": 2, "changed": 3}.items()}
+    known = {name: entry(name, size) for name, size in {"same": 1, "old": 2, "changed": 3}.items()}
+    (tmp_path / "old").rename(tmp_path / "new name")
     files = {"same": 1, "new name": 2, "changed": 30, "new": 9}
     stamps = {name: Stamp(size, 1) for name, size in files.items()}
-    found = gallery.reusable_entries(known, stamps)
+    found = gallery.reusable_entries(known, stamps, tmp_path)
     assert found == {"same": known["same"], "new name": known["old"]}
-    copied = gallery.reusable_entries(known, stamps | {"a copy": Stamp(1, 1)})
+    copied = gallery.reusable_entries(known, stamps | {"a copy": Stamp(1, 1)}, tmp_path)
     assert copied == found  # its like is there still: it is not known to be the same
+
+
+def test_a_file_of_the_size_and_time_of_one_that_went_away_is_another(tmp_path):
+    made = gallery.Entry(
+        Stamp(2, 1), [(0.0, 1.0)], np.ones((1, 3), np.float32), sample=gallery.sample_of(__file__)
+    )
+    (tmp_path / "new").write_bytes(b"ab")
+    stamps = {"new": Stamp(2, 1)}
+    assert gallery.reusable_entries({"gone": made}, stamps, tmp_path) == {}
+    unknown = made._replace(sample="")  # as indexes of earlier versions have it
+    assert gallery.reusable_entries({"gone": unknown}, stamps, tmp_path) == {}
+    assert gallery.reusable_entries({"gone": unknown}, {"lost": Stamp(2, 1)}, tmp_path) == {}
+
+
+@pytest.mark.parametrize("place", [0, 500_000, 999_999])
+def test_samples_tell_files_apart(tmp_path, place):
+    content = bytearray(1_000_000)
+    (tmp_path / "a").write_bytes(content)
+    content[place] = 1
+    (tmp_path / "b").write_bytes(content)
+    assert gallery.sample_of(tmp_path / "a") != gallery.sample_of(tmp_path / "b")
+    assert gallery.sample_of(tmp_path / "nowhere") == ""

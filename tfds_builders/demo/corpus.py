@@ -1,6 +1,7 @@
 """Writes the demo corpus in the MSVD layout: videos, captions, split lists, order pairs."""
 
 import json
+import math
 import uuid
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import av
 import numpy as np
 from etils import epath
 
+from ncl_jax.locks import locked
 from tfds_builders import video_records
 from tfds_builders.demo import captions, render, scenes
 
@@ -55,6 +57,16 @@ def write_corpus(
       FileExistsError: the folder holds something else, which is left alone.
     """
     folder = epath.Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder, math.inf):
+        for left in folder.parent.glob(f"{folder.name}.partial-*"):  # by a process that was killed
+            left.rmtree()
+        _write_corpus(folder, size, seed, progress)
+
+
+def _write_corpus(
+    folder: epath.Path, size: Size, seed: int, progress: Callable[[int], None]
+) -> None:
     made_of = {"seed": seed, **size._asdict(), "format": 2}
     stamp = folder / "corpus.json"
     if folder.exists() and not stamp.exists():
