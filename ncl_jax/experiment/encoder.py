@@ -49,6 +49,12 @@ class Trained(NamedTuple):
 def load(workdir: epath.PathLike) -> Trained:
     """The model of the last checkpoint.
 
+    Args:
+      workdir: folder of a finished run.
+
+    Returns:
+      Encoders for captions and for JPEG frames, and how frames have to be stored for them.
+
     Raises:
       FileNotFoundError: there is no checkpoint in `workdir`.
       ValueError: it is damaged, or of another version.

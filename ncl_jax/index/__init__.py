@@ -27,6 +27,13 @@ class SearchResult(NamedTuple):
       ids: `ids[query][rank]`.
       scores: logits.
       rows: positions of the items in the index.
+
+    Shapes: `ids`, `scores` and `rows` are [query, rank].
+
+    Example:
+      >>> found = RetrievalIndex.build(["a", "b"], np.eye(2), scale=10.0).search(np.eye(2), k=1)
+      >>> found.ids, found.scores.tolist(), found.rows.tolist()
+      ([['a'], ['b']], [[10.0], [10.0]], [[0], [1]])
     """
 
     ids: list[list[str]]
@@ -46,6 +53,19 @@ class RetrievalIndex:
     [bank]: the mass each bank text gives to the present gallery, which measures drift; `scale`
     logits per cosine; `strength` in [0, 1]; `log_mass`: log of an item's mass at the fit; `meta`:
     anything JSON can hold.
+
+    Example:
+      >>> index = RetrievalIndex.build(["a", "b"], np.eye(3)[:2], bank_text=np.eye(3), scale=5.0)
+      >>> index = index.add(["c"], np.eye(3)[2:])
+      >>> index.search(np.array([0.0, 0.1, 1.0]), k=2).ids
+      [['c', 'b']]
+      >>> len(index.remove(["a"])), index.folded().shape
+      (2, (3, 4))
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     index.save(folder)
+      ...     RetrievalIndex.load(folder).ids
+      ('a', 'b', 'c')
     """
 
     ids: tuple[str, ...]
@@ -76,14 +96,16 @@ class RetrievalIndex:
 
         Args:
           ids: unique strings, one per item.
-          video: embeddings of any length > 0; they are brought to unit norm here.
-          bank_text: training captions' embeddings. None: plain cosine search, all biases 0.
+          video: embeddings [item, dim] of any length > 0; they are brought to unit norm here.
+          bank_text: training captions' embeddings [bank, dim]. None: plain cosine search, all
+            biases 0.
           scale: logits per cosine, > 0 (the model's; 100 if it is not known).
           iterations: of Sinkhorn, as in `normalizers.Ncl`, which solves it: in panels where bank x
             items is large, by all devices together where there are several accelerators; in a job
             of several processes all of them must then call.
           strength: in [0, 1], as there.
-          biases: already solved for this bank (`text`) and gallery (`video`), instead of solving.
+          biases: already solved for this bank (`text` [bank]) and gallery (`video` [item]), in
+            logits, instead of solving.
           meta: stored with the index; beside it, where biases are solved here, "fit": the error
             they reach and the iterations they took.
 
@@ -125,6 +147,10 @@ class RetrievalIndex:
         the fit's own mass and constant (never re-centred), so an item that was in the fit gets
         the bias it got there. Ask `refit_due` afterwards.
 
+        Args:
+          ids: unique strings that the index does not have yet.
+          video: embeddings [item, dim] of any length > 0.
+
         Raises:
           ValueError: as `build`; also ids the index already has.
         """
@@ -147,7 +173,11 @@ class RetrievalIndex:
         )
 
     def remove(self, ids: Sequence[str]) -> "RetrievalIndex":
-        """A new index without `ids`. Raises ValueError if one is not there."""
+        """A new index without `ids`.
+
+        Raises:
+          ValueError: an id that is not in the index.
+        """
         gone, known = set(ids), set(self.ids)
         if gone - known:
             raise InputError(f"ids not in the index: {', '.join(sorted(gone - known)[:10])}")
@@ -189,6 +219,9 @@ class RetrievalIndex:
           k: >= 1.
           use_bias: False ranks by the plain cosine.
 
+        Returns:
+          Ids, scores in logits and rows, each [query, rank].
+
         Raises:
           ValueError: another width than the items', NaN, infinity, zero vectors, or k < 1.
         """
@@ -213,7 +246,11 @@ class RetrievalIndex:
     # -- out and in ----------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes `path` (a `.npz`, or a folder that gets `index.npz`), atomically."""
+        """Writes `path` (a `.npz`, or a folder that gets `index.npz`), atomically.
+
+        Raises:
+          OSError: the file cannot be written.
+        """
         header = {"ids": self.ids, "scale": self.scale, "strength": self.strength,
                   "log_mass": self.log_mass, "meta": self.meta}  # fmt: skip
         names = ("video", "bias", "bank_text", "bank_bias", "row_sum")
@@ -221,7 +258,11 @@ class RetrievalIndex:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "RetrievalIndex":
-        """What `save` wrote. Raises ValueError for a missing, damaged or newer file."""
+        """What `save` wrote.
+
+        Raises:
+          ValueError: the file is missing, damaged or of a newer version.
+        """
         arrays, header = storage.read(path)
         try:
             fields: dict[str, Any] = {**arrays, **header, "ids": tuple(header["ids"])}
@@ -230,7 +271,7 @@ class RetrievalIndex:
             raise InputError(f"{storage.file_of(path)} is not an index: {error}") from error
 
     def folded(self) -> Float[np.ndarray, "item dim_plus_1"]:
-        """Items `[y, bias / scale]`; with queries `[x, 1]` their product is logits / scale.
+        """Items `[y, bias / scale]` [item, dim + 1]; their product with `[x, 1]` is logits / scale.
 
         The result is not a cosine: do not renormalise, do not use an index that does, and keep
         the last coordinate out of any quantiser.
@@ -238,11 +279,19 @@ class RetrievalIndex:
         return np.column_stack([self.video, self.bias / self.scale]).astype(np.float32)
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """A plain `.npz` for other engines: `item` (see `folded`), `ids`, `scale`."""
+        """A plain `.npz` for other engines: `item` (see `folded`), `ids`, `scale`.
+
+        Raises:
+          OSError: the file cannot be written.
+        """
         np.savez(path, item=self.folded(), ids=np.asarray(self.ids, str), scale=self.scale)
 
     def to_faiss(self) -> Any:
-        """`faiss.IndexFlatIP(dim + 1)` of `folded()`; position n is `self.ids[n]`."""
+        """`faiss.IndexFlatIP(dim + 1)` of `folded()`; position n is `self.ids[n]`.
+
+        Raises:
+          ImportError: faiss is not installed (requirements-faiss.txt).
+        """
         try:
             import faiss  # type: ignore[import-not-found,import-untyped,unused-ignore]
         except ImportError as error:
@@ -267,42 +316,15 @@ class RetrievalIndex:
 
 
 def fold_query(query: Float[np.ndarray, "*query dim"]) -> Float[np.ndarray, "query dim_plus_1"]:
-    """Unit-norm queries `[x, 1]` for `RetrievalIndex.folded` and `to_faiss`."""
-    query = _unit(query, "queries")
-    return np.column_stack([query, np.ones(len(query), np.float32)])
+    """Unit-norm queries `[x, 1]` [query, dim + 1] for `RetrievalIndex.folded` and `to_faiss`.
 
+    Args:
+      query: [query, dim] of any length > 0.
 
-def _unit(rows: Any, what: str, dim: int | None = None) -> Float[np.ndarray, "row dim"]:
-    rows = arrays.single(rows, what)
-    if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim) or not rows.shape[1]:
-        want = "width > 0" if dim is None else f"width {dim}"
-        raise InputError(f"{what} must be a matrix [row, dim] of {want}, got shape {rows.shape}")
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(length[:, 0]) & (length[:, 0] > 0)))
-    if len(bad):
-        raise InputError(
-            f"{what} must be finite and not zero, got {len(bad)} bad rows, the first is row "
-            f"{bad[0]}; drop or repair them"
-        )
-    return rows / length
+    Raises:
+      ValueError: not a matrix, NaN, infinity or zero vectors.
 
-
-def _checked_ids(ids: Sequence[str], count: int) -> tuple[str, ...]:
-    ids = tuple(map(str, ids))
-    if len(ids) != count:
-        raise InputError(f"expected one id per embedding, got {len(ids)} ids for {count} rows")
-    if len(set(ids)) != count:
-        seen: set[str] = set()
-        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-        raise InputError(f"ids must be unique, {twice!r} is there more than once")
-    return ids
-
-
-def _parts(columns: int, rows: int) -> list[slice]:
-    size = max(1, _BLOCK // max(1, rows))
-    return [slice(s, s + size) for s in range(0, columns, size)]
-
-
-def _lse(x: np.ndarray, axis: int) -> np.ndarray:
-    top = x.max(axis=axis, keepdims=True)
-    return np.squeeze(top, axis) + np.log(np.exp(x - top).sum(axis=axis))
+    Example:
+      >>> fold_query(np.array([[3.0, 4.0]])).round(2).tolist()[0][2]
+      1.0
+    """

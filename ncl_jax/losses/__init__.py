@@ -48,7 +48,23 @@ def infonce(
     axis_name: str | None = None,
     execution: Execution = "auto",
 ) -> Float[Array, " batch"]:
-    """Symmetric InfoNCE of each pair; arguments, errors and bad input as for `ncl`.
+    """Symmetric InfoNCE of each pair: what `ncl` is with zero biases.
+
+    Args:
+      text: unit-norm caption embeddings [batch, dim].
+      video: unit-norm clip embeddings [batch, dim]; row i of each is one (caption, clip) pair.
+      scale: logits per cosine, a scalar in (0, 100].
+      video_id: [batch]; equal ids show the same clip.
+      valid: [batch]; padded rows are False and count for nothing.
+      positives: as in `ncl`.
+      axis_name: as in `ncl`.
+      execution: as in `ncl`.
+
+    Returns:
+      The loss of each local pair [batch] in nats.
+
+    Raises:
+      ValueError: as `ncl`.
 
     Source: van den Oord et al. 2018; Radford et al. 2021 for the symmetric form.
     Relations: equals `ncl` with zero biases.
@@ -86,12 +102,13 @@ def ncl(
         at j = i, or averaged over the positives j of i.
 
     Args:
-      text: unit-norm caption embeddings (cosines as products), float32, bfloat16 or, under x64,
-        float64. Computed in at least float32.
-      video: unit-norm clip embeddings; row i of each is one (caption, clip) pair.
-      scale: logits per cosine, in (0, 100].
-      video_id: equal ids show the same clip.
-      valid: padded rows are False: nobody's candidate, loss 0, gradient 0, whatever they hold.
+      text: unit-norm caption embeddings [batch, dim] (cosines as products), float32, bfloat16 or,
+        under x64, float64. Computed in at least float32.
+      video: unit-norm clip embeddings [batch, dim]; row i of each is one (caption, clip) pair.
+      scale: logits per cosine, a scalar in (0, 100].
+      video_id: [batch]; equal ids show the same clip.
+      valid: [batch]; padded rows are False: nobody's candidate, loss 0, gradient 0, whatever they
+        hold.
       iterations: Sinkhorn pairs of updates, video side first and last; with a tolerance, at most.
       gradient: "stop" holds the biases constant; "through" differentiates the iterations, exactly
         and in O(iterations batch) memory; "implicit" differentiates the fixed point and needs a
@@ -104,10 +121,10 @@ def ncl(
       execution: "stored", "tiled" or "auto".
 
     Returns:
-      The loss of each local pair in nats, float32 or float64, and the solver's report (of the
-      whole batch). Without any valid pair all is 0. Under `jit`, where values cannot be refused, a
-      NaN or infinity in a valid row makes every valid pair's loss NaN, `report.error` inf and
-      `report.converged` False.
+      The loss of each local pair [batch] in nats, float32 or float64, and the solver's report (of
+      the whole batch). Without any valid pair all is 0. Under `jit`, where values cannot be
+      refused, a NaN or infinity in a valid row makes every valid pair's loss NaN,
+      `report.error` inf and `report.converged` False.
 
     Raises:
       ValueError: shapes or options that do not fit, an empty batch; outside `jit` also non-finite

@@ -17,7 +17,13 @@ Rows = slice | np.ndarray
 
 @runtime_checkable
 class Scores(Protocol):
-    """What a score matrix must offer; `np.ndarray` does."""
+    """What a score matrix [text, video] must offer; `np.ndarray` does.
+
+    Example:
+      >>> scores: Scores = np.eye(3)
+      >>> scores.shape, scores.T[0:1].tolist()
+      ((3, 3), [[1.0, 0.0, 0.0]])
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -41,8 +47,18 @@ def row_blocks(scores: Scores) -> Iterator[tuple[Rows, np.ndarray]]:
 
     A block is of the type that `compared_in` names.
 
+    Args:
+      scores: [row, column].
+
+    Yields:
+      The rows, a slice or indices [block_row], and their scores [block_row, column].
+
     Raises:
       ValueError: NaN scores, or others than real numbers.
+
+    Example:
+      >>> [(rows, block.shape) for rows, block in row_blocks(np.eye(3))]
+      [(slice(0, 3, None), (3, 3))]
     """
     for rows, block in scores.blocks(BLOCK) if isinstance(scores, OwnBlocks) else _slices(scores):
         if block.size and np.isnan(block.min()):

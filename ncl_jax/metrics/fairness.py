@@ -32,7 +32,14 @@ def normalization_error(
       `video_mean`, `video_max`, `text_mean`, `text_max`; 0.16 is 16 %.
 
     Raises:
-      ValueError: shapes do not fit, a mass is not positive or the totals differ.
+      ValueError: shapes do not fit, a mass is not positive or the totals differ; NaN scores.
+
+    Example:
+      >>> hub = np.array([[9.0, 0.0], [9.0, 0.0]])  # both texts go to the first video
+      >>> round(normalization_error(hub, [1, 1], [1, 1])["video_mean"], 2)
+      1.0
+      >>> normalization_error(hub - [9.0, 0.0], [1, 1], [1, 1])["video_mean"]
+      0.0
     """
     r, c = _checked_masses(scores.shape, row_mass, col_mass)
     column = np.full(scores.shape[1], -np.inf)  # logsumexp over texts, carried over the blocks
@@ -68,6 +75,13 @@ def hubness(scores: Scores, k: int = 10) -> dict[str, float]:
       `robin_hood`: sum |N_k - mean| / (2 sum N_k), in [0, 1): the part of all places that would
       have to move for all to be equal. `anti_hub_rate`: share of items in no list.
       `hub_occurrence`: share of all places held by items with N_k >= twice the mean.
+
+    Raises:
+      ValueError: k out of range, or NaN scores.
+
+    Example:
+      >>> hubness(np.array([[9.0, 0.0], [9.0, 0.0]]), k=1)["anti_hub_rate"]
+      0.5
 
     Source: `skhubness.analysis.estimation` for the definitions; the hub limit there is 2k, which
     supposes as many queries as items: here it is 2 k Q / N.

@@ -56,16 +56,24 @@ def video_to_text(
 
     Args:
       scores: [text, video] as everywhere (not transposed).
+      video_of_text: [text], as in `text_to_video`.
+      tie_rule: see `summarize`.
       rule: `"group_max"` (CLIP4Clip): candidates are the clips' caption groups, a group scores as
         its best caption. `"best_caption"` (CE, MMT): candidates are all captions, the rank is
         that of the best own caption; own captions of equal score count as ties of it, as there.
-      video_of_text: as in `text_to_video`.
-      tie_rule: see `summarize`.
 
-    Returns, Raises: as `text_to_video`.
+    Returns:
+      As `text_to_video`.
+
+    Raises:
+      ValueError: as `text_to_video`; an unknown rule.
 
     Relations: with one text per video both rules are `text_to_video(scores.T, arange(video))`,
     up to the order of the texts.
+
+    Example:
+      >>> video_to_text(np.array([[1.0, 0.9], [0.5, 0.0], [0.0, 0.8]]), [0, 0, 1])["R@1"]
+      50.0
     """
     return summarize(ranks_of_videos(scores, video_of_text, rule), tie_rule)
 
@@ -89,6 +97,14 @@ def both_directions(
 
     Returns:
       {"text_to_video": ..., "video_to_text": ...}, each as from the function of that name.
+
+    Raises:
+      ValueError: as `text_to_video`; over 16,384 videos, whose groups would not fit in memory.
+
+    Example:
+      >>> found = both_directions(np.eye(3), [0, 1, 2])
+      >>> found["text_to_video"]["R@1"], found["video_to_text"]["MdR"]
+      (100.0, 1.0)
     """
     texts, videos = ranks_of_both(scores, video_of_text, text_bias, video_bias)
     return {
@@ -98,7 +114,22 @@ def both_directions(
 
 
 def ranks_of_texts(scores: Scores, video_of_text: ArrayLike) -> Ranks:
-    """`Ranks` of each text's own video, [text]; see `text_to_video`."""
+    """`Ranks` of each text's own video among all videos.
+
+    Args:
+      scores: [text, video], no NaN.
+      video_of_text: [text], as in `text_to_video`.
+
+    Returns:
+      `Ranks` with arrays [text].
+
+    Raises:
+      ValueError: NaN scores, or shapes or indices that do not fit.
+
+    Example:
+      >>> ranks_of_texts(np.array([[0.2, 0.9, 0.2]]), [0])
+      Ranks(above=array([1]), tied=array([1]))
+    """
     answer = _checked_answer(scores, video_of_text)
     ranks = _empty(len(answer))
     for rows, block in row_blocks(scores):
@@ -114,7 +145,21 @@ def ranks_of_both(
 ) -> tuple[Ranks, Ranks]:
     """(`ranks_of_texts`, `ranks_of_videos` by group maximum); see `both_directions`.
 
-    Beside a block of scores it keeps one score per pair of videos, 36 MB for 2,990 of them.
+    Beside a block of scores it holds one score per pair of videos, 36 MB for 2,990 of them.
+
+    Args:
+      scores: [text, video], no NaN.
+      video_of_text: [text], as in `text_to_video`.
+      text_bias: [text], or one number; in the unit of the scores.
+      video_bias: [video], or one number; in the unit of the scores.
+
+    Raises:
+      ValueError: as `both_directions`.
+
+    Example:
+      >>> texts, videos = ranks_of_both(np.eye(2), [0, 1])
+      >>> texts.above.tolist(), videos.above.tolist()
+      ([0, 0], [0, 0])
     """
     answer = _checked_answer(scores, video_of_text)
     texts, videos = scores.shape
@@ -142,7 +187,23 @@ def ranks_of_both(
 def ranks_of_videos(
     scores: Scores, video_of_text: ArrayLike, rule: VideoRule = "group_max"
 ) -> Ranks:
-    """`Ranks` of each captioned video's own texts, in order of video; see `video_to_text`."""
+    """`Ranks` of each captioned video's own texts, in order of video.
+
+    Args:
+      scores: [text, video], no NaN.
+      video_of_text: [text], as in `text_to_video`.
+      rule: as in `video_to_text`.
+
+    Returns:
+      `Ranks` with arrays [captioned_video].
+
+    Raises:
+      ValueError: NaN scores, an unknown rule, or shapes or indices that do not fit.
+
+    Example:
+      >>> ranks_of_videos(np.array([[0.1, 0.0], [0.3, 0.5]]), [0, 1]).above.tolist()
+      [1, 0]
+    """
     if rule not in VIDEO_RULES:
         raise InputError(f"video-to-text rule must be one of {VIDEO_RULES}, got {rule!r}")
     answer = _checked_answer(scores, video_of_text)

@@ -13,7 +13,13 @@ RECALLS = (1, 5, 10, 50)
 
 
 class Ranks(NamedTuple):
-    """Per query: candidates `above` the right answer, and others `tied` with it."""
+    """Per query: candidates `above` the right answer, and others `tied` with it, both [query].
+
+    Example:
+      >>> ranks = Ranks(above=np.array([0, 2]), tied=np.array([0, 1]))
+      >>> (ranks.above + ranks.tied / 2 + 1).tolist()
+      [1.0, 3.5]
+    """
 
     above: np.ndarray
     tied: np.ndarray
@@ -26,6 +32,21 @@ def summarize(ranks: Ranks, tie_rule: TieRule = "average") -> dict[str, float]:
     nor chance plays a part. `optimistic`, `pessimistic`: the best, the worst of these places.
     `clip4clip`: every shared place is an entry of its own, in the numerator and in the
     denominator, as in the `compute_metrics` of CLIP4Clip and its descendants.
+
+    Args:
+      ranks: arrays [query], from 0.
+      tie_rule: one of `TIE_RULES`.
+
+    Returns:
+      `R@1`, `R@5`, `R@10`, `R@50` in percent; `MdR`, `MnR`, ranks that start at 1.
+
+    Raises:
+      ValueError: no query, or an unknown tie rule.
+
+    Example:
+      >>> ranks = Ranks(np.array([0, 0]), np.array([0, 1]))
+      >>> [summarize(ranks, rule)["R@1"] for rule in ("average", "optimistic")]
+      [50.0, 100.0]
     """
     above, tied = np.asarray(ranks.above), np.asarray(ranks.tied)
     if above.size == 0:
@@ -48,6 +69,14 @@ def check_ids(seen: Sequence[str], expected: Sequence[str]) -> None:
 
     Raises:
       ValueError: naming up to ten of the missing, doubled and unknown ids of each sort.
+
+    Example:
+      >>> check_ids(["a", "b"], expected=["b", "a"])
+      >>> try:
+      ...     check_ids(["a", "a"], expected=["a", "b"])
+      ... except ValueError as error:
+      ...     print(error)
+      every id must count exactly once: expected 2, got 2; 1 missing (b); 1 doubled (a)
     """
     names, counts = np.unique(np.asarray(seen, dtype=object).astype(str), return_counts=True)
     wanted = set(map(str, expected))

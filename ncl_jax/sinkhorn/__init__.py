@@ -60,8 +60,8 @@ def solve(
     Args:
       scores: logits, [text, video], any scale; float32 or float64 (others are cast to float32).
         Masked entries may hold anything, NaN included.
-      row_mass: mass of each text, >= 0; 0 masks the row (padding).
-      col_mass: mass of each video, >= 0; 0 masks the column. The two totals must be equal.
+      row_mass: mass of each text [text], >= 0; 0 masks the row (padding).
+      col_mass: mass of each video [video], >= 0; 0 masks the column. The two totals must be equal.
       iterations: K >= 0; with a tolerance the most pairs to do.
       order: which side starts.
       tolerance: stop once the largest relative error of a row is below it (noticed one pair
@@ -70,7 +70,7 @@ def solve(
         more where few are. Needs a tolerance and strength 1.
       strength: in [0, 1]; each update is multiplied by it (unbalanced Sinkhorn). 1 balances
         fully, 0 gives zero biases. Below 1 the constant is not free, so it is left as it comes.
-      start: video biases to start from instead of the first update (warm start).
+      start: video biases [video] to start from instead of the first update (warm start).
 
     Returns:
       `Biases` in logit units (at strength 1 the mean video bias is 0; masked entries are 0) and a
