@@ -40,6 +40,7 @@ class Mutation(NamedTuple):
 LOSS = "tests/losses/losses_test.py"
 SOLVE = "tests/sinkhorn/sinkhorn_test.py"
 SHARDED = "tests/losses/sharded_test.py"
+IMPLICIT = "tests/losses/implicit_test.py"
 
 MUTATIONS = {
     "scores_in_single_precision": Mutation(
@@ -80,8 +81,8 @@ MUTATIONS = {
     ),
     "missing_half": Mutation(
         NORMALIZED,
-        "by_row = g / 2 * kernels.weight",
-        "by_row = g * kernels.weight",
+        "by_row = g / 2 * u_next",
+        "by_row = g * u_next",
         LOSS,
     ),
     "stale_bias": Mutation(
@@ -110,6 +111,15 @@ MUTATIONS = {
         "return abar - u * kernels.row_sums(kernel, v * q), q",
         "return abar, q",
         LOSS,
+    ),
+    "undamped_adjoint": Mutation(
+        NORMALIZED, "centred((col + damping) * q", "centred((col + 0 * damping) * q", IMPLICIT
+    ),
+    "adjoint_of_unbalanced_rows": Mutation(
+        NORMALIZED,
+        'if options.gradient != "implicit":',
+        "if True:",
+        IMPLICIT,
     ),
     "never_relaxed": Mutation(
         "ncl_jax/sinkhorn/overrelaxation.py",

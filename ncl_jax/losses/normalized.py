@@ -30,6 +30,9 @@ from ncl_jax.sinkhorn.iterate import Masses, Plan, State
 from ncl_jax.sinkhorn.kernel import Kernel
 from ncl_jax.types import SinkhornReport
 
+_ROUNDINGS = 32  # units of rounding that damping covers at least
+_CG_LIMIT = 500  # iterations of conjugate gradients, if the solver was allowed fewer
+
 
 class Balance(NamedTuple):
     """A solved batch: its kernel, the first and all later biases, and the row log-sum-exps."""
@@ -111,10 +114,13 @@ def _backward(options: Options, residuals: Any, cotangents: Any) -> Any:
     inputs, solved, *primal = residuals
     g = jnp.where(inputs.valid, cotangents[0], 0.0)
     g_all = gather(g, options.axis_name)
-    u = kernels.weight(solved.state.a, solved.kernel.row)
     v = kernels.weight(solved.state.b, solved.kernel.col)
-    by_row = g / 2 * kernels.weight(-solved.row_lse, solved.kernel.row)
-    by_row = jnp.where(inputs.valid, by_row, 0.0)
+    u_next = kernels.weight(-solved.row_lse, solved.kernel.row)  # rows of u_next E v add up to 1
+    u_next = jnp.where(inputs.valid, u_next, 0.0)
+    by_row = g / 2 * u_next
+    u = u_next
+    if options.gradient != "implicit":
+        u = kernels.weight(solved.state.a, solved.kernel.row)
 
     def direct() -> tuple[Array, Array]:
         dx, dy = weighted.rank_one(solved.kernel, by_row + g / 2 * u, v, inputs)
@@ -191,15 +197,19 @@ def _fixed_point_adjoint(
 ) -> Any:  # fmt: skip
     """Adjoints `p` of the rows and `q` of the columns, summed over all pairs at the fixed point.
 
-    One pair takes q to M q = P^T P q, symmetric, so the sum over pairs solves (1 - M) x = what the
-    first pair leaves: by conjugate gradients, orthogonal to the constants, the free direction of
-    the biases. Where all pairs count the same that right side is the remaining error of the
-    solver, no iteration is needed and the gradient is (P - Q)/B.
+    One pair takes q to P^T P q, with the row sums of P exactly 1 and its column sums c, so the sum
+    over pairs solves (diag(c) - P^T P) x = what the first pair leaves: by conjugate gradients,
+    orthogonal to the constants, the free direction of the biases. This operator is a graph's
+    Laplacian, positive semidefinite whether or not the solver has converged. Where the plan is
+    nearly decomposable it is nearly singular in directions that hardly move the plan, and what
+    rounding leaves there is damped. Where all pairs count the same that right side is the remaining
+    error of the solver, and the gradient is (P - Q)/B.
     """
-    axis, tolerance = options.axis_name, options.tolerance
-    assert tolerance is not None  # `ncl` refuses "implicit" without one
+    axis = options.axis_name
     everyone = inputs.pairs.valid
     abar = abar + u * kernels.row_sums(kernel, g_all / 2 * v)
+    col = v * weighted.sweep(kernel, v, lambda _, u: u, u, axis_name=axis)[1]
+    damping, residual = _damping(options, u.dtype)
 
     def pair(q: Array, abar: Array) -> Array:
         _, total = weighted.sweep(
@@ -211,14 +221,24 @@ def _fixed_point_adjoint(
         return jnp.where(everyone, q - jnp.sum(q) / jnp.maximum(jnp.sum(everyone), 1), 0.0)
 
     rest, _ = cg(
-        lambda q: centred(q - pair(q, jnp.zeros_like(abar))),
+        lambda q: centred((col + damping) * q - pair(q, jnp.zeros_like(abar))),
         centred(pair(bbar, abar)),
         tol=0.0,
-        atol=tolerance * jnp.max(jnp.abs(g_all), initial=0.0),
-        maxiter=options.iterations,
+        atol=residual * jnp.linalg.norm(g_all),
+        maxiter=max(options.iterations, _CG_LIMIT),
     )
     q = bbar + rest
     return abar - u * kernels.row_sums(kernel, v * q), q
+
+
+def _damping(options: Options, dtype: jnp.dtype) -> tuple[float, float]:
+    """What is added to the operator's diagonal, no less than rounding would do to it, and how much
+    conjugate gradients may leave of each unit of the cotangents.
+    """
+    assert options.tolerance is not None  # `ncl` refuses "implicit" without one
+    eps = float(jnp.finfo(dtype).eps)
+    damping = max(options.tolerance, _ROUNDINGS * eps)
+    return damping, eps ** (1 / 3) * damping
 
 
 def _masses(inputs: Inputs) -> Masses:
