@@ -328,3 +328,41 @@ def fold_query(query: Float[np.ndarray, "*query dim"]) -> Float[np.ndarray, "que
       >>> fold_query(np.array([[3.0, 4.0]])).round(2).tolist()[0][2]
       1.0
     """
+    query = _unit(query, "queries")
+    return np.column_stack([query, np.ones(len(query), np.float32)])
+
+
+def _unit(rows: Any, what: str, dim: int | None = None) -> Float[np.ndarray, "row dim"]:
+    rows = arrays.single(rows, what)
+    if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim) or not rows.shape[1]:
+        want = "width > 0" if dim is None else f"width {dim}"
+        raise InputError(f"{what} must be a matrix [row, dim] of {want}, got shape {rows.shape}")
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(length[:, 0]) & (length[:, 0] > 0)))
+    if len(bad):
+        raise InputError(
+            f"{what} must be finite and not zero, got {len(bad)} bad rows, the first is row "
+            f"{bad[0]}; drop or repair them"
+        )
+    return rows / length
+
+
+def _checked_ids(ids: Sequence[str], count: int) -> tuple[str, ...]:
+    ids = tuple(map(str, ids))
+    if len(ids) != count:
+        raise InputError(f"expected one id per embedding, got {len(ids)} ids for {count} rows")
+    if len(set(ids)) != count:
+        seen: set[str] = set()
+        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise InputError(f"ids must be unique, {twice!r} is there more than once")
+    return ids
+
+
+def _parts(columns: int, rows: int) -> list[slice]:
+    size = max(1, _BLOCK // max(1, rows))
+    return [slice(s, s + size) for s in range(0, columns, size)]
+
+
+def _lse(x: np.ndarray, axis: int) -> np.ndarray:
+    top = x.max(axis=axis, keepdims=True)
+    return np.squeeze(top, axis) + np.log(np.exp(x - top).sum(axis=axis))
