@@ -22,7 +22,7 @@ ALLOWED = {
     "locks": set(),
     "arrays": set(),
     "plain_pickle": set(),
-    "scores": set(),
+    "scores": {"types"},
     "sinkhorn": {"types"},
     "losses": {"types", "sinkhorn"},
     "metrics": set(),
