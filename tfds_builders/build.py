@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m tfds_builders.build", description=__doc__)
     parser.add_argument("name", help="msvd, msrvtt/9k, activitynet/paragraph, demo, ...")
     parser.add_argument("--manual_dir", required=True, help="holds one folder per set")
-    parser.add_argument("--data_dir", required=True, help="where datasets are kept")
+    parser.add_argument("--data_dir", required=True, help="where datasets are saved")
     parser.add_argument("--on_bad", choices=("error", "skip"), default="error",
                         help="unreadable files: build nothing, or build without them")
     parser.add_argument("--jobs", type=int, default=0, help="processes; 0: one per core")
@@ -28,14 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--give_up_after", "--give-up-after", type=int, metavar="N",
                         default=pool.GIVE_UP_AFTER,
                         help="stop when the first N files all fail for one reason; 0: never")
-    parser.add_argument("--fps", type=float, default=1.0, help="frames kept per second")
+    parser.add_argument("--fps", type=float, default=1.0, help="frames saved per second")
     parser.add_argument("--short_side", type=int, default=None, help="pixels of stored frames")
     parser.add_argument("--jpeg_quality", type=int, default=90, help="1 to 95")
     parser.add_argument("--look", choices=("stored", "shown"), default="stored",
                         help="pixels and colours as the file stores them (the published "
                         "pipelines' choice), or as a player shows them")
     parser.add_argument("--download", action="store_true",
-                        help="first fetch what is public (msvd: the clips)")
+                        help="download the public files first (msvd: the clips)")
     parser.add_argument("--verify", action="store_true",
                         help="compare a dataset that is there with the content of every video "
                         "file, not only their names, sizes and times")

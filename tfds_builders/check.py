@@ -28,7 +28,7 @@ from ncl_jax.video import decode
 from tfds_builders import decoding, layout, preparation, video_records
 from tfds_builders.frame_store import BuildOptions
 
-_INTERRUPTED = "interrupted; the same command goes on from here"
+_INTERRUPTED = "interrupted; run the same command again to resume"
 
 
 def check(

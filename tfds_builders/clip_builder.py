@@ -91,7 +91,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
     def download(cls, folder: epath.Path) -> None:
         """Fetches what of the set is public to `folder`, its place below manual_dir."""
         expected = cls.MANUAL_DOWNLOAD_INSTRUCTIONS
-        raise InputError(f"{cls.name}: nothing of it can be downloaded\n{expected}")
+        raise InputError(f"{cls.name}: none of its files can be downloaded\n{expected}")
 
     @classmethod
     def read_layout(cls, folder: epath.Path, config: Any) -> layout.Layout:

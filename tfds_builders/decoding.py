@@ -46,7 +46,7 @@ def decode_clips(
         lines = "\n".join(f"  {reason}" for reason in unreadable.values())
         raise BadVideosError(
             f"{len(unreadable):,} of {len(clips):,} video files are unreadable:\n{lines}\n"
-            "Replace them, or build without them: --on_bad=skip. What was decoded is kept."
+            "Replace them, or build without them: --on_bad=skip. Decoded clips are saved."
         )
     return unreadable
 

@@ -61,7 +61,8 @@ def fetch(url: str, folder: epath.Path, pause: float = 2.0) -> epath.Path:
         except (OSError, http.client.HTTPException) as error:
             if attempt == _ATTEMPTS - 1:
                 raise DownloadError(
-                    f"{url}: expected the file, got {error} ({_ATTEMPTS} times); run again to go on"
+                    f"{url}: expected the file, got {error} ({_ATTEMPTS} times); "
+                    "run the same command again to resume"
                 ) from error
             time.sleep(pause * 2**attempt)
     size, digest = part.stat().length, _digest(part)
@@ -69,9 +70,9 @@ def fetch(url: str, folder: epath.Path, pause: float = 2.0) -> epath.Path:
     if record and record != (size, digest):
         part.unlink()
         raise DownloadError(
-            f"{url}: expected {record[0]:,} bytes with SHA-256 {record[1]} as the first time, got "
-            f"{size:,} with {digest}; if the new file is right, remove its line in "
-            f"{folder / CHECKSUMS}"
+            f"{url}: expected {record[0]:,} bytes with SHA-256 {record[1]} as in the first "
+            f"download, got {size:,} with {digest}; if the new file is correct, remove its line "
+            f"from {folder / CHECKSUMS}"
         )
     if not record:
         with open(os.fspath(folder / CHECKSUMS), "a") as file:

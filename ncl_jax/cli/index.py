@@ -82,7 +82,7 @@ def _build_from_videos(args: argparse.Namespace) -> Iterator[str]:
 
 
 def add(args: argparse.Namespace) -> Iterator[str]:
-    """More embeddings -> the same file; says when a refit is due."""
+    """More embeddings -> the same file; says when it should be built again."""
     with storage.changed(args.index):  # two at once: the second adds to what the first has written
         yield from _add(args)
 
@@ -91,15 +91,16 @@ def _add(args: argparse.Namespace) -> Iterator[str]:
     index = RetrievalIndex.load(args.index)
     if "gallery" in index.meta:
         raise InputError(
-            f"{args.index} was made from videos, which embeddings cannot join; put the files into "
-            f"its folder and run `build {args.index} --videos FOLDER --checkpoint WORKDIR` again"
+            f"{args.index} was built from videos, and embeddings cannot be added to it; put the "
+            f"files into its folder and run `build {args.index} --videos FOLDER --checkpoint "
+            "WORKDIR` again"
         )
     video, ids = read_embeddings(args.video, args.ids, first=len(index))
     index = index.add(ids, video)
     index.save(args.index)
     yield f"{len(ids)} items added, {len(index)} in all; drift {index.drift:.3f}"
     if index.refit_due:
-        yield "a refit is due: the bank's shares have drifted, build the index anew"
+        yield "the biases no longer fit the gallery: build the index again"
 
 
 def search(args: argparse.Namespace) -> Iterator[str]:
@@ -135,8 +136,8 @@ def index_and_words(given: Sequence[str], in_words: bool) -> tuple[str, list[str
         raise InputError("search: expected words, got an empty text")
     if in_words and not _is_index(path):
         raise InputError(
-            f"{path}: expected an index there; build one, or name yours before the words, which "
-            "want quotes around them"
+            f"{path}: expected an index; build one, or name yours before the query, and put the "
+            "query in quotes"
         )
     return path, words
 

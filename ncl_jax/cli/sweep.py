@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
     except (InputError, OSError) as error:
         job.stop(str(error))
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
     sys.exit(1 if failed else 0)
 
@@ -73,7 +73,7 @@ def sweep(config: ml_collections.ConfigDict) -> dict[str, str]:
     print(tabulate(runs, folder, failed))
     print(f"table: {folder}/{_SWEEP.value}.md   numbers: {folder}/{_SWEEP.value}.json")
     if failed:
-        print(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again")
+        print(f"{len(failed)} of {len(runs)} runs failed; run the same command again to retry them")
     return failed
 
 

@@ -72,7 +72,8 @@ def execute(runs: Sequence[Run], cores: Sequence[set[int]]) -> Iterator[tuple[Ru
                     else:
                         if run.name not in elsewhere:
                             elsewhere[run.name] = time.monotonic()
-                            print(f"{run.name}: another process is at it; waits for it", flush=True)
+                            print(f"{run.name}: another process trains it; waiting for it to end",
+                                  flush=True)  # fmt: skip
                         waiting.append(run)
             for slot, (run, process, since) in list(active.items()):
                 if process.poll() is not None:

@@ -28,13 +28,13 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the job has")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0")
 _LOST = (
-    "the connection to another process of this job is lost ({}); its own message says why. Start "
-    "all processes again: the run goes on from the last checkpoint"
+    "the connection to another process of this job is lost ({}); look for the cause in "
+    "the output of that process, then start all processes again to resume from the last checkpoint"
 )
 _MEMORY = (
-    "the device is out of memory ({}). Less is needed with batch.micro_batch_size (pairs that the "
-    "towers see at a time), model.remat, model.dtype=bfloat16, a smaller train.batch_size or, "
-    "where the run was embedding, eval.batch_size"
+    "the device is out of memory ({}). To need less, set batch.micro_batch_size (pairs that "
+    "the towers see at a time), model.remat or model.dtype=bfloat16, or lower train.batch_size or, "
+    "if the run was embedding, eval.batch_size"
 )
 
 
@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> None:
         sync.run_on_primary("end", lambda: tell(config, workdir, summary))
         runtime.leave()
     except KeyboardInterrupt:
-        stop("interrupted; the same command goes on from what is there", 130)
+        stop("interrupted; run the same command again to resume", 130)
     except Exception as error:
         _stop_for(error, config)
 
@@ -149,7 +149,7 @@ def tell(config: Any, workdir: epath.Path, summary: dict[str, Any] | None) -> No
     from ncl_jax.report import runs, tables
 
     if summary is None:
-        print(f"stopped on request; checkpoint saved in {workdir}; the same command resumes it")
+        print(f"stopped on request; checkpoint saved in {workdir}; run the same command to resume")
         return
     if config.seeds != 1:
         print("\n".join(t.markdown() for t in tables.results(runs.group(runs.load([workdir])))))

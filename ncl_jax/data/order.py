@@ -36,9 +36,9 @@ class DistinctClips:
         largest = (len(video_of_text) + 1) // (most + 1)
         if batch_size > largest:
             raise InputError(
-                f"data.distinct_clips: {len(video_of_text):,} captions, up to {most} of one clip, "
-                f"make batches of different clips up to a size of {largest}, "
-                f"got train.batch_size={batch_size}"
+                f"data.distinct_clips: expected train.batch_size of at most {largest}, because "
+                f"{len(video_of_text):,} captions, up to {most} of one clip, make no larger "
+                f"batches of different clips; got {batch_size}"
             )
         self._clip, self._size, self._seed = video_of_text, batch_size, seed
         self._epoch = functools.lru_cache(maxsize=2)(self._joined)

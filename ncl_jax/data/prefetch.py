@@ -79,8 +79,8 @@ def watched(items: Ahead[T], seconds: float | None, what: str) -> Iterator[T]:
             return
         except TimeoutError as error:
             raise TimeoutError(
-                f"{what}: {error}; look at the disk or network the records are on, then start the "
-                "same command again: it goes on from the last checkpoint"
+                f"{what}: {error}; check the disk or network that holds the records, then run the "
+                "same command again to resume from the last checkpoint"
             ) from error
         yield item
 

@@ -63,8 +63,8 @@ def load(workdir: epath.PathLike) -> Trained:
     config, towers, params = run.config, run.towers, run.params
     if towers.score is not None:
         raise InputError(
-            f"{workdir}: its head {config.model.temporal} scores pairs and gives a clip no "
-            "embedding of its own, so nothing can be searched by it"
+            f"{workdir}: its head {config.model.temporal} scores pairs, so clips have no "
+            "embeddings and cannot be searched; choose a run with another model.temporal"
         )
     encode_text, encode_video = jax.jit(towers.encode_text), jax.jit(towers.encode_video)
     shapes, view = build.build_shapes(config), build.build_view(config, "eval")

@@ -21,7 +21,7 @@ def owned(workdir: epath.Path) -> Iterator[None]:
     """Create the folder and keep other jobs out of it. The lock dies with the process.
 
     Raises:
-      ValueError: it cannot be written, a process does not see it, or another job is at work there.
+      ValueError: it cannot be written, a process does not see it, or another job uses it.
     """
     mark = sync.run_on_primary("workdir", lambda: _mark(workdir))
     mark = sync.gather_texts("mark", mark or "")[0]
@@ -42,8 +42,8 @@ def prepare(workdir: epath.Path) -> None:
     """
     if "://" in os.fspath(workdir):
         raise InputError(
-            f"--workdir={workdir}: expected a folder of a file system, which a bucket becomes when "
-            "it is mounted (gcsfuse, s3fs)"
+            f"--workdir={workdir}: expected a folder of a file system, got an address; mount a "
+            "bucket (gcsfuse, s3fs) and name the folder"
         )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def _see(mark: epath.Path) -> None:
         if time.monotonic() > end:
             raise InputError(
                 f"--workdir={mark.parent}: expected one folder that all processes share; on "
-                f"{os.uname().nodename} it is another one than on process 0"
+                f"{os.uname().nodename} it is not the folder of process 0"
             )
         time.sleep(0.1)
 
@@ -84,7 +84,7 @@ def _lock(workdir: epath.Path, mark: str) -> int | None:
         owner = os.read(handle, 200).decode()
         os.close(handle)
         raise InputError(
-            f"{workdir}: another run (process {owner}) is at work there; wait for it, stop it, or "
+            f"{workdir}: another run (process {owner}) uses this folder; wait for it, stop it, or "
             "give another --workdir"
         ) from None
     except OSError:

@@ -84,7 +84,7 @@ class RunLog:
         except OSError as error:
             raise OSError(
                 f"the log of the run could not be written to {self._workdir} ({error}); free "
-                "space there and start the same command again: it goes on from the last checkpoint"
+                "space there and run the same command again to resume from the last checkpoint"
             ) from error
 
     def _event(self, step: int, name: str, value: float) -> None:

@@ -121,13 +121,13 @@ class Progress:
         where = self._kept(state, batch, step, go_on)
         if not go_on:
             raise FloatingPointError(
-                f"{message}; {where}, and the last checkpoint is kept. Look at these clips, go on "
-                "past such steps with --config.train.on_nonfinite=skip, or begin anew in another "
+                f"{message}; {where}; the last checkpoint is unchanged. Inspect these clips, skip "
+                "such steps with --config.train.on_nonfinite=skip, or start over in another "
                 "--workdir with a lower optim.learning_rate"
             )
 
     def _kept(self, state: TrainState, batch: Batch, step: int, go_on: bool) -> str:
-        """Keeps what is worth a look, and says where, or why it could not be kept."""
+        """Saves the batch and the state, and says where, or why they could not be saved."""
         folder = self._workdir / NONFINITE
         try:
             if self._skipped <= KEPT or not go_on:
@@ -141,8 +141,8 @@ class Progress:
                 )
                 snapshot.close()
         except OSError as error:
-            return f"batch and state could not be kept ({error})"
-        return f"batch and state are in {folder}"
+            return f"batch and state could not be saved ({error})"
+        return f"batch and state are saved in {folder}"
 
     def close(self) -> None:
         """Wait for the last checkpoint."""
@@ -182,8 +182,8 @@ def check_same_run(
         if not name.startswith(may_change) and old.get(name) != new.get(name):
             was, now_is = (_shown(str(flat.get(name))) for flat in (old, new))
             raise InputError(
-                f"{workdir} holds another run: {name} was {was}, now it is {now_is}; go on with "
-                "the same settings and data, or give another --workdir"
+                f"{workdir} holds another run: {name} was {was}, now it is {now_is}; use the "
+                "settings and data it was started with, or give another --workdir"
             )
 
 

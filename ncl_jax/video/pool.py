@@ -110,7 +110,6 @@ class GiveUp:
         self._failed, self._reason = self._failed + 1, result.reason
         if self._failed == self._after:
             raise InputError(
-                f"the first {self._failed} video files all fail in the same way ({result}); look "
-                "at them with a video player and replace them. --give-up-after=0 goes on without "
-                "them"
+                f"the first {self._failed} video files all fail in the same way ({result}); play "
+                "some of them and replace the bad ones, or leave them out by --give-up-after=0"
             )

@@ -102,8 +102,8 @@ class VideoWorker:
         if answer.kind == "killed":
             self._bad(path, f"a decoder that ended with {answer.text}")
         raise ReaderFault(
-            f"the video reader failed at {file_name(path)}, which no file should make it do"
-            f"\n{answer.text}"
+            f"the video reader failed on {file_name(path)}; whatever the file holds, this is a "
+            f"fault of the program\n{answer.text}"
         )
 
     def _bad(self, path: str | os.PathLike[str], got: str) -> NoReturn:

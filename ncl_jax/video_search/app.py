@@ -79,7 +79,7 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
     def captions() -> dict[str, Any]:
         shown = library.snapshot()
         if not shown.captions:
-            raise NotFound("the index knows no captions; its run kept none")
+            raise NotFound("this index has no captions, because its run saved none")
         row = shown.row(flask.request.args.get("item", ""))
         shown.file(row)
         return {"hits": shown.best_captions(row, _k(), _scores())}

@@ -159,7 +159,7 @@ def _known(
     try:
         return known | _entries(options.partial, manifest, files)
     except InputError as error:  # it is nobody's but ours, and will be written again
-        print(f"{error}: what it held is embedded again", file=sys.stderr)
+        print(f"{error}; its files are embedded again", file=sys.stderr)
         return known
 
 
@@ -176,7 +176,7 @@ def _entries(
         before = manifest_of(index)
     except InputError as error:
         raise InputError(
-            f"{path}: an index of other things than videos is there; name another"
+            f"{path}: this index was not built from videos; name another INDEX"
         ) from error
     # The folder itself may have moved; with none of its files it is another one.
     if before.folder != manifest.folder and not set(before.files) & set(files):
@@ -214,7 +214,7 @@ def _embed(
                 saved = time.monotonic()
     except KeyboardInterrupt:
         kept = _keep(options, entries, manifest)
-        print(f"interrupted; {kept}, and the same command goes on", file=sys.stderr)
+        print(f"interrupted; {kept}; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
     except Exception:
         _keep(options, entries, manifest)
@@ -245,13 +245,13 @@ def _keep(
         return "no file was embedded"
     try:
         _save_partial(options, entries, manifest)
-        return f"{count} files are kept in {options.partial}"
+        return f"{count} files are saved in {options.partial}"
     except OSError:
         pass
     try:
         elsewhere = pathlib.Path(tempfile.mkdtemp(prefix="ncl_jax-")) / options.partial.name
         _save_partial(options, entries, manifest, elsewhere)
-        return f"{count} files are kept in {elsewhere}: move it to {options.partial}"
+        return f"{count} files are saved in {elsewhere}: move it to {options.partial}"
     except OSError as error:
         return f"{count} embedded files could not be kept ({error})"
 

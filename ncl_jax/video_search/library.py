@@ -95,7 +95,7 @@ class IndexSnapshot:
     def of(
         cls, index: RetrievalIndex, version: str, roots: Sequence[pathlib.Path] = ()
     ) -> "IndexSnapshot":
-        """Raises ValueError for an index of other things than videos."""
+        """Raises ValueError for an index that was not built from videos."""
         manifest = manifest_of(index)
         # Equal captions have equal rows; each is offered once.
         captions, first = np.unique(
@@ -130,7 +130,7 @@ class IndexSnapshot:
         if found and found[1] != self.version:
             raise Conflict("the index was built again; search again")
         if not found or int(found[2]) >= len(self.windows):
-            raise NotFound(f"the index has no item {item!r}; expected one that a search has named")
+            raise NotFound(f"the index has no item {item!r}; expected an item of a search result")
         return int(found[2])
 
     def best_captions(self, row: int, k: int, scores: str) -> list[dict[str, Any]]:

@@ -121,8 +121,8 @@ def manifest_of(index: RetrievalIndex) -> GalleryManifest:
         manifest = GalleryManifest(**named, frames=meta.get("frames", 0), files=files)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"what this index says of its videos is not as ncl_jax writes it ({error!r}); build "
-            "it again"
+            f"the list of videos in this index is not as ncl_jax writes it ({error!r}); build "
+            "the index again"
         ) from error
     if len(manifest.windows) != len(index):
         raise InputError(

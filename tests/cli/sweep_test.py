@@ -142,7 +142,7 @@ def test_a_run_that_outlived_its_sweep_is_waited_for(runs, capsys):
     assert (run.workdir / "starts").read_text() == "x"
     assert orphan.wait() == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == "one, seed 0: another process is at it; waits for it"
+    assert told[0] == "one, seed 0: another process trains it; waiting for it to end"
     assert told[1].startswith("[1/1] one, seed 0: done after")
     assert len(told) == 2
 
@@ -272,7 +272,7 @@ def test_an_interrupt_before_the_runs_is_one_sentence(tmp_path, name):
     line[2] = INTERRUPTED.replace("SIGNAL", name)
     done = subprocess.run(line, **options, capture_output=True, text=True, check=False)
     assert done.returncode == 130
-    assert done.stderr == "interrupted; the same command goes on from here\n"
+    assert done.stderr == "interrupted; run the same command again to resume\n"
 
 
 @pytest.mark.slow

@@ -32,7 +32,8 @@ def test_distinct_clips_keeps_its_promises(captions, seed, data):
     # A resumed run does not go through the epochs before.
     again = DistinctClips(clip, size, seed)
     np.testing.assert_array_equal(stream(again, pairs, 4 * pairs), seen[4 * pairs :])
-    with pytest.raises(ValueError, match=f"up to a size of {(pairs + 1) // (most + 1)}, got"):
+    largest = (pairs + 1) // (most + 1)
+    with pytest.raises(ValueError, match=f"train.batch_size of at most {largest}, because"):
         DistinctClips(clip, (pairs + 1) // (most + 1) + 1, seed)
 
 

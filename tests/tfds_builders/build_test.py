@@ -140,7 +140,7 @@ def test_an_interrupted_build_ends_soon_and_leaves_no_process(
         process.wait()
     if how == "interrupt":
         assert process.returncode == 130
-        assert "the same command goes on from here" in errors
+        assert "run the same command again to resume" in errors
         assert "Traceback" not in errors
     end = time.monotonic() + 10
     while any(_runs(child) for child in children):

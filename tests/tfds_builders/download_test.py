@@ -93,7 +93,7 @@ def test_a_broken_connection_is_taken_up_where_it_broke(
 def test_a_killed_download_goes_on_in_the_next_run(site: Site, tmp_path: pathlib.Path) -> None:
     site.files["/a.tar"] = DATA
     site.break_after = [1000] * 5
-    with pytest.raises(download.DownloadError, match=r"a\.tar: .*bytes \(5 times\); run again"):
+    with pytest.raises(download.DownloadError, match=r"a\.tar: .*bytes \(5 times\); run the same"):
         _fetch(site, tmp_path)
     assert (tmp_path / "a.tar.part").stat().st_size == 5000
     assert not (tmp_path / "a.tar").exists()
@@ -130,7 +130,7 @@ def test_another_file_than_the_first_time_is_refused(site: Site, tmp_path: pathl
     site.files["/a.tar"] = DATA
     _fetch(site, tmp_path).unlink()
     site.files["/a.tar"] = DATA[:-1] + b"?"
-    with pytest.raises(download.DownloadError, match="as the first time, got 1,024,000 with"):
+    with pytest.raises(download.DownloadError, match="in the first download, got 1,024,000 with"):
         _fetch(site, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [download.CHECKSUMS]
 
@@ -178,7 +178,7 @@ def test_msvd_is_fetched_and_unpacked_and_nothing_leaves_the_folder(
     assert build.main(flags) == 2
     assert len(site.asked) == count
     assert build.main(["msrvtt/9k", *flags[1:]]) == 2
-    assert "nothing of it can be downloaded" in capsys.readouterr().err
+    assert "none of its files can be downloaded" in capsys.readouterr().err
 
 
 def test_a_damaged_archive(tmp_path: pathlib.Path) -> None:

@@ -51,7 +51,7 @@ def test_a_batch_that_cannot_be_kept_hides_no_nan(tmp_path, batch, monkeypatch):
 
     monkeypatch.setattr(run_state.nonfinite, "keep_batch", full)
     run = opened(tmp_path, "stop")
-    with pytest.raises(FloatingPointError, match=r"at step 1 the loss is nan .*could not be kept"):
+    with pytest.raises(FloatingPointError, match=r"at step 1 the loss is nan .*could not be saved"):
         run.skipped(state_after(1), batch, METRICS)
     run.close()
 

@@ -147,7 +147,7 @@ def test_where_the_clock_of_a_file_begins(client, item, tmp_path):
         ("/api/search?q=a&scores=fair", 400, "expected plain or normalised, got 'fair'"),
         ("/api/captions", 404, "no item ''"),
         ("/preview/99", 404, "no item '99'"),
-        ("/preview/ITEM9", 404, "expected one that a search has named"),
+        ("/preview/ITEM9", 404, "expected an item of a search result"),
         ("/video/ITEM-1", 404, "no item"),
         ("/video/abc-1", 409, "the index was built again; search again"),
         ("/preview/abc-1", 409, "the index was built again; search again"),

@@ -240,7 +240,7 @@ def test_damaged_files_of_a_build(tmp_path, workdir, videos, capsys):
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / "index.partial.npz").write_bytes(b"PK half a file")
     assert cli.main(build(tmp_path, workdir)) == 0
-    assert "what it held is embedded again" in capsys.readouterr().err
+    assert "its files are embedded again" in capsys.readouterr().err
     (tmp_path / "index" / "index.npz").write_bytes(b"PK half a file")
     assert cli.main(build(tmp_path, workdir)) == 2
     assert "cannot be read as an index; remove it or name another" in capsys.readouterr().err
