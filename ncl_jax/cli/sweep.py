@@ -25,7 +25,7 @@ from ml_collections import config_flags
 
 from ncl_jax.cli import train as job
 from ncl_jax.cli.sweep_plans import SWEEPS, Overrides
-from ncl_jax.cli.sweep_runs import Run, execute, finished, read_results, shares
+from ncl_jax.cli.sweep_runs import SweepRun, execute, finished, read_results, shares
 from ncl_jax.errors import InputError, check_choice
 from ncl_jax.experiment.workdir import prepare as prepare_workdir
 from ncl_jax.files import write_text
@@ -89,7 +89,7 @@ def given_flags() -> list[str]:
 
 def plan(
     config: ml_collections.ConfigDict, sweep: str, folder: pathlib.Path, given: Sequence[str]
-) -> list[Run]:
+) -> list[SweepRun]:
     """The runs of a sweep over `config` (which the flags `given` make), in the table's order.
 
     Raises:
@@ -115,11 +115,11 @@ def plan(
             *(f"--config.{key}={value}" for key, value in overrides.items()),
             f"--workdir={workdir}",
         ]  # fmt: skip
-        runs.append(Run(label_of(overrides), varied.seed, workdir, varied, command))
+        runs.append(SweepRun(label_of(overrides), varied.seed, workdir, varied, command))
     return runs
 
 
-def first_seeds(runs: list[Run], count: int | None) -> list[Run]:
+def first_seeds(runs: list[SweepRun], count: int | None) -> list[SweepRun]:
     """The runs with the first `count` seeds; all for None."""
     if count is not None and count < 1:
         raise InputError(f"--seeds: expected at least 1, got {count}")
@@ -144,13 +144,13 @@ def prepare(config: ml_collections.ConfigDict) -> None:
     build.prepare_data(config)
 
 
-def tabulate(runs: Sequence[Run], folder: pathlib.Path, failed: dict[str, str]) -> str:
+def tabulate(runs: Sequence[SweepRun], folder: pathlib.Path, failed: dict[str, str]) -> str:
     """Write the table over what is finished, for people and as JSON; returns the Markdown."""
     with locked(folder / f"{_SWEEP.value}.md"):  # two sweeps may share runs
         return _tabulate(runs, folder, failed)
 
 
-def _tabulate(runs: Sequence[Run], folder: pathlib.Path, failed: dict[str, str]) -> str:
+def _tabulate(runs: Sequence[SweepRun], folder: pathlib.Path, failed: dict[str, str]) -> str:
     found = [
         sweeps.Finished(run.label, run.seed, results["metrics"], str(run.workdir))
         for run in runs

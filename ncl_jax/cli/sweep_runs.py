@@ -18,7 +18,7 @@ import ml_collections
 LOG, LOCK = "log.txt", "sweep.lock"
 
 
-class Run(NamedTuple):
+class SweepRun(NamedTuple):
     """One training run of a sweep."""
 
     label: str  # as "iterations=4"
@@ -35,12 +35,12 @@ class Run(NamedTuple):
 class Active(NamedTuple):
     """A run under way."""
 
-    run: Run
+    run: SweepRun
     process: subprocess.Popen[bytes]
     start: float
 
 
-def execute(runs: Sequence[Run], cores: Sequence[set[int]]) -> Iterator[tuple[Run, str]]:
+def execute(runs: Sequence[SweepRun], cores: Sequence[set[int]]) -> Iterator[tuple[SweepRun, str]]:
     """Run all, as many at a time as there are shares of cores; yields (run, what went wrong).
 
     Leaving early (an interrupt) ends the runs under way; they keep their checkpoints.
@@ -49,7 +49,7 @@ def execute(runs: Sequence[Run], cores: Sequence[set[int]]) -> Iterator[tuple[Ru
     elsewhere: dict[str, float] = {}  # since when runs are waited for that others have started
     begin, done = time.monotonic(), 0
 
-    def tell(run: Run, since: float, fault: str) -> None:
+    def tell(run: SweepRun, since: float, fault: str) -> None:
         left = (time.monotonic() - begin) / done * (len(waiting) + len(active))
         print(
             f"[{done}/{len(runs)}] {run.name}: {fault or 'done'} after "
@@ -90,7 +90,7 @@ def execute(runs: Sequence[Run], cores: Sequence[set[int]]) -> Iterator[tuple[Ru
             process.wait()
 
 
-def start(run: Run, cores: set[int]) -> subprocess.Popen[bytes] | None:
+def start(run: SweepRun, cores: set[int]) -> subprocess.Popen[bytes] | None:
     """The run's process, or None while another one is at work in its folder.
 
     The process inherits the lock, so the lock lives as long as it does, whatever happens to us.
@@ -115,7 +115,7 @@ def shares(jobs: int) -> list[set[int]]:
     return [set(cores[i::jobs]) or {cores[i % len(cores)]} for i in range(jobs)]
 
 
-def finished(run: Run) -> bool:
+def finished(run: SweepRun) -> bool:
     """Whether the folder holds the results of exactly this config."""
     results = read_results(run.workdir)
     return results is not None and results.get("config") == _as_json(run.config)
@@ -129,7 +129,7 @@ def read_results(workdir: pathlib.Path) -> dict[str, Any] | None:
         return None
 
 
-def _last_words(run: Run, code: int) -> str:
+def _last_words(run: SweepRun, code: int) -> str:
     lines = (run.workdir / LOG).read_text(errors="replace").replace("\r", "\n").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
     return f"failed with exit code {code} ({last[:300]}; see {run.workdir / LOG})"

@@ -11,7 +11,7 @@ from ncl_jax.video import packets
 from ncl_jax.video.clock import Clock
 from ncl_jax.video.container import BadVideoError, VideoError, opened
 from ncl_jax.video.picture import Form, Pictures, Shape
-from ncl_jax.video.plan import Plan, can_plan, decode_plan, make_plan
+from ncl_jax.video.plan import DecodePlan, can_plan, decode_plan, make_plan
 from ncl_jax.video.times import at_ticks, rate, timed
 
 # Sentences about changes of the clock that are written out.
@@ -64,7 +64,7 @@ def decode_planned(path: str | os.PathLike[str], fps: float, form: Form) -> Clip
     """
     came: list[int | None] = []
 
-    def collect(stream: av.VideoStream, plan: Plan) -> Clip | None:
+    def collect(stream: av.VideoStream, plan: DecodePlan) -> Clip | None:
         pictures = _noted(decode_plan(stream, plan), came)
         return _collect(stream, timed(stream, pictures, []), form)
 

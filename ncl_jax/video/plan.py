@@ -26,7 +26,7 @@ _KEPT = 64 << 20
 Choose = Callable[[Iterable[tuple[float, int]]], Iterable[tuple[float, int]]]
 
 
-class Plan(NamedTuple):
+class DecodePlan(NamedTuple):
     """What to decode.
 
     Attributes:
@@ -45,7 +45,7 @@ def can_plan(stream: av.VideoStream) -> bool:
     return stream.codec_context.name in _CODECS and stream.container.format.name in _CONTAINERS
 
 
-def make_plan(stream: av.VideoStream, choose: Choose) -> Plan | None:
+def make_plan(stream: av.VideoStream, choose: Choose) -> DecodePlan | None:
     """Reads a stream's packets once, decoding nothing.
 
     Args:
@@ -90,7 +90,7 @@ def make_plan(stream: av.VideoStream, choose: Choose) -> Plan | None:
     seconds = seconds_of(stream)
     times = ((seconds(stamp - shown[0]), stamp) for stamp in shown)
     wanted = [stamp for _, stamp in choose(times)]
-    return Plan(wanted, _needed(stamps, starts, set(wanted)), packets)
+    return DecodePlan(wanted, _needed(stamps, starts, set(wanted)), packets)
 
 
 def _stamped(stream: av.VideoStream) -> Iterator[av.Packet]:
@@ -152,7 +152,7 @@ def _needed(stamps: list[int], starts: list[int], wanted: set[int]) -> list[int]
     return [p for group, n in zip(groups, lengths, strict=True) for p in group[:n]]
 
 
-def decode_plan(stream: av.VideoStream, plan: Plan) -> Iterator[av.VideoFrame]:
+def decode_plan(stream: av.VideoStream, plan: DecodePlan) -> Iterator[av.VideoFrame]:
     """Yields the wanted pictures; others are decoded only if something leans on them.
 
     Args:

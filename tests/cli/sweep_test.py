@@ -43,7 +43,7 @@ def runs(tmp_path):
             config, folder = demo.get_config(f"seed={len(made)}"), tmp_path / name
             line = [sys.executable, "-c", WORK, str(folder), str(seconds),
                     json.dumps(config.to_dict()), end]
-            made.append(sweep_runs.Run(name, config.seed, folder, config, line))
+            made.append(sweep_runs.SweepRun(name, config.seed, folder, config, line))
         return made
 
     return make
