@@ -6,15 +6,14 @@ CLIP4Clip. Files are only read: no code in them is run.
 
 import json
 import pathlib
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ncl_jax.errors import InputError, blame_input
-from ncl_jax.models import naming, torch_file
+from ncl_jax.errors import InputError
+from ncl_jax.models import hub, naming, torch_file
 from ncl_jax.models.naming import Arrays
 
 FILES = (
@@ -45,7 +44,7 @@ def read(checkpoint: str) -> Published:
     """
     path = pathlib.Path(checkpoint).expanduser()
     if not path.exists():
-        path = fetch(checkpoint)
+        path = hub.fetch(checkpoint, hub.Wanted(FILES, BESIDE, _parts))
     file = path / _best([p.name for p in path.iterdir()], str(path)) if path.is_dir() else path
     arrays = naming.to_hf(_read_file(file), str(file))
     if path.is_dir() and (path / HEAD).exists():
@@ -54,36 +53,6 @@ def read(checkpoint: str) -> Published:
     activation, heads = _described(file, arrays)
     found = tokenizer if tokenizer.exists() else None
     return Published(arrays, str(file), activation, heads, found)
-
-
-def fetch(name: str) -> pathlib.Path:
-    """Folder with the weights and configs of a repository on the Hugging Face hub (cached)."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise FileNotFoundError(
-            f"{name}: expected a file or folder of weights, or a name such as "
-            "openai/clip-vit-base-patch32"
-        )
-    try:
-        import huggingface_hub as hub
-    except ImportError:
-        raise InputError(
-            f"{name}: there is no such folder, and fetching it takes a package more: "
-            "pip install huggingface_hub"
-        ) from None
-
-    def ask(function: Callable[..., Any], *args: str) -> Any:
-        # Its network library raises many kinds.
-        advice = "where there is no network, give the path of a downloaded folder"
-        with blame_input(f"{name}: cannot be fetched from the Hugging Face hub", advice):
-            return function(*args)
-
-    there = ask(hub.list_repo_files, name)
-    best = _best(there, name)
-    path = pathlib.Path(ask(hub.hf_hub_download, name, best))
-    shards = _shards(path) if best.endswith(".index.json") else []
-    for file in (*shards, *(file for file in BESIDE if file in there)):
-        ask(hub.hf_hub_download, name, file)
-    return path.parent
 
 
 def read_safetensors(path: pathlib.Path) -> Arrays:
@@ -117,6 +86,11 @@ def _shards(index: pathlib.Path) -> list[str]:
     if not names or any(pathlib.Path(n).name != n for n in names):
         raise InputError(f"{index}: expected a weight_map from weights to files beside it")
     return sorted(names)
+
+
+def _parts(path: pathlib.Path) -> list[str]:
+    """Names of the files that a file of weights is only the index of."""
+    return _shards(path) if path.name.endswith(".index.json") else []
 
 
 def _best(names: list[str], where: str) -> str:

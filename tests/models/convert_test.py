@@ -4,9 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
-import sys
 import tracemalloc
-import types
 import zipfile
 
 import jax
@@ -452,38 +450,6 @@ def test_a_tensor_stays_within_its_bytes():
                                  (-1, (1,), (1,)), (0, (2, 2), (1, 5)), (0, (10**12,), (0,))):
         with pytest.raises(pickle.UnpicklingError, match="beyond its bytes"):
             torch_file._rebuild_tensor(storage, offset, size, stride)
-
-
-def hub_of(folder, log):
-    """A stand-in for huggingface_hub that serves a folder."""
-    def download(name, file):
-        log.append(file)
-        return str(folder / file)
-    return types.SimpleNamespace(
-        list_repo_files=lambda name: sorted(p.name for p in folder.iterdir()),
-        hf_hub_download=download,
-    )
-
-
-def test_names_are_fetched_from_the_hub(tmp_path, monkeypatch):
-    convert.save(tmp_path / "repo", convert.from_params(TINY_PARAMS), tiny.SIZES)
-    (tmp_path / "repo" / "flax_model.msgpack").write_text("never asked for")
-    log = []
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub_of(tmp_path / "repo", log))
-    monkeypatch.chdir(tmp_path)
-    read = weights.read("openai/clip-vit-tiny")
-    equal_trees(convert.to_params(read, tiny.SIZES), TINY_PARAMS)
-    assert sorted(log) == ["config.json", "head.safetensors", "model.safetensors"]
-
-    def offline(name):
-        raise OSError("Network is unreachable")
-
-    monkeypatch.setattr(sys.modules["huggingface_hub"], "list_repo_files", offline)
-    with pytest.raises(ValueError, match=r"cannot be fetched .*\(Network is unreachable\)"):
-        weights.read("openai/clip-vit-tiny")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ValueError, match="pip install huggingface_hub"):
-        weights.read("openai/clip-vit-tiny")
 
 
 def test_the_command_renames_published_weights(tmp_path, capsys):
