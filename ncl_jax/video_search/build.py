@@ -253,7 +253,7 @@ def _keep(
         _save_partial(options, entries, manifest, elsewhere)
         return f"{count} files are saved in {elsewhere}: move it to {options.partial}"
     except OSError as error:
-        return f"{count} embedded files could not be kept ({error})"
+        return f"{count} embedded files could not be saved ({error})"
 
 
 def _finish(

@@ -219,7 +219,7 @@ def test_a_full_disk_loses_no_embeddings(tmp_path, workdir, videos, capsys, monk
     assert cli.main(build(tmp_path, workdir)) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
-        f"error: {index} could not be written: No space left on device; 2 files are kept in "
+        f"error: {index} could not be written: No space left on device; 2 files are saved in "
         f"{partial}"
     )
     partial.unlink()
@@ -228,7 +228,7 @@ def test_a_full_disk_loses_no_embeddings(tmp_path, workdir, videos, capsys, monk
     assert cli.main(build(tmp_path, workdir)) == 2
     (elsewhere,) = (tmp_path / "tmp").glob("ncl_jax-*/index.partial.npz")
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.endswith(f"2 files are kept in {elsewhere}: move it to {partial}")
+    assert said.endswith(f"2 files are saved in {elsewhere}: move it to {partial}")
     elsewhere.rename(partial)
     monkeypatch.undo()
     assert cli.main(build(tmp_path, workdir)) == 0
