@@ -66,12 +66,8 @@ def build(
     """
     check_choice("optim.algorithm", algorithm, get_args(Algorithm))
     peak = learning_rate if tower_learning_rate is None else tower_learning_rate
-    for name, value, limit in (
-        ("learning_rate", learning_rate, math.inf), ("tower_learning_rate", peak, math.inf),
-        ("weight_decay", weight_decay, math.inf), ("b1", b1, 1.0), ("b2", b2, 1.0),
-    ):  # fmt: skip
-        if not 0 <= value < limit:
-            raise InputError(f"optim.{name}: expected a number in [0, {limit}), got {value}")
+    _check_ranges(learning_rate=learning_rate, tower_learning_rate=peak, weight_decay=weight_decay)
+    _check_ranges(1.0, b1=b1, b2=b2)
     if not (clip_norm > 0 and clip_each_norm >= 0):
         raise InputError(
             "optim: expected clip_norm above 0 and clip_each_norm of at least 0, got "
@@ -109,6 +105,12 @@ def build(
         ),
         limit_logit_scale(),
     )
+
+
+def _check_ranges(limit: float = math.inf, **values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < limit:
+            raise InputError(f"optim.{name}: expected a number in [0, {limit}), got {value}")
 
 
 def schedule(learning_rate: float, steps: int, warmup_fraction: float) -> optax.Schedule:

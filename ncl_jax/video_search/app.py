@@ -51,12 +51,21 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
     """
     app = flask.Flask(__name__, static_folder="static", static_url_path="/static")
     app.add_url_rule("/", view_func=lambda: app.send_static_file("page.html"), endpoint="page")
+    _check_hosts(app, hosts)
+    _answer_queries(app, library)
+    _show_videos(app, library)
+    _explain_errors(app)
+    return app
 
+
+def _check_hosts(app: flask.Flask, hosts: Collection[str] | None) -> None:
     @app.before_request
     def check_host() -> None:
         if hosts is not None and (name := _host()) not in hosts:
             raise BadRequest(f"Host: expected one of {', '.join(sorted(hosts))}, got {name!r}")
 
+
+def _answer_queries(app: flask.Flask, library: Library) -> None:
     @app.get("/api/gallery")
     def about() -> dict[str, Any]:
         shown = library.snapshot()
@@ -84,6 +93,8 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
         shown.file(row)
         return {"hits": shown.best_captions(row, _k(), _scores())}
 
+
+def _show_videos(app: flask.Flask, library: Library) -> None:
     @functools.lru_cache(PREVIEWS_KEPT)
     def picture(path: pathlib.Path, changed: int, middle: float) -> bytes:
         return decode.jpeg_at(path, middle, PREVIEW_SIDE, jpeg_quality=80)
@@ -114,6 +125,8 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
         suffix = pathlib.PurePath(shown.windows[row].file).suffix
         return _sent(shown.file(row), f"{item}{suffix}")
 
+
+def _explain_errors(app: flask.Flask) -> None:
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> tuple[dict[str, str], int, dict[str, str]]:
         headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
@@ -129,8 +142,6 @@ def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Cache-Control"] = "no-cache"
         return response
-
-    return app
 
 
 def _host() -> str:
