@@ -121,6 +121,12 @@ MUTATIONS = {
         "if True:",
         IMPLICIT,
     ),
+    "float32_sums_over_the_bank": Mutation(
+        "ncl_jax/index/__init__.py",
+        "np.exp(x - top).sum(axis=0, dtype=np.float64)",
+        "np.exp(x - top).sum(axis=0)",
+        "tests/index/index_test.py",
+    ),
     "never_relaxed": Mutation(
         "ncl_jax/sinkhorn/overrelaxation.py",
         "jnp.where(shrinking & (spectrum > _SLOW), 2 / (1 + jnp.sqrt(1 - spectrum)), 1.0)",

@@ -103,7 +103,9 @@ class Tiled:
             higher = np.maximum(top, panel.max(axis=0))
             total *= np.exp(top - higher)
             top = higher
-            total += np.ones(len(panel), np.float32) @ np.exp(panel - top)
+            weights = np.exp(np.subtract(panel, top, out=panel), out=panel)
+            for few in panels(len(panel), 1, FOLDED):
+                total += np.ones(few.stop - few.start, np.float32) @ weights[few]
         return top + np.log(total)
 
 
@@ -178,11 +180,14 @@ class ColumnSums:
             self._folded *= np.exp(self.most - most)
             self.most = most
         weight = np.exp(log_weight - self.most).astype(np.float32)
-        # Adds in place, where `weight @ panel` would write its result and read it again.
-        self._recent = sgemv(1.0, panel.T, weight, beta=1.0, y=self._recent, overwrite_y=1)
-        self._rows += len(panel)
-        if self._rows >= FOLDED:
-            self._fold()
+        for few in panels(len(panel), 1, FOLDED):
+            # Adds in place, where `weight @ panel` would write its result and read it again.
+            self._recent = sgemv(
+                1.0, panel[few].T, weight[few], beta=1.0, y=self._recent, overwrite_y=1
+            )
+            self._rows += few.stop - few.start
+            if self._rows >= FOLDED:
+                self._fold()
 
     @property
     def total(self) -> np.ndarray:
