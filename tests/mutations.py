@@ -40,6 +40,7 @@ class Mutation(NamedTuple):
 LOSS = "tests/losses/losses_test.py"
 SOLVE = "tests/sinkhorn/sinkhorn_test.py"
 SHARDED = "tests/losses/sharded_test.py"
+CHECKPOINTS = "tests/checkpoint/checkpointer_test.py"
 IMPLICIT = "tests/losses/implicit_test.py"
 
 MUTATIONS = {
@@ -153,6 +154,18 @@ MUTATIONS = {
         "return x if axis_name is None else lax.psum_scatter(x, axis_name, tiled=True)",
         "return x if axis_name is None else x[: len(x) // lax.axis_size(axis_name)]",
         SHARDED,
+    ),
+    "upper_halves_unsummed": Mutation(
+        "ncl_jax/checkpoint/checksums.py",
+        'f"uint{min(_width(leaf), 32)}"',
+        'f"uint{_width(leaf)}"',
+        f"{CHECKPOINTS}::test_sums_see_every_bit_of_narrow_and_wide_types",
+    ),
+    "nan_is_a_score": Mutation(
+        "ncl_jax/checkpoint/orbax_options.py",
+        "score if score is not None and math.isfinite(score) else None",
+        "score",
+        f"{CHECKPOINTS}::test_a_score_that_is_no_number_lets_the_best_stay",
     ),
     "low_rank_transposed": Mutation(
         WEIGHTED,

@@ -40,6 +40,8 @@ def translate_read_error(error: Exception, folder: epath.Path) -> Exception:
             f"the Orbax of this environment does not read what it writes, so {folder} was left as "
             "it is; install the versions that requirements.txt names"
         )
+    while type(error) is Exception and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # Orbax wraps what TensorStore says of an array
     line = first_line(error)
     here = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
     here |= isinstance(error, MemoryError) or "can't start new thread" in str(error)

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import os
 import pathlib
+import stat
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -65,6 +66,8 @@ class Reading(NamedTuple):
 def find_files(folder: str | os.PathLike[str]) -> dict[str, Stamp]:
     """Video files below `folder`, by name; hidden ones and those that vanish are left out.
 
+    What is named like one and is no file (a pipe, say) is among them, so that its reader says so.
+
     Raises:
       ValueError: not a folder.
     """
@@ -75,9 +78,11 @@ def find_files(folder: str | os.PathLike[str]) -> dict[str, Stamp]:
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
         hidden = any(part.startswith(".") for part in pathlib.PurePosixPath(name).parts)
-        if path.suffix.lower() in decode.SUFFIXES and not hidden and path.is_file():
-            status = path.stat()
-            found[name] = Stamp(status.st_size, status.st_mtime_ns)
+        if path.suffix.lower() in decode.SUFFIXES and not hidden:
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                if not stat.S_ISDIR(status.st_mode):
+                    found[name] = Stamp(status.st_size, status.st_mtime_ns)
     return dict(sorted(found.items()))
 
 

@@ -304,6 +304,17 @@ def test_an_error_of_the_system_is_no_damage_wherever_it_is_told(tmp_path, numbe
     assert isinstance(found, read_errors.Damaged)
 
 
+def test_what_orbax_wraps_is_what_counts(tmp_path):
+    wrapped = Exception("Encountered error while reading array index: (slice(0, 3, 1),)")
+    wrapped.__cause__ = ValueError("DATA_LOSS: Error reading: Input/output error")
+    told = read_errors.translate_read_error(wrapped, epath.Path(tmp_path))
+    assert isinstance(told, OSError)
+    assert "cannot be read now (DATA_LOSS: Error reading: Input/output error)" in str(told)
+    wrapped.__cause__ = ValueError("OUT_OF_RANGE: value of size 1000")
+    told = read_errors.translate_read_error(wrapped, epath.Path(tmp_path))
+    assert str(told) == "damaged (OUT_OF_RANGE: value of size 1000)"
+
+
 @pytest.mark.parametrize("keep", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_reader_follows_a_run_that_goes_on(tmp_path, monkeypatch, keep):
     """What it was about to read is replaced by newer checkpoints, before and in mid-reading."""
@@ -427,7 +438,8 @@ def test_of_a_damaged_checkpoint_only_the_sentence_is_printed(tmp_path, damage, 
     assert err == ""
     assert caplog.records == []
     assert out.count("\n") == 1
-    assert "ckpt/1 is damaged" in out
+    assert "ckpt/1 is damaged (" in out
+    assert "See full TensorStore details" not in out  # but what it says
 
 
 def test_only_their_own_complaints_are_kept_back(monkeypatch, caplog):

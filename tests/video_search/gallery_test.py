@@ -209,3 +209,15 @@ def test_samples_tell_files_apart(tmp_path, place):
     (tmp_path / "b").write_bytes(content)
     assert gallery.sample_of(tmp_path / "a") != gallery.sample_of(tmp_path / "b")
     assert gallery.sample_of(tmp_path / "nowhere") == ""
+
+
+def test_what_is_named_like_a_video_and_is_no_file_is_said(tmp_path):
+    write_video(tmp_path / "a.mp4", [40] * 4)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.mp4").mkdir()
+    files = gallery.find_files(tmp_path)
+    assert list(files) == ["a.mp4", "pipe.mp4"]
+    found = dict(gallery.embed_files(tmp_path, files, encode, READING, batch=4))
+    assert found["a.mp4"].error == ""
+    assert found["pipe.mp4"].error == "expected a regular file, got a pipe"
