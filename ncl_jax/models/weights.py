@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import safe_open
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, blame_input
 from ncl_jax.models import hub, naming, torch_file
 from ncl_jax.models.naming import Arrays
 from ncl_jax.readers import text

@@ -8,6 +8,8 @@ from typing import Any
 from ncl_jax.errors import InputError, blame_input, check_text
 from ncl_jax.readers import limits
 
+_CHUNK = 1 << 20
+
 
 def read_bytes(path: str | os.PathLike[str], most: int = limits.TEXT, name: str = "") -> bytes:
     """A whole file of limited length.
@@ -22,11 +24,14 @@ def read_bytes(path: str | os.PathLike[str], most: int = limits.TEXT, name: str 
       ValueError: it is longer.
     """
     place: Any = path if isinstance(path, pathlib.PurePath) else pathlib.Path(path)
+    parts, length = [], 0
     with place.open("rb") as stream:
-        data: bytes = stream.read(most + 1)
-    if len(data) > most:
-        raise InputError(f"{name or path}: expected at most {most:,} bytes, it has more")
-    return data
+        while part := stream.read(_CHUNK):  # `read` takes memory for all it is asked for
+            parts.append(part)
+            length += len(part)
+            if length > most:
+                raise InputError(f"{name or path}: expected at most {most:,} bytes, it has more")
+    return b"".join(parts)
 
 
 def read_text(path: str | os.PathLike[str], name: str = "") -> str:
