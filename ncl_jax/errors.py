@@ -7,7 +7,8 @@ fit: commands print the traceback and exit with code 1.
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 
 
 class InputError(ValueError):
@@ -72,15 +73,20 @@ BUGS = (AssertionError, AttributeError, ImportError, NameError, NotImplementedEr
 
 
 @contextlib.contextmanager
-def blame_input(problem: str, advice: str) -> Iterator[None]:
+def blame_input(
+    problem: str, advice: str, control: Callable[[], object] | None = None
+) -> Iterator[None]:
     """Turns whatever a library raises about a file into an `InputError`; `BUGS` pass unchanged.
 
-    Put nothing inside but the library's call on the file.
+    Put nothing inside but the library's call on the file. A panic of a library in Rust, which is
+    no `Exception`, is about the file too.
 
     Args:
       problem: start of the sentence, as "a.json: expected a tokenizer"; the library's reason
-        follows.
+        follows, without any advice to read the file unsafely.
       advice: end of the sentence: what to do.
+      control: where odd files make the library raise what a bug does: the same call on a file
+        that is sound. If that ends well, the file is to blame.
 
     Raises:
       InputError: the library has raised something else than one of `BUGS`.
@@ -95,13 +101,40 @@ def blame_input(problem: str, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, *BUGS):
+    except InputError:
         raise
-    except Exception as error:
+    except BUGS as error:
+        if control is None:
+            raise
+        try:
+            control()
+        except Exception:
+            raise error from None
+        raise InputError(f"{problem} ({reason(error)}); {advice}") from error
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise InputError(f"{problem} ({reason(error)}); {advice}") from error
 
 
+_UNSAFE = (
+    "allow_pickle", "weights_only", "unsafe", "trust", "pickle.load", "max_header_size",
+    "field_size_limit", "set_int_max_str_digits", "setrecursionlimit", "safe_globals",
+    "MAX_IMAGE_PIXELS", "literal_eval",
+)  # fmt: skip
+"""Words of advice to read a file without a limit or a check."""
+
+
 def reason(error: BaseException) -> str:
-    """An error in at most 200 characters of one line; its type where it has no words."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:200]
+    """An error in at most 200 characters of one line; its type where it has no words.
+
+    Sentences in which a library advises to read the file unsafely are left out.
+
+    Example:
+      >>> reason(ValueError("It holds objects. Load it by allow_pickle=True."))
+      'It holds objects.'
+    """
+    text = getattr(error, "strerror", None) or str(error)
+    sentences = re.split(r"(?<=[.;:!\n])\s+", str(text)[:2000])
+    kept = " ".join(s for s in sentences if not any(word in s for word in _UNSAFE)).split()
+    return " ".join(kept)[:200] or type(error).__name__

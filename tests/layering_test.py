@@ -14,14 +14,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("ncl_jax", "tfds_builders", "configs", "benchmarks")
 LIBRARY = {"types", "scores", "sinkhorn", "losses", "metrics", "normalizers", "index"}
 """Rooms that import alone: JAX and NumPy, no Flax, no config, no logging."""
-EVERYWHERE = {"errors", "files", "locks", "arrays", "plain_pickle"}
+EVERYWHERE = {"errors", "files", "locks", "arrays", "readers"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
     "files": set(),
     "locks": set(),
     "arrays": set(),
-    "plain_pickle": set(),
+    "readers": set(),
     "scores": {"types"},
     "sinkhorn": {"types"},
     "losses": {"types", "sinkhorn"},

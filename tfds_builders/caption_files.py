@@ -3,11 +3,13 @@
 import pickle
 import reprlib
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from etils import epath
 
-from ncl_jax.errors import InputError, check_text
+from ncl_jax.errors import InputError, blame_input, check_text
+from ncl_jax.readers import limits, text
+from ncl_jax.readers.plain_pickle import PlainUnpickler
 from tfds_builders import text_files
 
 Captions = dict[str, list[str]]
@@ -17,16 +19,12 @@ class _RefusedError(InputError):
     """The file asks for code."""
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Loads containers, strings and numbers; refuses to import anything, so nothing can run."""
-
-    def __init__(self, file: Any, name: str):
-        super().__init__(file)
-        self._name = name
+class _Unpickler(PlainUnpickler):
+    """Refuses to import anything, so nothing can run."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise _RefusedError(
-            f"{self._name} wants to load {module}.{name}; "
+            f"wants to load {module[:40]}.{name[:40]}; "
             "only dicts, lists, strings and numbers are accepted"
         )
 
@@ -38,14 +36,13 @@ def read_pickle(path: epath.Path) -> Captions:
       ValueError: the file asks for a class or function, which it names, or is damaged, or its
         content has another shape.
     """
-    with path.open("rb") as file:
-        try:
-            content = _PlainUnpickler(file, path.name).load()
-        except _RefusedError:
-            raise
-        except Exception as error:  # a damaged pickle raises nearly anything
-            message = f"{path.name}: expected a pickled dict of captions: {error}"
-            raise InputError(message) from error
+    data = text.read_bytes(path, limits.PICKLE, path.name)
+    problem, advice = f"{path.name}: expected a pickled dict of captions", "fetch it again"
+    try:
+        with blame_input(problem, advice, lambda: _Unpickler(pickle.dumps({"a": [["b"]]})).load()):
+            content = _Unpickler(data).load()
+    except _RefusedError as error:
+        raise InputError(f"{path.name} {error}") from None
     return _checked(content, path.name)
 
 
@@ -78,10 +75,27 @@ def read_corpus_csv(path: epath.Path) -> Captions:
 def _checked(content: object, name: str) -> Captions:
     if not isinstance(content, dict):
         raise InputError(f"{name}: expected a dict of clip id to captions, got {_kind(content)}")
-    return {
-        _text(clip, name): [_sentence(item, name) for item in _list(items, name)]
-        for clip, items in content.items()
-    }
+    words, characters = _Budget(limits.WORDS, name), _Budget(limits.TEXT, name)
+    captions: Captions = {}
+    for clip, items in content.items():
+        captions[_text(clip, name)] = [
+            _sentence(item, name, words, characters) for item in _list(items, name)
+        ]
+    return captions
+
+
+class _Budget:
+    """One part of a pickle may stand in many places: what is read is counted."""
+
+    def __init__(self, most: int, name: str):
+        self._most, self._left, self._name = most, most, name
+
+    def take(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise InputError(
+                f"{self._name}: expected at most {self._most:,} words or letters of captions"
+            )
 
 
 def _list(items: object, name: str) -> list[object]:
@@ -97,11 +111,15 @@ def _text(clip: object, name: str) -> str:
     return clip
 
 
-def _sentence(item: object, name: str) -> str:
-    if isinstance(item, list) and all(isinstance(word, str) for word in item):
-        item = " ".join(item)
+def _sentence(item: object, name: str, words: _Budget, characters: _Budget) -> str:
+    if isinstance(item, list):
+        words.take(len(item))
+        if all(isinstance(word, str) for word in item):
+            characters.take(sum(map(len, item)))
+            item = " ".join(item)
     if not isinstance(item, str):
         raise InputError(f"{name}: expected captions as text or lists of words, got {_kind(item)}")
+    words.take(1)
     check_text(item, name)
     return item
 

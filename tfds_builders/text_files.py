@@ -2,35 +2,25 @@
 
 import csv
 import io
-import json
+import reprlib
 from typing import Any
 
 from etils import epath
 
-from ncl_jax.errors import InputError, check_text
+from ncl_jax.errors import InputError, blame_input
+from ncl_jax.readers import text
 
 
 def read_text(path: epath.Path) -> str:
     """Reads UTF-8 with or without a byte order mark, every line ending as a newline."""
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise InputError(f"{path.name}: expected a file, got something else of that name")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path.name}: expected UTF-8 text, got {error.reason}") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.read_text(path, path.name)
 
 
 def read_json(path: epath.Path) -> Any:
     """Reads a JSON file; a damaged one is a ValueError with its name."""
-    text = read_text(path)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name}: expected JSON, got {error}") from error
-    if "\\u" in text:
-        check_text(json.dumps(content, ensure_ascii=False), path.name)
-    return content
+    return text.read_json(path, path.name)
 
 
 def read_list(path: epath.Path) -> list[str]:
@@ -38,7 +28,7 @@ def read_list(path: epath.Path) -> list[str]:
     if path.suffix == ".json":
         ids = read_json(path)
         if not (isinstance(ids, list) and all(isinstance(item, str) for item in ids)):
-            raise InputError(f"{path.name}: expected a list of ids, got {str(ids)[:40]!r}")
+            raise InputError(f"{path.name}: expected a list of ids, got {reprlib.repr(ids)[:40]}")
     else:
         ids = [line.strip() for line in read_text(path).split("\n")]
     return list(dict.fromkeys(filter(None, ids)))
@@ -50,19 +40,24 @@ def read_table(path: epath.Path, *columns: str) -> list[dict[str, str]]:
     Raises:
       ValueError: a column is missing; the message names those there are.
     """
-    text = read_text(path)
-    header = text.partition("\n")[0]
+    content = read_text(path)
+    with blame_input(f"{path.name}: expected a table", "fetch or make it again"):
+        return _rows(path.name, content, columns)
+
+
+def _rows(name: str, content: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    header = content.partition("\n")[0]
     separator = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
-    present = [name.strip() for name in reader.fieldnames or []]
-    missing = [name for name in columns if name not in present]
+    reader = csv.DictReader(io.StringIO(content), delimiter=separator, skipinitialspace=True)
+    present = [column.strip() for column in reader.fieldnames or []]
+    missing = [column for column in columns if column not in present]
     if missing:
         expected, got = ", ".join(missing), ", ".join(present) or "nothing"
-        raise InputError(f"{path.name}: expected the column {expected}, got {got}")
+        raise InputError(f"{name}: expected the column {expected}, got {got}")
     reader.fieldnames = present
     rows = []
     for row in reader:
-        values = {name: (row[name] or "").strip() for name in columns}
+        values = {column: (row[column] or "").strip() for column in columns}
         if any(values.values()):
             rows.append(values)
     return rows

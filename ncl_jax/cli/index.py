@@ -21,7 +21,6 @@ import argparse
 import os
 import pathlib
 import sys
-import zipfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -29,9 +28,10 @@ import numpy as np
 from ncl_jax import arrays
 from ncl_jax.cli import exits
 from ncl_jax.cli.parsing import Parser
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, blame_input
 from ncl_jax.files import one_line
 from ncl_jax.index import RetrievalIndex, SearchResult, storage
+from ncl_jax.readers import npy, text
 from ncl_jax.types import MAX_SCALE
 
 DEFAULT = "video_index"
@@ -186,33 +186,33 @@ def read_embeddings(
 
     Without ids they are numbered from `first`.
     """
-    try:
-        with open(path, "rb") as stream:  # `np.load` of a path leaves a bad file open
-            stored = np.load(stream, allow_pickle=False)
-            if isinstance(stored, np.ndarray):
-                rows, names = stored, None
-            else:
-                found = [name for name in ARRAYS if name in stored.files]
-                if not found:
-                    raise InputError(f"expected one of the arrays {ARRAYS}, found {stored.files}")
-                rows = stored[found[0]]
-                names = _names(stored["ids"]) if "ids" in stored.files else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read embeddings from {path}: {error}") from error
+    stored = npy.read(path, f"cannot read embeddings from {path}", "name another file")
+    if isinstance(stored, np.ndarray):
+        rows, names = stored, None
+    else:
+        found = [name for name in ARRAYS if name in stored]
+        if not found:
+            raise InputError(f"{path}: expected one of the arrays {ARRAYS}, it has none")
+        rows = stored[found[0]]
+        names = _names(stored["ids"], path) if "ids" in stored else None
     rows = arrays.single(rows, path)
     if rows.ndim != 2:
         raise InputError(f"{path} must hold numbers [row, dim], got shape {rows.shape}")
     if ids is not None:
-        names = pathlib.Path(ids).read_text(encoding="utf-8").split("\n")
+        names = text.read_text(ids).split("\n")
         names = names[:-1] if names[-1] == "" else names
     if names is not None and len(names) != len(rows):
         raise InputError(f"{len(names)} ids for {len(rows)} rows of {path}; give one per row")
     return rows, names or [str(first + number) for number in range(len(rows))]
 
 
-def _names(ids: np.ndarray) -> list[str]:
+def _names(ids: np.ndarray, path: str) -> list[str]:
     """As text; bytes, as HDF5 keeps them, are UTF-8."""
-    return [str(name) for name in (np.char.decode(ids, "utf-8") if ids.dtype.kind == "S" else ids)]
+    if ids.ndim != 1 or ids.dtype.kind not in "USiu":
+        raise InputError(f"{path}: expected ids [row], texts or integers, got {ids.dtype}")
+    with blame_input(f"{path}: expected ids in UTF-8", "save them as text"):
+        names = np.char.decode(ids, "utf-8") if ids.dtype.kind == "S" else ids
+    return [str(name) for name in names]
 
 
 def _parser() -> Parser:

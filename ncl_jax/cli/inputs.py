@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from ncl_jax import arrays
 from ncl_jax.errors import InputError
 from ncl_jax.files import write_text
 from ncl_jax.normalizers.comparison import Pairs
+from ncl_jax.readers import npy
 
 BANK = ("text", "video", "video_of_text")
 
@@ -75,19 +75,23 @@ def write_json(path: str | None, numbers: Any) -> None:
 
 
 def _of_run(path: str) -> tuple[Pairs, Pairs]:
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as run:
-            test, bank = (_of_split(run, prefix) for prefix in ("", "bank_"))
-    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {path} as the embeddings of a run: {error}") from error
-    return test, bank
+    problem = f"cannot read {path} as the embeddings of a run"
+    run = npy.read_npz(path, problem, "name another file")
+    return _of_split(run, "", path), _of_split(run, "bank_", path)
 
 
-def _of_split(run: Any, prefix: str) -> Pairs:
-    text, video = (arrays.single(run[prefix + name], prefix + name) for name in BANK[:2])
-    of = arrays.whole(run[prefix + BANK[2]], prefix + BANK[2])
-    if text.ndim != 2 or video.ndim != 2 or of.shape != (len(text),):
-        raise InputError("expected text and video [row, dim] and video_of_text [text]")
+def _of_split(run: dict[str, np.ndarray], prefix: str, path: str) -> Pairs:
+    if missing := [prefix + name for name in BANK if prefix + name not in run]:
+        raise InputError(f"{path}: expected the embeddings of a run, it has no {missing[0]}")
+    names = [prefix + name for name in BANK]
+    text, video = (arrays.single(run[name], f"{path}: {name}") for name in names[:2])
+    of = arrays.whole(run[names[2]], f"{path}: {names[2]}")
+    if text.ndim != 2 or video.ndim != 2 or of.shape != (len(text),) or not of.size:
+        raise InputError(f"{path}: expected text and video [row, dim] and video_of_text [text]")
+    if text.shape[1] != video.shape[1] or of.min() < 0 or of.max() >= len(video):
+        raise InputError(f"{path}: its texts and videos do not fit together")
+    if not (np.isfinite(text).all() and np.isfinite(video).all()):
+        raise InputError(f"{path} must be finite, it holds NaN or infinity; repair these rows")
     return Pairs(text, video, of)
 
 
@@ -99,18 +103,17 @@ def _pairs(text: np.ndarray, video: np.ndarray, path: str | None) -> Pairs:
     if path is None and len(text) != len(video):
         raise InputError(f"{len(text)} texts and {len(video)} videos: row i must describe row i, "
                          "or give --video-of-text")  # fmt: skip
-    if of.shape != (len(text),) or of.min() < 0 or of.max() >= len(video):
+    if of.shape != (len(text),) or not of.size or of.min() < 0 or of.max() >= len(video):
         raise InputError(f"video-of-text must be {len(text)} numbers in [0, {len(video)}), got "
                          f"shape {of.shape}")  # fmt: skip
     return Pairs(text, video, of)
 
 
 def _array(path: str) -> np.ndarray:
-    try:
-        with open(path, "rb") as stream:  # `np.load` of a path leaves a bad file open
-            return np.asarray(np.load(stream, allow_pickle=False))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {path} as a .npy array: {error}") from error
+    found = npy.read(path, f"cannot read {path} as a .npy array", "name another file")
+    if isinstance(found, dict):
+        raise InputError(f"{path}: expected a .npy with one array, got the {len(found)} of a .npz")
+    return found
 
 
 def _matrix(path: str) -> np.ndarray:

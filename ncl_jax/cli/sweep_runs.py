@@ -125,7 +125,7 @@ def read_results(workdir: pathlib.Path) -> dict[str, Any] | None:
     """`results.json`, or None where there is none or it is damaged: the run is then done again."""
     try:
         return dict(json.loads((workdir / "results.json").read_text()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -2,8 +2,8 @@
 
 import gzip
 import html
+import io
 import json
-import zlib
 from collections.abc import Iterable, Sequence
 
 import ftfy
@@ -13,7 +13,8 @@ from jaxtyping import Bool, Int
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from ncl_jax.errors import InputError, blame_input, check_text
+from ncl_jax.errors import InputError, blame_input, check_text, reason
+from ncl_jax.readers import limits, text
 
 _TABLES = "vocab.json", "merges.txt"
 # Of the pairs in OpenAI's file, CLIP uses as many as fill 49,408 ids with bytes and specials.
@@ -23,15 +24,15 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def clean(text: str) -> str:
+def clean(caption: str) -> str:
     """Repair encoding, unescape HTML twice, fold white space, lower-case, as CLIP does.
 
     Example:
       >>> clean("A  dog &amp;amp; a CAT")
       'a dog & a cat'
     """
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(text.split()).lower()
+    caption = html.unescape(html.unescape(ftfy.fix_text(caption)))
+    return " ".join(caption.split()).lower()
 
 
 class Tokenizer:
@@ -51,6 +52,8 @@ class Tokenizer:
         # What a published file does on top (padding, cutting, specials) is done here instead.
         backend.no_padding()
         backend.no_truncation()
+        if (largest := max(backend.get_vocab().values())) >= (size := backend.get_vocab_size()):
+            raise InputError(f"tokenizer: expected ids from 0 to {size - 1}, got {largest}")
         self._backend, self._start, self._end = backend, start, end
 
     @classmethod
@@ -88,11 +91,11 @@ class Tokenizer:
         return cls.from_json(json.dumps(trained))
 
     @classmethod
-    def from_json(cls, text: str) -> "Tokenizer":
+    def from_json(cls, content: str) -> "Tokenizer":
         """From the text of a `tokenizer.json`; ValueError where it is none."""
         advice = "take it from the model's own folder"
         with blame_input("expected the text of a tokenizer.json", advice):
-            return cls(Backend.from_str(text))
+            return cls(Backend.from_str(content))
 
     @classmethod
     def from_merges(cls, vocab: dict[str, int], merges: list[tuple[str, str]]) -> "Tokenizer":
@@ -125,9 +128,9 @@ class Tokenizer:
                 return cls.from_merges(*_read_tables(path.parent))
             if path.name.endswith((".txt.gz", ".txt")):
                 return cls.from_merges(*_read_openai(path))
-            return cls.from_json(path.read_text())
-        except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"{path}: {error}") from error
+            return cls.from_json(text.read_text(path))
+        except InputError as error:
+            raise InputError(f"{path}: {reason(error)}") from error
 
     def to_json(self) -> str:
         """The text of a `tokenizer.json`."""
@@ -169,17 +172,24 @@ def _words_to_bytes() -> pre_tokenizers.PreTokenizer:
 
 def _read_tables(folder: epath.Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """vocab.json and merges.txt, as Hugging Face writes them."""
-    vocab = json.loads((folder / _TABLES[0]).read_text())
-    if not isinstance(vocab, dict) or not all(isinstance(i, int) for i in vocab.values()):
+    vocab = text.read_json(folder / _TABLES[0])
+    ids = vocab.values() if isinstance(vocab, dict) else [None]
+    if not all(type(i) is int and 0 <= i < 1 << 32 for i in ids):
         raise InputError("expected an object of tokens and their ids")
-    return vocab, _pairs((folder / _TABLES[1]).read_text().split("\n"))
+    return vocab, _pairs(text.read_text(folder / _TABLES[1]).split("\n"))
 
 
 def _read_openai(path: epath.Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """A version line and the pairs; ids are bytes, bytes that end a word, pairs, specials."""
-    data = path.read_bytes()
-    text = gzip.decompress(data) if path.suffix == ".gz" else data
-    merges = _pairs(text.decode().split("\n"))[:_OPENAI_MERGES]
+    data = text.read_bytes(path, limits.VOCABULARY)
+    with blame_input("expected OpenAI's vocabulary", "fetch it again"):
+        if path.suffix == ".gz":
+            with gzip.open(io.BytesIO(data)) as stream:
+                data = stream.read(limits.VOCABULARY + 1)
+        lines = data.decode().split("\n")
+    if len(data) > limits.VOCABULARY:
+        raise InputError(f"expected at most {limits.VOCABULARY:,} bytes, it has more")
+    merges = _pairs(lines)[:_OPENAI_MERGES]
     if len(merges) < _OPENAI_MERGES:
         raise InputError(f"expected {_OPENAI_MERGES:,} pairs of tokens, got {len(merges):,}")
     # Printable bytes stand for themselves and come first; the others follow as 256, 257, ...

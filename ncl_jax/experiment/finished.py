@@ -3,8 +3,6 @@
 What reports and notebooks start from, so that nothing is trained or embedded twice.
 """
 
-import json
-import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +11,13 @@ from etils import epath
 from ncl_jax.arrays import single, whole
 from ncl_jax.data.frames import choose_frames
 from ncl_jax.data.records import Split, load_split
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, blame_input
 from ncl_jax.evaluation.embeddings import Embedded
 from ncl_jax.experiment.evaluator import EMBEDDINGS
 from ncl_jax.experiment.renamed import updated
+from ncl_jax.experiment.results import checked
+from ncl_jax.readers.npy import read_npz
+from ncl_jax.readers.text import read_json
 
 
 class FinishedRun(NamedTuple):
@@ -67,22 +68,25 @@ def read_embeddings(path: epath.Path) -> tuple[Embedded, Embedded, float]:
     """
     if not path.exists():
         raise InputError(f"{path}: not found; expected the folder of a finished run")
-    try:
-        with path.open("rb") as stream, np.load(stream) as arrays:
-            test = Embedded(
-                single(arrays["text"], "text"), single(arrays["video"], "video"),
-                whole(arrays["video_of_text"], "video_of_text"),
-                arrays["video_ids"].tolist(),
-            )  # fmt: skip
-            numbers = [str(i) for i in range(len(arrays["bank_video"]))]
-            bank = Embedded(
-                single(arrays["bank_text"], "bank_text"),
-                single(arrays["bank_video"], "bank_video"),
-                whole(arrays["bank_video_of_text"], "bank_video_of_text"), numbers
-            )
-            return test, bank, float(arrays["scale"])
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: damaged ({error}); run the same command again") from error
+    problem, advice = f"{path}: damaged", "run the same command again"
+    arrays = read_npz(path, problem, advice)
+    with blame_input(problem, advice):
+        test, bank = (_embedded(arrays, prefix) for prefix in ("", "bank_"))
+        numbers = [str(i) for i in range(len(bank.video))]
+        names, scale = arrays["video_ids"], single(arrays["scale"], "scale")
+        if names.dtype.kind != "U" or names.shape != (len(test.video),) or scale.ndim:
+            raise InputError(f"{path}: expected one name per video and one scale; run it again")
+    return test._replace(video_ids=names.tolist()), bank._replace(video_ids=numbers), float(scale)
+
+
+def _embedded(arrays: dict[str, np.ndarray], prefix: str) -> Embedded:
+    text, video = (single(arrays[n], n) for n in (f"{prefix}text", f"{prefix}video"))
+    of = whole(arrays[f"{prefix}video_of_text"], f"{prefix}video_of_text")
+    if text.ndim != 2 or video.ndim != 2 or of.shape != text.shape[:1]:
+        raise ValueError("texts and videos do not fit together")
+    if of.size and not (of.min() >= 0 and of.max() < len(video)):
+        raise ValueError("a text names no video")
+    return Embedded(text, video, of, [])
 
 
 def read_results(workdir: epath.Path) -> dict[str, Any]:
@@ -94,9 +98,8 @@ def read_results(workdir: epath.Path) -> dict[str, Any]:
     path = workdir / "results.json"
     if not path.exists():
         raise InputError(f"{path}: not found; expected the folder of a finished run")
-    try:
-        results = json.loads(path.read_text())
-        _ = results["data"]["directory"], results["metrics"], results["config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({error!r}); run the same command again") from error
-    return dict(results) | {"config": updated(results["config"])}
+    results = checked(read_json(path), str(path))
+    data = results.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("directory"), str):
+        raise InputError(f"{path}: damaged (no data.directory); run the same command again")
+    return results | {"config": updated(results["config"])}

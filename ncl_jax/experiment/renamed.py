@@ -40,13 +40,13 @@ def updated(config: dict[str, Any]) -> dict[str, Any]:
     for old, new in KEYS.items():
         *path, name = old.split(".")
         section = _get(config, ".".join(path)) if path else config
-        if section is not None and name in section:
+        if isinstance(section, dict) and name in section:
             section[new.rpartition(".")[2]] = section.pop(name)
     for key, values in VALUES.items():
         *path, name = key.split(".")
         section = _get(config, ".".join(path)) if path else config
-        if section is not None and section.get(name) in values:
-            section[name] = values[section[name]]
+        if isinstance(section, dict) and isinstance(section.get(name), str):
+            section[name] = values.get(section[name], section[name])
     return config
 
 

@@ -23,6 +23,7 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from ncl_jax.errors import InputError
 from ncl_jax.files import write_text
 
 SCHEMA = 1
@@ -36,6 +37,7 @@ ROWS = {
     "inductive_auto": "normalised, chosen by auto (inductive)",
     "transductive": "normalised, test queries (transductive)",
 }
+DIRECTIONS = ("text_to_video", "video_to_text")
 APART = {
     "each query alone": ("plain", "inductive", "inductive_auto"),
     "all test queries together": ("transductive",),
@@ -65,6 +67,50 @@ def write(workdir: epath.Path, results: dict[str, Any]) -> epath.Path:
     path = workdir / "results.json"
     write_text(path, json.dumps({"schema": SCHEMA} | results, indent=2) + "\n")
     return path
+
+
+def checked(content: Any, path: str) -> dict[str, Any]:
+    """The content of a `results.json`, if it has the form that a run gives it.
+
+    Args:
+      content: what the file holds.
+      path: for the message.
+
+    Raises:
+      ValueError: it is another program's, or damaged.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise InputError(f"{path}: expected the results of a run, found no config; name its folder")
+    run, config = content.get("run"), content["config"]
+    if not isinstance(run, dict) or type(run.get("seed")) is not int:
+        raise InputError(f"{path}: expected the results of a run, found no seed; name its folder")
+    if not isinstance(config.get("name"), str):
+        raise InputError(f"{path}: expected the results of a run, its config has no name")
+    per_seed = content.get("per_seed", {})
+    if not isinstance(per_seed, dict) or not all(s.isdecimal() and len(s) < 10 for s in per_seed):
+        raise InputError(f"{path}: expected the results of a run, its seeds are no numbers")
+    for measured in (content.get("metrics"), *per_seed.values()):
+        if not _measured(measured):
+            raise InputError(
+                f"{path}: expected metrics of text_to_video and video_to_text, each with the "
+                "numbers of 'plain'; run the same command again"
+            )
+    return content
+
+
+def _measured(metrics: Any) -> bool:
+    sides = [metrics.get(d) if isinstance(metrics, dict) else None for d in DIRECTIONS]
+    return all(
+        isinstance(side, dict) and "plain" in side and all(map(_is_row, side.values()))
+        for side in sides
+    )
+
+
+def _is_row(row: Any) -> bool:
+    """Whether these are numbers by name, those that every table shows among them."""
+    return isinstance(row, dict) and all(
+        type(row.get(name, 0)) in (int, float) for name in COLUMNS
+    ) and "R@1" in row
 
 
 def show(results: dict[str, Any]) -> None:

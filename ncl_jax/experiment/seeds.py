@@ -59,10 +59,10 @@ def _finished(folder: epath.Path, config: ml_collections.ConfigDict) -> dict[str
         return None
     try:
         summary = json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # damaged: evaluated again
     wanted = json.loads(json.dumps(config.to_dict()))
-    if summary.get("config") != wanted:
+    if not isinstance(summary, dict) or summary.get("config") != wanted:
         return None  # `run_experiment` says what differs, or evaluates again
     print(f"seed {config.seed} has finished: {folder}", flush=True)
     return dict(summary)

@@ -253,8 +253,7 @@ class RetrievalIndex:
         """
         header = {"ids": self.ids, "scale": self.scale, "strength": self.strength,
                   "log_mass": self.log_mass, "meta": self.meta}  # fmt: skip
-        names = ("video", "bias", "bank_text", "bank_bias", "row_sum")
-        storage.write(path, {name: getattr(self, name) for name in names}, header)
+        storage.write(path, {name: getattr(self, name) for name in _ARRAYS}, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "RetrievalIndex":
@@ -264,11 +263,10 @@ class RetrievalIndex:
           ValueError: the file is missing, damaged or of a newer version.
         """
         arrays, header = storage.read(path)
-        try:
-            fields: dict[str, Any] = {**arrays, **header, "ids": tuple(header["ids"])}
-            return cls(**fields)
-        except (TypeError, KeyError) as error:
-            raise InputError(f"{storage.file_of(path)} is not an index: {error}") from error
+        if wrong := _wrong(arrays, header):
+            raise InputError(f"{storage.file_of(path)} is not an index: {wrong}; build it again")
+        fields: dict[str, Any] = {**arrays, **header, "ids": tuple(header["ids"])}
+        return cls(**fields)
 
     def folded(self) -> Float[np.ndarray, "item dim_plus_1"]:
         """Items `[y, bias / scale]` [item, dim + 1]; their product with `[x, 1]` is logits / scale.
@@ -313,6 +311,39 @@ class RetrievalIndex:
                 biased = self._bank_logits(video[part]) + bias[part] + self.bank_bias[:, None]
                 total += np.exp(biased).sum(axis=1, dtype=np.float64)
         return total
+
+
+_ARRAYS = {"video": 2, "bias": 1, "bank_text": 2, "bank_bias": 1, "row_sum": 1}
+"""Of a file, and how many axes each has."""
+_NUMBERS = ("scale", "strength", "log_mass")
+
+
+def _wrong(arrays: dict[str, np.ndarray], header: Any) -> str:
+    """What of a file's content is not as `save` writes it; "" where all is."""
+    if not isinstance(header, dict) or header.keys() != {"ids", "meta", *_NUMBERS}:
+        return "its header has other fields"
+    if arrays.keys() != _ARRAYS.keys():
+        return "it has other arrays"
+    if any(a.ndim != _ARRAYS[n] or a.dtype.kind != "f" for n, a in arrays.items()):
+        return "its arrays have other types"
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        return "its arrays are not finite"
+    video, bank, ids = arrays["video"], arrays["bank_text"], header["ids"]
+    if video.shape[1] != bank.shape[1] or arrays["bias"].shape != video.shape[:1] or not (
+        len(bank) == len(arrays["bank_bias"]) == len(arrays["row_sum"])
+    ):
+        return "its arrays do not fit together"
+    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+        return "its ids are no texts"
+    if len(set(ids)) != len(ids) or len(ids) != len(video):
+        return "it needs one id per item"
+    if not all(type(header[n]) in (int, float) and abs(header[n]) < 1e30 for n in _NUMBERS):
+        return "its numbers are none"
+    if not header["scale"] > 0 or not isinstance(header["meta"], dict):
+        return "its scale or its meta is none"
+    if type(header["meta"].get("drift_at_fit", 0.0)) not in (int, float):
+        return "its drift is no number"
+    return ""
 
 
 def fold_query(query: Float[np.ndarray, "*query dim"]) -> Float[np.ndarray, "query dim_plus_1"]:

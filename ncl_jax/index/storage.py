@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, blame_input
 from ncl_jax.files import replaced
 from ncl_jax.locks import locked
+from ncl_jax.readers.npy import read_npz
+from ncl_jax.readers.text import parse_json
 
 VERSION = 1
 NAME = "index.npz"
@@ -68,15 +70,14 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
     file = file_of(path)
     if not file.is_file():
         raise InputError(f"no index at {file}; build one with `python -m ncl_jax.cli.index build`")
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        header = json.loads(arrays.pop("header").tobytes())
-        version, digest, data = int(header["version"]), header["sha256"], header["data"]
-    except Exception as error:  # a flipped bit makes zipfile and NumPy raise nearly anything
-        raise InputError(
-            f"{file} is damaged or not an index ({type(error).__name__}); rebuild it"
-        ) from error
+    problem, advice = f"{file} is damaged or not an index", "rebuild it"
+    arrays = read_npz(file, problem, advice, stored=True)
+    with blame_input(problem, advice):
+        # Names of files may be no text.
+        header = parse_json(arrays.pop("header").tobytes().decode(), str(file), is_text=False)
+        if not isinstance(header, dict):
+            raise ValueError("its header is no object")
+        version, digest, data = int(str(header["version"])), header["sha256"], header["data"]
     if version > VERSION:
         raise InputError(
             f"{file} has format {version}, this release reads up to {VERSION}; upgrade ncl_jax"

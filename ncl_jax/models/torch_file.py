@@ -21,8 +21,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ncl_jax.errors import InputError
-from ncl_jax.plain_pickle import PlainUnpickler, as_dict
+from ncl_jax.errors import InputError, blame_input, reason
+from ncl_jax.readers import limits
+from ncl_jax.readers.plain_pickle import PlainUnpickler, as_dict
 
 DTYPES: dict[str, Any] = {
     "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
@@ -43,10 +44,6 @@ ELEMENTS: dict[str, Any] = {
     "float8_e8m0fnu": ml_dtypes.float8_e8m0fnu,
 }  # fmt: skip
 """What `torch.dtype` calls them."""
-MAX_EXPANDED = 1 << 26
-"""Elements of a tensor that repeats its bytes (`torch.Tensor.expand`)."""
-MAX_DEPTH = 50
-"""Of modules in modules."""
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -56,10 +53,15 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       ValueError: not such a file, damaged, or its pickle asks for anything but tensors.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with (
+            blame_input(f"{path}: cannot be read", "nothing in it was run; fetch it again"),
+            zipfile.ZipFile(path) as archive,
+        ):
             content = _unpickle(archive, str(path))
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path}: {_not_a_zip(path, error)}") from error
+    except InputError as error:
+        if isinstance(error.__cause__, zipfile.BadZipFile):
+            raise InputError(f"{path}: {_not_a_zip(path, error.__cause__)}") from error
+        raise
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     arrays = dict(_flat(content, "", set()))
@@ -126,7 +128,7 @@ def _rebuild_tensor(
 ) -> np.ndarray:
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     count = math.prod(size)  # a stride of 0 could make it endless
-    most = max(len(storage), MAX_EXPANDED if 0 in stride else 0)
+    most = max(len(storage), limits.EXPANDED if 0 in stride else 0)
     if min((offset, *size, *stride)) < 0 or count > most or (count and last >= len(storage)):
         raise pickle.UnpicklingError("a tensor reaches beyond its bytes")
     steps = tuple(s * storage.itemsize for s in stride)
@@ -198,12 +200,18 @@ def _unpickle(archive: zipfile.ZipFile, path: str) -> Any:
     with contextlib.suppress(KeyError):
         if archive.read(f"{root}byteorder").strip() == b"big":
             raise InputError(f"{path}: big-endian numbers; save it on a little-endian machine")
-    try:
+    if archive.getinfo(pickles[0]).file_size > limits.PICKLE:
+        raise InputError(f"{path}: expected a pickle of at most {limits.PICKLE:,} bytes")
+    problem, advice = f"{path}: cannot be read", "nothing in it was run; fetch it again"
+    with blame_input(problem, advice, _control):
         return _Unpickler(archive, root).load()
-    except zipfile.BadZipFile:
-        raise
-    except Exception as error:  # a damaged or hostile pickle fails in any way it likes
-        raise InputError(f"{path}: cannot be read: {error}; nothing in it was run") from error
+
+
+def _control() -> None:
+    """Reads what is sound; an error here is a fault of the program."""
+    assert PlainUnpickler(pickle.dumps({"a": [(1, 2.0)]}, 2)).load()["a"] == [(1, 2.0)]
+    assert _rebuild_tensor(np.ones(4), 1, (1, 2), (2, 1)).sum() == 2
+    assert _rebuild_typed_tensor(np.ones(8, np.uint8), 0, (2,), (1,), 0, 0, _Dtype("f4")).size == 2
 
 
 def _flat(value: Any, prefix: str, seen: set[int], depth: int = 0) -> list[tuple[str, np.ndarray]]:
@@ -214,13 +222,14 @@ def _flat(value: Any, prefix: str, seen: set[int], depth: int = 0) -> list[tuple
     if isinstance(value, np.ndarray):
         return [(prefix, value)]
     inner = value.attributes if isinstance(value, _Module) else value
-    if not isinstance(inner, Mapping) or id(inner) in seen or depth > MAX_DEPTH:
+    if not isinstance(inner, Mapping) or id(inner) in seen or depth > limits.DEPTH:
         return []
     seen.add(id(inner))
     dot = f"{prefix}." if prefix else ""
     return [
         pair
         for name, part in inner.items()
+        if isinstance(name, str)
         for pair in _flat(part, f"{dot}{name}", seen, depth + 1)
     ]
 
@@ -229,7 +238,7 @@ def _not_a_zip(path: str | os.PathLike[str], error: Exception) -> str:
     with pathlib.Path(path).open("rb") as file:
         start = file.read(4)
     if start[:2] == b"PK":
-        return f"a damaged zip ({error}); fetch the file again"
+        return f"a damaged zip ({reason(error)}); fetch the file again"
     if start[:1] == b"\x80":
         return "a torch file older than version 1.6; save it again with a newer torch"
     return "expected a torch file (a zip), got something else"

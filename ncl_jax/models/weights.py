@@ -4,17 +4,17 @@
 CLIP4Clip. Files are only read: no code in them is run.
 """
 
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, blame_input
 from ncl_jax.models import hub, naming, torch_file
 from ncl_jax.models.naming import Arrays
+from ncl_jax.readers import text
 
 FILES = (
     "model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors",
@@ -22,6 +22,8 @@ FILES = (
 )  # fmt: skip
 """Files of weights a folder may hold, the best first."""
 HEAD, TOKENIZER = "head.safetensors", "tokenizer.json"
+SAFETENSORS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8",
+               "BOOL")  # fmt: skip
 BESIDE = ("config.json", "open_clip_config.json", HEAD, TOKENIZER)
 
 
@@ -57,16 +59,22 @@ def read(checkpoint: str) -> Published:
 
 def read_safetensors(path: pathlib.Path) -> Arrays:
     """Arrays by name; bfloat16 comes as float32, which holds it exactly."""
-    try:
-        with safe_open(path, framework="flax") as file:
-            names = [n for n in file.keys() if n.split(".")[-1] not in naming.BUFFERS]  # noqa: SIM118
-            return {name: _array(file.get_tensor(name)) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not whole or no safetensors file: {error}") from error
+    with (
+        blame_input(f"{path}: not whole or no safetensors file", "fetch it again"),
+        safe_open(path, framework="np") as file,
+    ):
+        names = [n for n in file.keys() if n.split(".")[-1] not in naming.BUFFERS]  # noqa: SIM118
+        return {name: _tensor(file, name, path) for name in names}
 
 
-def _array(value: Any) -> np.ndarray:
-    array = np.asarray(value)
+def _tensor(file: Any, name: str, path: pathlib.Path) -> np.ndarray:
+    kind = file.get_slice(name).get_dtype()
+    if kind not in SAFETENSORS:
+        raise InputError(
+            f"{path}: expected tensors of {', '.join(SAFETENSORS)}, got {kind} for {name}; convert "
+            "them to F32"
+        )
+    array: np.ndarray = file.get_tensor(name)
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
@@ -114,7 +122,7 @@ def _described(
     widths = [
         arrays[f"{side}_model.encoder.layers.0.layer_norm1.weight"].shape[0]
         for side in ("vision", "text")
-        if f"{side}_model.encoder.layers.0.layer_norm1.weight" in arrays
+        if np.ndim(arrays.get(f"{side}_model.encoder.layers.0.layer_norm1.weight", np.float32(0)))
     ]
     heads_of_64 = (widths[0] // 64, widths[1] // 64) if len(widths) == 2 else None
     if open_clip.exists():
@@ -130,10 +138,7 @@ def _part(content: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
+    content = text.read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object")
     return content

@@ -40,8 +40,10 @@ def read(workdir: pathlib.Path) -> dict[str, Curve]:
     for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
             values = json.loads(line)
-            step = int(values.pop("step"))
-        except (ValueError, KeyError, AttributeError, TypeError):
+            step = values.pop("step")
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            continue
+        if type(step) is not int:
             continue
         for name, value in values.items():
             if name != "time" and isinstance(value, int | float):

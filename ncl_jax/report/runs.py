@@ -9,6 +9,8 @@ import numpy as np
 
 from ncl_jax.errors import InputError
 from ncl_jax.experiment.renamed import updated
+from ncl_jax.experiment.results import checked
+from ncl_jax.readers.text import read_json
 
 RESULTS = "results.json"
 # Keys of the config that move no result: where files lie, how fast, how often.
@@ -104,24 +106,21 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(file: pathlib.Path) -> Iterator[Run]:
-    try:
-        content = json.loads(file.read_text())
-        config, metrics = updated(content["config"]), content["metrics"]
-        if "per_seed" in content:  # several seeds by one command
-            for seed, measured in content["per_seed"].items():
-                folder, own = file.parent / f"seed{seed}", config | {"seed": int(seed), "seeds": 1}
-                yield Run(folder, int(seed), own, measured, _own(folder, content))
-        else:
-            yield Run(file.parent, content["run"]["seed"], config, metrics, content)
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: expected the results of a run, got {error!r}") from error
+    content = checked(read_json(file), str(file))
+    config, metrics = updated(content["config"]), content["metrics"]
+    if "per_seed" in content:  # several seeds by one command
+        for seed, measured in content["per_seed"].items():
+            folder, own = file.parent / f"seed{seed}", config | {"seed": int(seed), "seeds": 1}
+            yield Run(folder, int(seed), own, measured, _own(folder, content))
+    else:
+        yield Run(file.parent, content["run"]["seed"], config, metrics, content)
 
 
 def _own(folder: pathlib.Path, content: dict[str, Any]) -> dict[str, Any]:
     """What is known of one seed: its own file, else what holds for all of them."""
     file = folder / RESULTS
     if file.exists():
-        own = dict(json.loads(file.read_text()))
+        own = checked(read_json(file), str(file))
         return own | {"config": updated(own["config"])}
     about = {name: v for name, v in content["run"].items() if name not in ("seconds", "seeds")}
     return content | {"run": about}

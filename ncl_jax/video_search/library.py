@@ -97,10 +97,12 @@ class IndexSnapshot:
     ) -> "IndexSnapshot":
         """Raises ValueError for an index that was not built from videos."""
         manifest = manifest_of(index)
+        known = index.meta.get("bank_captions", [])
+        if not isinstance(known, list) or len(known) not in (0, len(index.bank_text)):
+            raise InputError("the index has other captions than its bank; build it again")
         # Equal captions have equal rows; each is offered once.
-        captions, first = np.unique(
-            np.asarray(index.meta.get("bank_captions", []), str), return_index=True
-        )
+        captions, first = np.unique(np.asarray([str(text) for text in known]), return_index=True)
+        first = first.astype(int)
         return cls(
             version,
             manifest,

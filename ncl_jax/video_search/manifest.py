@@ -6,9 +6,10 @@ windows in the order of time; the id of a row is "name 0:10.0-0:20.0".
 """
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
-from ncl_jax.errors import InputError
+from ncl_jax.errors import InputError, reason
 from ncl_jax.index import RetrievalIndex
 
 KEY = "gallery"
@@ -117,12 +118,17 @@ def manifest_of(index: RetrievalIndex) -> GalleryManifest:
             )
             for name, known in meta["files"].items()
         }
+        if not all(isinstance(meta[name], str) for name in ("folder", "run", "model")):
+            raise TypeError("names that are no text")
+        if not all(_is_record(name, record) for name, record in files.items()):
+            raise TypeError("files that are described otherwise")
+        float(meta["window"])
         named = {name: meta[name] for name in ("folder", "run", "model", "window")}
         manifest = GalleryManifest(**named, frames=meta.get("frames", 0), files=files)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise InputError(
-            f"the list of videos in this index is not as ncl_jax writes it ({error!r}); build "
-            "the index again"
+            "the list of videos in this index is not as ncl_jax writes it "
+            f"({reason(error)}); build the index again"
         ) from error
     if len(manifest.windows) != len(index):
         raise InputError(
@@ -130,6 +136,16 @@ def manifest_of(index: RetrievalIndex) -> GalleryManifest:
             "videos; build it again"
         )
     return manifest
+
+
+def _is_record(name: Any, record: FileRecord) -> bool:
+    times = [time for window in record.windows for time in window]
+    return (
+        isinstance(name, str)
+        and all(type(number) is int for number in record.stamp)
+        and all(math.isfinite(time) and 0 <= time < 1e9 for time in times)
+        and all(isinstance(remark, str) for remark in record.remarks)
+    )
 
 
 def clock(seconds: float) -> str:

@@ -342,7 +342,7 @@ VIDEOS = ["build", "i", "--videos", ".", "--checkpoint", "."]
         ([*VIDEOS, "--window", "inf"], "got inf"),
         ([*VIDEOS, "--iterations", "-1"], "--iterations: expected at least 0, got -1"),
         ([*VIDEOS, "--strength", "nan"], "--strength: expected a number from 0 to 1, got nan"),
-        (["add", "videos.npz", "--video", "q.npy"], "was made from videos"),
+        (["add", "videos.npz", "--video", "q.npy"], "was built from videos"),
         (["search", "videos.npz", "a ball", " "], "expected words, got an empty text"),
     ],
 )

@@ -115,7 +115,7 @@ def test_a_folder_of_runs_and_files_as_markdown_and_latex(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "expected results.json there"), ("{", "expected the results of a run"),
+    [(None, "expected results.json there"), ("{", "results.json: expected JSON"),
      ('{"schema": 1}', "expected the results of a run")],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(tmp_path, capsys, content, message):

@@ -1,0 +1,1 @@
+"""Files from elsewhere as text, JSON, arrays and pickles, within limits."""

@@ -1,0 +1,127 @@
+"""`.npy` and `.npz` of plain types, whose headers are believed as far as there are bytes."""
+
+import io
+import math
+import os
+import pathlib
+import zipfile
+from typing import IO, Any
+
+import numpy as np
+
+from ncl_jax.errors import blame_input
+from ncl_jax.readers import limits
+
+_CHUNK = 1 << 24
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read(
+    path: str | os.PathLike[str], problem: str, advice: str
+) -> np.ndarray | dict[str, np.ndarray]:
+    """The array of a `.npy`, or the arrays of a `.npz` by their names.
+
+    Args:
+      path: what is in the file decides, not its name.
+      problem: start of the sentence if it cannot be read, see `errors.blame_input`.
+      advice: end of it.
+
+    Returns:
+      Arrays of numbers, booleans, text, bytes or dates; text is valid Unicode.
+
+    Raises:
+      ValueError: neither, damaged, or arrays of objects or records.
+    """
+    with blame_input(problem, advice, _control), open(path, "rb") as stream:
+        start = stream.read(4)
+        stream.seek(0)
+        if start == b"PK\x03\x04":
+            return _members(stream, limits.RATIO)
+        return _array(stream, os.fstat(stream.fileno()).st_size)
+
+
+def read_npz(
+    path: str | os.PathLike[str], problem: str, advice: str, *, stored: bool = False
+) -> dict[str, np.ndarray]:
+    """The arrays of a `.npz` by their names.
+
+    Args:
+      path: an `etils.epath.Path` may lie anywhere.
+      problem: as in `read`.
+      advice: as there.
+      stored: whether compressed arrays are refused.
+
+    Raises:
+      ValueError: as `read`.
+    """
+    place: Any = path if isinstance(path, pathlib.PurePath) else pathlib.Path(path)
+    with blame_input(problem, advice, _control), place.open("rb") as stream:
+        return _members(stream, 1 if stored else limits.RATIO)
+
+
+def _control() -> None:
+    """Reads what is sound; an error here is a fault of the program."""
+    stream = io.BytesIO()
+    np.savez(stream, a=np.ones(2), b=np.asarray(["é"]))
+    assert _members(stream, 1)["a"].sum() == 2
+
+
+def _members(stream: IO[bytes], ratio: int) -> dict[str, np.ndarray]:
+    length = stream.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+        if len(members) > limits.ARRAYS:
+            raise ValueError(f"it has more than {limits.ARRAYS} arrays")
+        if sum(member.compress_size for member in members) > length:
+            raise ValueError("its arrays share their bytes")
+        arrays = {}
+        for member in members:
+            small = limits.SMALL if ratio > 1 else 0
+            if member.file_size > max(ratio * member.compress_size, small):
+                raise ValueError(f"an array unfolds to more than {ratio} times its bytes")
+            with archive.open(member) as part:
+                arrays[member.filename.removesuffix(".npy")] = _array(part, member.file_size)
+        return arrays
+
+
+def _array(stream: IO[bytes], size: int) -> np.ndarray:
+    """The array of a stream of `size` bytes."""
+    if (magic := stream.read(6)) != b"\x93NUMPY":
+        raise ValueError(f"it begins with {magic!r} and is no NumPy array")
+    version: Any = tuple(stream.read(2))
+    if version not in _HEADERS:
+        raise ValueError(f"it is an array of format {version}, expected 1 or 2")
+    shape, fortran, dtype = _HEADERS[version](stream)
+    if dtype.hasobject or dtype.kind not in "biufcSUmM" or dtype.subdtype:
+        raise ValueError(f"expected numbers or text, got the type {str(dtype)[:40]}")
+    count = math.prod(shape)
+    if min(shape, default=0) < 0 or max(count * dtype.itemsize, count) > size or len(shape) > 32:
+        raise ValueError(f"it says shape {str(shape)[:60]} and has {size:,} bytes")
+    flat = np.empty(count, dtype)
+    if flat.nbytes:
+        _fill(memoryview(flat.view(np.uint8)), stream)
+    if dtype.kind == "U":
+        _check_unicode(flat)
+    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+
+
+def _fill(target: memoryview, stream: IO[bytes]) -> None:
+    done = 0
+    while done < len(target):
+        part = stream.read(min(_CHUNK, len(target) - done))
+        if not part:
+            raise ValueError("it ends before its last number")
+        target[done : done + len(part)] = part
+        done += len(part)
+    stream.read(1)  # at the end of a zip's member its checksum is compared
+
+
+def _check_unicode(flat: np.ndarray) -> None:
+    if not flat.nbytes:
+        return
+    points = (flat if flat.dtype.isnative else flat.byteswap()).view(np.uint32)
+    if ((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any():
+        raise ValueError("its text has numbers that are no characters")
