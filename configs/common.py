@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.data = d = ml_collections.ConfigDict()
     d.builder = "msvd"  # of tfds_builders: "demo", "msvd", "msrvtt/9k", "activitynet/paragraph" ...
     d.manual_dir = "data/manual"  # holds <builder>/ with the files as published
-    d.data_dir = "data/tfds"  # where prepared datasets are kept
+    d.data_dir = "data/tfds"  # where prepared datasets are saved
     d.settings = ml_collections.ConfigDict()  # the builder's own fields
     d.settings.fps = 1.0  # frames stored per second of video
     d.settings.short_side = 224  # pixels of the shorter side of stored frames
@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     d.distinct_clips = False  # no clip twice in a training batch
     d.max_tokens = 32  # tokens per caption, start and end included
     d.threads = 4  # decoding threads; 0 leaves it to the one that makes batches
-    d.cache_clips = 0  # decoded clips kept in memory; 0, and random views, decode every time
+    d.cache_clips = 0  # decoded clips cached in memory; 0, and random views, decode every time
 
     c.tokenizer = ml_collections.ConfigDict()
     # A tokenizer.json, a folder with that or with vocab.json and merges.txt, or OpenAI's

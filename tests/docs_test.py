@@ -1,5 +1,6 @@
 """What the documentation names is there: modules, files, functions, tests, commands, links."""
 
+import ast
 import contextlib
 import importlib
 import inspect
@@ -137,6 +138,32 @@ def test_the_api_reference_has_every_public_class_and_function(room):
     for name in module.__all__:
         if inspect.isclass(getattr(module, name)) or inspect.isfunction(getattr(module, name)):
             assert f"\n::: ncl_jax.{room}.{name}\n" in page, name
+
+
+def messages():
+    """Every text in the code of the package, one per line; what is filled in reads {}."""
+    found = []
+    for path in (ROOT / "ncl_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                parts = (getattr(part, "value", "") for part in node.values)
+                found.append("".join(x if isinstance(x, str) else "{}" for x in parts))
+    return "\n".join(found)
+
+
+def test_messages_that_the_page_on_faults_explains_are_those_of_the_code():
+    table = (ROOT / "docs" / "pods.md").read_text().partition("## What the messages mean")[2]
+    quoted = [m for row in re.findall(r"^\| (`.*?) \|", table.partition("\n## ")[0], re.MULTILINE)
+              for m in re.findall(r"`([^`]+)`", row)]  # fmt: skip
+    assert len(quoted) > 20
+    known = messages() + "\nanother task died"  # JAX's own
+    filled_in = r"\.\.\.|\b[A-Z]{4,}\b|\bN\b|'|\b\d+\b|\bnan\b|--\w+|(?:training|evaluation) input:"
+    for message in quoted:
+        for piece in re.split(filled_in, message):
+            piece = piece.strip(" :;,()`")
+            assert len(piece.split()) < 3 or piece in known, (message, piece)
 
 
 def test_five_lines_of_python_run_and_print_what_readme_says():
