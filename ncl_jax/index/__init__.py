@@ -287,6 +287,9 @@ class RetrievalIndex:
     def to_faiss(self) -> Any:
         """`faiss.IndexFlatIP(dim + 1)` of `folded()`; position n is `self.ids[n]`.
 
+        Of items with equal scores FAISS (1.15.1) keeps the first ones, as `search` does, but lists
+        them last to first.
+
         Raises:
           ImportError: faiss is not installed (requirements-faiss.txt).
         """

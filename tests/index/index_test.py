@@ -286,6 +286,14 @@ def test_faiss_returns_the_same_ids(index):
     np.testing.assert_allclose(scores * index.scale, result.scores, atol=1e-3)
 
 
+def test_faiss_lists_equal_items_last_to_first():
+    pytest.importorskip("faiss", reason="faiss-cpu is not installed")
+    index = RetrievalIndex.build(names(6), np.repeat(rows(3, 1), 6, axis=0))
+    query = rows(3, 1)
+    assert index.search(query, 3).rows.tolist() == [[0, 1, 2]]
+    assert index.to_faiss().search(fold_query(query), 3)[1].tolist() == [[2, 1, 0]]
+
+
 def test_command_builds_adds_and_searches(tmp_path, capsys):
     where = str(tmp_path / "index")
     np.savez(tmp_path / "v.npz", video=rows(0, 30), ids=np.asarray(names(30)))
