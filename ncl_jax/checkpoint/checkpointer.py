@@ -5,7 +5,7 @@ A checkpoint holds four items:
   data      {"samples": pairs seen by all processes together, "seed": seed of their order,
             "skipped": steps whose loss or gradient was not finite, "score": of validation or None}
   metadata  {"config", "tokenizer" (text of tokenizer.json), "captions" (number of training
-            captions), "version" (of ncl_jax)}
+            captions), "texts" (digest of training clips and captions), "version" (of ncl_jax)}
   contents  what the others must be: shape, type and sum of every leaf, digests of the rest.
             Orbax and TensorStore notice some damage; a flipped bit in an array is not among it
 and, where it was measured, `metrics` with the validation score, for Orbax to keep the best.

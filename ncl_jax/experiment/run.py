@@ -180,6 +180,7 @@ def _open_progress(
         "config": config.to_dict(),
         "tokenizer": parts.tokenizer.to_json(),
         "captions": len(split.captions),
+        "texts": checksums.digest([split.video_ids, split.captions]),
         "version": __version__,
     }
     return Progress(

@@ -248,7 +248,14 @@ class RetrievalIndex:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `path` (a `.npz`, or a folder that gets `index.npz`), atomically.
 
+        Who loads an index, adds to it and saves it where others may do the same holds
+        `ncl_jax.index.storage.changed(path)` meanwhile.
+
+        Args:
+          path: where to; its folder is made.
+
         Raises:
+          InputError: another process has been changing the file for a minute.
           OSError: the file cannot be written.
         """
         header = {"ids": self.ids, "scale": self.scale, "strength": self.strength,

@@ -22,6 +22,8 @@ KEPT = 3
 """Batches of skipped steps that a process writes; frames are large, and a run may skip for days."""
 NAMED = 8
 """Clips named in a message; the kept batch has the ids of all."""
+NEWER = ("texts",)
+"""What checkpoints of earlier versions do not say; a run that began before resumes without it."""
 SCORE = ("text_to_video_R@1", "video_to_text_R@1")
 """The best checkpoint has the highest mean of these validation metrics."""
 OnNonfinite = Literal["stop", "skip"]
@@ -79,7 +81,8 @@ class Progress:
         if self._checkpointer.is_new():
             return state
         saved = self._checkpointer.metadata()
-        saved = saved | {"config": updated(saved["config"])}
+        same = {name: self._metadata[name] for name in NEWER if name in self._metadata}
+        saved = same | saved | {"config": updated(saved["config"])}
         check_same_run(self._metadata, saved, self._workdir, may_change)
         restored = self._checkpointer.restore(state)
         self.samples, self._first = restored.data["samples"], int(restored.state.step)

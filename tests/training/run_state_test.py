@@ -1,4 +1,7 @@
-"""Steps that went wrong: counted, kept for inspection in bounds, and an end to them."""
+"""Steps that went wrong: counted, kept in bounds, and an end to them; and which run is another."""
+
+import contextlib
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +9,7 @@ import optax
 import pytest
 from etils import epath
 
+from ncl_jax.errors import InputError
 from ncl_jax.training import run_state
 from ncl_jax.training.step import init_state
 from tests import tiny
@@ -65,3 +69,27 @@ def test_ten_skipped_steps_in_a_row_end_the_run(tmp_path, batch):
     run.close()
     assert "batch-step-10-process-0.npz" in kept(tmp_path)
     assert (tmp_path / "nonfinite" / "checkpoints" / "9").is_dir()
+
+
+def test_a_run_on_corrected_captions_is_another(tmp_path):
+    def progress(**texts):
+        return run_state.Progress(
+            epath.Path(tmp_path), {"config": {"a": 1}, "captions": 3, **texts}, batch_size=4,
+            seed=0, keep=2, on_nonfinite="stop", clips=["a"],
+        )  # fmt: skip
+
+    state = state_after(3)
+    with contextlib.closing(progress(texts="one")) as run:
+        run.save(state, {})
+    with contextlib.closing(progress(texts="one")) as run:
+        assert int(run.restore(state, ()).step) == 3
+    with (
+        contextlib.closing(progress(texts="two")) as run,
+        pytest.raises(InputError, match="holds another run: texts was one, now it is two"),
+    ):
+        run.restore(state, ())
+    shutil.rmtree(tmp_path / "checkpoints")
+    with contextlib.closing(progress()) as run:  # of an earlier version
+        run.save(state, {})
+    with contextlib.closing(progress(texts="two")) as run:
+        assert int(run.restore(state, ()).step) == 3
