@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from ncl_jax.errors import InputError, blame_input
+from ncl_jax.files import one_line
 from ncl_jax.readers import text
 
 
@@ -52,7 +53,7 @@ def _rows(name: str, content: str, columns: tuple[str, ...]) -> list[dict[str, s
     present = [column.strip() for column in reader.fieldnames or []]
     missing = [column for column in columns if column not in present]
     if missing:
-        expected, got = ", ".join(missing), ", ".join(present) or "nothing"
+        expected, got = ", ".join(missing), one_line(", ".join(present))[:200] or "nothing"
         raise InputError(f"{name}: expected the column {expected}, got {got}")
     reader.fieldnames = present
     rows = []

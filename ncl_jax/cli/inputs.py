@@ -128,7 +128,8 @@ def _matrix(path: str) -> np.ndarray:
 
 def _unit(path: str) -> np.ndarray:
     rows = arrays.single(_matrix(path), path)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    # In float64, where no square is too large or too small.
+    length = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     if not length.all():
         raise InputError(f"row {int(np.argmin(length))} of {path} is zero; drop it")
-    return rows / length
+    return (rows / length).astype(np.float32)

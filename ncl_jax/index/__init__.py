@@ -351,6 +351,8 @@ def _wrong(arrays: dict[str, np.ndarray], header: Any) -> str:
         return "its numbers are none"
     if not header["scale"] > 0 or not isinstance(header["meta"], dict):
         return "its scale or its meta is none"
+    if len(ids) and len(bank) and not arrays["row_sum"].mean() > 0:
+        return "its sums of rows are none"
     if type(header["meta"].get("drift_at_fit", 0.0)) not in (int, float):
         return "its drift is no number"
     return ""

@@ -77,6 +77,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
         header = parse_json(arrays.pop("header").tobytes().decode(), str(file), is_text=False)
         if not isinstance(header, dict):
             raise ValueError("its header is no object")
+        if any(array.dtype.kind not in "biufcSU" for array in arrays.values()):
+            raise ValueError("its arrays have other types")
         version, digest, data = int(str(header["version"])), header["sha256"], header["data"]
     if version > VERSION:
         raise InputError(

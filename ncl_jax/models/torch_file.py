@@ -9,6 +9,7 @@ optimizer or a scheduler) becomes a holder of nothing.
 """
 
 import contextlib
+import io
 import math
 import os
 import pathlib
@@ -52,9 +53,10 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
       ValueError: not such a file, damaged, or its pickle asks for anything but tensors.
     """
+    problem, advice = f"{path}: cannot be read", "nothing in it was run; fetch it again"
     try:
         with (
-            blame_input(f"{path}: cannot be read", "nothing in it was run; fetch it again"),
+            blame_input(problem, advice, _control),
             zipfile.ZipFile(path) as archive,
         ):
             content = _unpickle(archive, str(path))
@@ -209,6 +211,10 @@ def _unpickle(archive: zipfile.ZipFile, path: str) -> Any:
 
 def _control() -> None:
     """Reads what is sound; an error here is a fault of the program."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a/data.pkl", b"")
+    assert zipfile.ZipFile(stream).namelist() == ["a/data.pkl"]
     assert PlainUnpickler(pickle.dumps({"a": [(1, 2.0)]}, 2)).load()["a"] == [(1, 2.0)]
     assert _rebuild_tensor(np.ones(4), 1, (1, 2), (2, 1)).sum() == 2
     assert _rebuild_typed_tensor(np.ones(8, np.uint8), 0, (2,), (1,), 0, 0, _Dtype("f4")).size == 2

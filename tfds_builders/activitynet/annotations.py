@@ -10,6 +10,8 @@ from tfds_builders import layout, text_files
 
 VIDEO_FOLDERS = ("videos", "Activity_Videos", "v1-3")
 PREFIX = "v_"
+_LONGEST = 1e6
+"""Seconds of a video, and more."""
 # Protocol -> the caption file of its test split.
 TEST_FILES = {"paragraph": "val_1.json", "val_2": "val_2.json"}
 KNOWN = {
@@ -72,7 +74,7 @@ def _read_split(path: epath.Path) -> layout.Split:
     content = text_files.read_json(path)
     try:
         return {clip: _texts(clip, item) for clip, item in content.items() if item["sentences"]}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise InputError(
             f"{path.name}: expected id -> duration, timestamps and sentences: {error!r}"
         ) from error
@@ -80,13 +82,16 @@ def _read_split(path: epath.Path) -> layout.Split:
 
 def _texts(clip: str, item: dict[str, Any]) -> layout.Texts:
     sentences = [sentence.strip() for sentence in item["sentences"]]
-    timestamps = np.asarray(item["timestamps"], np.float32).reshape(-1, 2)
+    timestamps = np.asarray(item["timestamps"], np.float64).reshape(-1, 2)
+    times = [float(item["duration"]), *timestamps.ravel()]
+    if not all(0 <= time < _LONGEST for time in times):
+        raise InputError(f"{clip}: expected a duration and timestamps in seconds, got {times[:5]}")
     if len(timestamps) != len(sentences):
         raise InputError(f"{clip} has {len(sentences)} sentences, {len(timestamps)} timestamps")
     more = {
         "duration": np.float32(item["duration"]),
         "sentences": sentences,
-        "timestamps": timestamps,
+        "timestamps": timestamps.astype(np.float32),
     }
     return layout.Texts([" ".join(sentences)], [clip], more)
 

@@ -92,7 +92,7 @@ def _read_captions(files: list[epath.Path]) -> tuple[Sentences, dict[str, str]]:
             for clip, number, caption in _rows(content, file.name):
                 sentences[clip][number or f"{clip}#{len(sentences[clip])}"] = caption
             for item in content.get("videos", []):
-                if item.get("split"):
+                if item.get("split") and isinstance(item["video_id"], str):
                     official[item["video_id"]] = _FIELD[item["split"]]
         except (KeyError, TypeError, AttributeError) as error:
             message = f"{file.name}: expected video_id, caption and split of every item: {error!r}"
@@ -107,7 +107,10 @@ def _rows(content: Any, name: str) -> list[tuple[str, str, str]]:
     forms = (("sentences", "video_id", "sen_id"), ("annotations", "image_id", "id"))
     for rows, clip, number in forms:
         if isinstance(content, dict) and rows in content:
-            return [(r[clip], str(r.get(number, "")), r["caption"]) for r in content[rows]]
+            found = [(r[clip], str(r.get(number, "")), r["caption"]) for r in content[rows]]
+            if all(isinstance(c, str) and isinstance(text, str) for c, _, text in found):
+                return found
+            raise InputError(f"{name}: expected clip ids and captions as text in '{rows}'")
     got = ", ".join(content) if isinstance(content, dict) else type(content).__name__
     raise InputError(f"{name}: expected 'sentences' or 'annotations', got {got}")
 
