@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import json
 import pathlib
 import re
 import runpy
@@ -21,6 +22,7 @@ PAGES = sorted([
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md",
                               "configs/README.md")),
     *(ROOT / "docs").rglob("*.md"), *(ROOT / "tfds_builders").glob("*/README.md"),
+    *(ROOT / "notebooks").glob("*.ipynb"),
 ])  # fmt: skip
 HOMES = ("", "ncl_jax/", "tests/")
 """Folders that a file or module may be named from, beside that of the page."""
@@ -38,6 +40,14 @@ EXAMPLES = {
     "report.error", "params.logit_scale", "metrics.fit.inductive_auto",  # keys of what is written
     "msrvtt_dataset_builder.py", "SWEEP.md", "section.key",
 }  # fmt: skip
+
+
+def text_of(page):
+    """The page; of a notebook its cells of text."""
+    if page.suffix != ".ipynb":
+        return page.read_text()
+    cells = json.loads(page.read_text())["cells"]
+    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
 def is_config_key(name):
@@ -73,7 +83,7 @@ def is_file(name, page):
 
 def missing(page):
     """Names in backticks that lead nowhere: files of code, modules, config keys, tests."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
     for quoted in re.findall(r"`([^`\n]+)`", text):
         for test in re.findall(r"\btest_\w+", quoted):
             if test not in TEST_NAMES and not (ROOT / "tests" / f"{test}.py").exists():
@@ -104,7 +114,7 @@ def test_names_in_backticks_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_and_flags_exist(page):
-    text = page.read_text()
+    text = text_of(page)
     for name in set(re.findall(r"python -m ([\w.]+)", text)) - {"venv", "pip", "build", "pytest"}:
         path = ROOT.joinpath(*name.split("."))
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
@@ -114,7 +124,7 @@ def test_commands_and_flags_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_links_lead_somewhere(page):
-    text = re.sub(r"^```.*?^```|`[^`\n]+`", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^```.*?^```|`[^`\n]+`", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), target

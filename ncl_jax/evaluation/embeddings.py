@@ -1,4 +1,4 @@
-"""A split in the shared space: how it is embedded, sampled and kept."""
+"""A split in the shared space: how it is embedded, sampled and saved."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
