@@ -176,6 +176,16 @@ def test_messages_that_the_page_on_faults_explains_are_those_of_the_code():
             assert len(piece.split()) < 3 or piece in known, (message, piece)
 
 
+def test_readme_and_architecture_name_every_room():
+    folders = {path.parent.name for path in (ROOT / "ncl_jax").glob("*/__init__.py")}
+    files = {path.name for path in (ROOT / "ncl_jax").glob("*.py")} - {"__init__.py"}
+    for page in ("README.md", "docs/architecture.md"):
+        text = (ROOT / page).read_text()
+        assert not {name for name in folders if f"{name}/" not in text}
+        assert not {name for name in files if name not in text}
+    assert f"has {len(folders)} folders" in text
+
+
 def test_five_lines_of_python_run_and_print_what_readme_says():
     code, printed = re.search(
         r"```python\n(.*?)```\n\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
