@@ -18,6 +18,8 @@ PAGES = {
 }
 """Pages that lie outside of docs/, and where the site has them."""
 LINK = re.compile(r"(!?)\[([^\]]+)\]\(([^)#\s]*)(#[^)]*)?\)")
+LOADED = re.compile(r'(?:src="|<link rel="(?:stylesheet|preconnect)" href=")(https?://[^"]*)')
+"""Addresses of scripts, pictures, styles and fonts."""
 log = get_plugin_logger("ncl_jax")
 
 
@@ -56,6 +58,13 @@ def on_pre_build(config: Any) -> None:
     """Warns about public names without a docstring; the strict build fails on a warning."""
     for name in undocumented(sorted((ROOT / "docs" / "api").glob("*.md"))):
         log.warning("%s is public and has no docstring", name)
+
+
+def on_post_build(config: Any) -> None:
+    """Warns about pages that load something from elsewhere: no page may need a network."""
+    for page in sorted(pathlib.Path(config.site_dir).rglob("*.html")):
+        for address in LOADED.findall(page.read_text()):
+            log.warning("%s loads %s", page.relative_to(config.site_dir), address)
 
 
 def undocumented(pages: list[pathlib.Path]) -> list[str]:

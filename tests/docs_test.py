@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import json
 import pathlib
 import re
 import runpy
@@ -21,6 +22,7 @@ PAGES = sorted([
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md",
                               "configs/README.md")),
     *(ROOT / "docs").rglob("*.md"), *(ROOT / "tfds_builders").glob("*/README.md"),
+    *(ROOT / "notebooks").glob("*.ipynb"),
 ])  # fmt: skip
 HOMES = ("", "ncl_jax/", "tests/")
 """Folders that a file or module may be named from, beside that of the page."""
@@ -38,6 +40,14 @@ EXAMPLES = {
     "report.error", "params.logit_scale", "metrics.fit.inductive_auto",  # keys of what is written
     "msrvtt_dataset_builder.py", "SWEEP.md", "section.key",
 }  # fmt: skip
+
+
+def text_of(page):
+    """The page; of a notebook its cells of text."""
+    if page.suffix != ".ipynb":
+        return page.read_text()
+    cells = json.loads(page.read_text())["cells"]
+    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
 def is_config_key(name):
@@ -73,7 +83,7 @@ def is_file(name, page):
 
 def missing(page):
     """Names in backticks that lead nowhere: files of code, modules, config keys, tests."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
     for quoted in re.findall(r"`([^`\n]+)`", text):
         for test in re.findall(r"\btest_\w+", quoted):
             if test not in TEST_NAMES and not (ROOT / "tests" / f"{test}.py").exists():
@@ -104,7 +114,7 @@ def test_names_in_backticks_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_and_flags_exist(page):
-    text = page.read_text()
+    text = text_of(page)
     for name in set(re.findall(r"python -m ([\w.]+)", text)) - {"venv", "pip", "build", "pytest"}:
         path = ROOT.joinpath(*name.split("."))
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
@@ -114,7 +124,7 @@ def test_commands_and_flags_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_links_lead_somewhere(page):
-    text = re.sub(r"^```.*?^```|`[^`\n]+`", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^```.*?^```|`[^`\n]+`", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), target
@@ -131,10 +141,11 @@ def test_a_name_that_leads_nowhere_is_seen(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("room", ["losses", "sinkhorn", "metrics", "normalizers"])
+@pytest.mark.parametrize("room", ["losses", "sinkhorn", "metrics", "normalizers", "index"])
 def test_the_api_reference_has_every_public_class_and_function(room):
     module = importlib.import_module(f"ncl_jax.{room}")
-    page = (ROOT / "docs" / "api" / f"{room}.md").read_text()
+    name = "retrieval_index" if room == "index" else room
+    page = (ROOT / "docs" / "api" / f"{name}.md").read_text()
     for name in module.__all__:
         if inspect.isclass(getattr(module, name)) or inspect.isfunction(getattr(module, name)):
             assert f"\n::: ncl_jax.{room}.{name}\n" in page, name
@@ -164,6 +175,16 @@ def test_messages_that_the_page_on_faults_explains_are_those_of_the_code():
         for piece in re.split(filled_in, message):
             piece = piece.strip(" :;,()`")
             assert len(piece.split()) < 3 or piece in known, (message, piece)
+
+
+def test_readme_and_architecture_name_every_room():
+    folders = {path.parent.name for path in (ROOT / "ncl_jax").glob("*/__init__.py")}
+    files = {path.name for path in (ROOT / "ncl_jax").glob("*.py")} - {"__init__.py"}
+    for page in ("README.md", "docs/architecture.md"):
+        text = (ROOT / page).read_text()
+        assert not {name for name in folders if f"{name}/" not in text}
+        assert not {name for name in files if name not in text}
+    assert f"has {len(folders)} folders" in text
 
 
 def test_five_lines_of_python_run_and_print_what_readme_says():

@@ -65,6 +65,24 @@ def test_importing_the_package_imports_neither_jax_nor_numpy():
     assert done.stdout.split() == []
 
 
+def five_lines():
+    """The five lines of Python in README.md, and what they print."""
+    readme = (ROOT / "README.md").read_text()
+    return re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", readme, re.DOTALL).groups()
+
+
+def test_five_lines_of_readme_need_only_what_the_library_requires():
+    extras = {line for name in PROJECT["optional-dependencies"].values() for line in name}
+    packages = named(extras) | {"etils": None, "absl": None, "orbax": None}
+    code, printed = five_lines()
+    blocked = {name.replace("-", "_") for name in packages} - {"ml_dtypes"}  # JAX needs it
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\nfor x in {blocked}: sys.modules[x] = None\n{code}"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == (printed, 0), done.stderr
+
+
 def test_public_names_are_there_and_nothing_else_is():
     assert set(ncl_jax.__all__) <= set(dir(ncl_jax))
     for name in ncl_jax.__all__:
@@ -131,6 +149,11 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
         "biases, report = ncl_jax.sinkhorn.solve(np.eye(3), np.ones(3), np.ones(3))\n"
         "print(bool(report.converged))\n"
     )
+    code, printed = five_lines()
+    done = subprocess.run(
+        [python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == printed
     done = subprocess.run(
         [python, "-c", use], cwd=tmp_path, capture_output=True, text=True, check=True
     )

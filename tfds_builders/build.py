@@ -1,7 +1,7 @@
 """Builds a set: `python -m tfds_builders.build msvd --manual_dir data/manual --data_dir data/tfds`.
 
-Uses all cores and no TensorFlow. A build that was stopped goes on where it was; unreadable files
-are all named at the end and nothing is built unless `--on_bad=skip`.
+Uses all cores and no TensorFlow. Run the same command again to resume an interrupted build.
+Unreadable files are listed at the end, and nothing is built unless `--on_bad=skip`.
 """
 
 import sys

@@ -1,4 +1,6 @@
-"""What of a set is there: `python -m tfds_builders.check msrvtt/9k --manual_dir data/manual`.
+"""Compares your files with what a set needs.
+
+    python -m tfds_builders.check msrvtt/9k --manual_dir data/manual
 
 Lists are compared with captions and files, and every listed file is opened and its first frame
 decoded; `--deep` decodes all frames. Ends with 0 if the set is complete, 1 if something is

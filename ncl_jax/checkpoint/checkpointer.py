@@ -128,7 +128,7 @@ class Checkpointer:
     def restore(self, like: TrainState) -> Restored:
         """Read the latest sound checkpoint into the shapes and shardings of `like`.
 
-        Damaged ones are told on stdout, passed over and, unless `read_only`, moved to `damaged/`
+        Damaged ones are reported on stdout, skipped and, unless `read_only`, moved to `damaged/`
         beside the steps.
 
         Raises:

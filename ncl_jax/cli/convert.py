@@ -4,8 +4,8 @@
     python -m ncl_jax.cli.convert ViT-B-32.pt out/        OpenAI, OpenCLIP, CLIP4Clip, Hugging Face
 
 `out/` gets `model.safetensors` and `config.json`, which `transformers.CLIPModel.from_pretrained`
-loads (patches over frames excepted: it has none), `head.safetensors` if there is a head over
-frames, and `tokenizer.json` if one is known. Start a run from it by
+loads (except weights with patches over frames, which it does not support), `head.safetensors` if
+there is a head over frames, and `tokenizer.json` if one is known. Start a run from it by
 `--config.init.checkpoint=out`.
 """
 

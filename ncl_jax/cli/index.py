@@ -9,12 +9,12 @@
 `INDEX` is a folder (it gets `index.npz`) or a `.npz`, `video_index` if none is named; that of a
 training run is WORKDIR/index. Embeddings come as `.npy`, or as `.npz`
 with an array `video`, `text` or `embedding` and, if there is one, `ids`. Without ids, items are
-numbered. Words are embedded by the last checkpoint of the training run that left the index, or
-that embedded the videos of `FOLDER`, one item per window of each file; building again embeds only
-what is new or changed, and goes on where an interrupted build was: what that one embedded is kept
-in `index.partial.npz` beside the index. Commands that write one index take turns, and give up after
-a minute. A bank of training captions gives every item its
-normalising bias; without one the search is by plain cosine.
+numbered. Queries in words are embedded by the training run that made the index: the run itself, or
+the one of --checkpoint, which embeds the videos of `FOLDER`, one item per window of each file.
+Building again embeds only new and changed files and resumes an interrupted build, whose embeddings
+are saved in `index.partial.npz` beside the index. Commands that write one index take turns and give
+up after a minute. A bank of training captions gives every item its normalising bias; without one
+the search ranks by the plain cosine.
 """
 
 import argparse

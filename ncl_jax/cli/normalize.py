@@ -6,9 +6,9 @@
     python -m ncl_jax.cli.normalize --scores S.npy
     python -m ncl_jax.cli.normalize --embeddings WORKDIR/embeddings.npz
 
-No model, no training, no config: any model's embeddings do (any length, they are brought to unit
-norm), or its score matrix [text, video], or what a training run left. Row i of the texts
-describes row i of the videos, or row `--video-of-text[i]`.
+Needs no model, training or config: give the embeddings of any model (of any length; they are
+brought to unit norm), its score matrix [text, video], or the file that a training run saved. Row i
+of the texts describes row i of the videos, or row `--video-of-text[i]`.
 
 Without a bank, half of the videos with their texts serve as bank and the gallery is cut to the
 other half, `--samples` times. With a bank, every sample is a random half of it. Temperatures and

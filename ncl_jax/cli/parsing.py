@@ -1,4 +1,4 @@
-"""Command lines whose mistakes are answered with the nearest right word."""
+"""Command lines that answer a mistyped word with the nearest valid one."""
 
 import argparse
 import difflib

@@ -3,15 +3,15 @@
     python -m ncl_jax.cli.report results runs/msvd runs/msvd-infonce [--out DIR] [--fill FILE]
     python -m ncl_jax.cli.report html runs/msvd runs/msvd-infonce [--out FILE]
 
-`results` prints the tables of the page as Markdown: two per direction, since transductive scores
-are compared with their like only; runs that differ only in their seed become one
-row, mean ± standard deviation. `--out` also writes them as `results.md` and `results.tex`. `--fill
+`results` prints the tables of the page as Markdown: two per direction, because transductive
+scores are compared only with each other; runs that differ only in their seed become one row, mean ±
+standard deviation. `--out` also writes them as `results.md` and `results.tex`. `--fill
 docs/results.md` fills the column `measured` of the reproduction table there with the runs that were
-made by the command of its row, and says of every other run what is different.
+made by the command of its row, and reports how every other run differs.
 
-`html` writes one page (default: report.html in the first folder) that needs nothing but itself:
-tables, curves and, for the first `--details` runs, balance, hubs and telling queries with their
-frames, for which the dataset must be where the run found it.
+`html` writes one page (default: report.html in the first folder) that needs no other file:
+tables, curves and, for the first `--details` runs, balance, hubs and selected queries with their
+frames, for which the dataset must be where it was during the run.
 """
 
 import argparse

@@ -4,10 +4,10 @@
 
 Every run is an ordinary `ncl_jax.main` in a process of its own, on its share of the cores, with
 its own folder below --workdir (default runs/sweeps/<config.name>), named by what it changes in the
-config, and its output in `log.txt` there. The same command again goes on: finished runs are
-skipped, begun ones resume from their checkpoints, and runs that outlived a killed sweep are waited
-for; a run that several sweeps want is made once. A run that fails is named, and the others go on.
-`<sweep>.md` and `<sweep>.json` are renewed after every run.
+config, and its output in `log.txt` there. Run the same command again to resume: it skips
+finished runs, resumes others from their checkpoints, and waits for runs that a killed sweep left
+running. Sweeps share the runs they have in common. A failed run is reported and does not stop the
+others. `<sweep>.md` and `<sweep>.json` are updated after every run.
 
 Exit code: 0 all runs finished; 1 some failed; 2 bad input; 130 interrupted.
 """

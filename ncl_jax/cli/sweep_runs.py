@@ -1,6 +1,6 @@
-"""Training runs as processes of their own: some at a time, resumed, waited for, never twice.
+"""Training runs as separate processes: a few at a time, resumed, waited for, never run twice.
 
-The parts of `ncl_jax.cli.sweep` that know of processes and know nothing of sweeps.
+The part of `ncl_jax.cli.sweep` that handles processes and is independent of sweeps.
 """
 
 import collections

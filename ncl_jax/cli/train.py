@@ -132,7 +132,7 @@ def _stop_for(error: Exception, config: Any) -> NoReturn:
 
 
 def quiet_libraries() -> None:
-    """What goes wrong in a library is raised to us, and told once, by `stop`."""
+    """Errors of libraries are raised to us and reported once, by `stop`."""
     logging.set_verbosity(logging.FATAL)
 
     def hook(unraisable: Any) -> None:

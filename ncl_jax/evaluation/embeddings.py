@@ -1,14 +1,16 @@
-"""A split in the shared space: how it is embedded, sampled and kept."""
+"""A split in the shared space: how it is embedded, sampled and saved."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from etils import epath
 from jaxtyping import Array, Float, Int
 
 from ncl_jax.errors import InputError
 from ncl_jax.files import replaced
+
+if TYPE_CHECKING:  # made-up embeddings need the library's own requirements only
+    from etils import epath
 
 
 class Embedded(NamedTuple):
@@ -89,7 +91,7 @@ def sample(split: Embedded, clips: int, captions: int, seed: int) -> Embedded:
     )
 
 
-def save_embeddings(path: epath.Path, test: Embedded, bank: Embedded, scale: float) -> None:
+def save_embeddings(path: "epath.Path", test: Embedded, bank: Embedded, scale: float) -> None:
     """What `python -m ncl_jax.cli.normalize --embeddings` reads: a `.npz`, whole or absent."""
     with replaced(path) as stream:
         np.savez(

@@ -1,6 +1,6 @@
 """Score an embedded split, plain and normalised, in both directions, and rank.
 
-Plain scores always come first; inductive and transductive rows are kept apart everywhere.
+Plain scores always come first; inductive and transductive rows are separate everywhere.
 """
 
 from collections.abc import Iterator, Sequence

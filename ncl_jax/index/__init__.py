@@ -15,6 +15,8 @@ from ncl_jax.index import storage, topk
 from ncl_jax.normalizers import Ncl
 from ncl_jax.types import MAX_SCALE, Biases
 
+__all__ = ["DRIFT_ALLOWED", "RetrievalIndex", "SearchResult", "fold_query"]
+
 DRIFT_ALLOWED = 0.1
 """Growth of the balance error, beyond that of the fit, at which a refit is due."""
 _BLOCK = 1 << 24

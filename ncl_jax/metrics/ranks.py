@@ -17,7 +17,7 @@ from ncl_jax.metrics.recall import Ranks, TieRule, summarize
 VideoRule = Literal["group_max", "best_caption"]
 VIDEO_RULES: tuple[VideoRule, ...] = ("group_max", "best_caption")
 _MOST_GROUPS = 1 << 14
-"""Videos up to which the caption groups' scores of all videos are kept in memory (1 GB)."""
+"""Videos up to which the caption groups' scores of all videos are held in memory (1 GB)."""
 
 
 def text_to_video(

@@ -96,7 +96,7 @@ class SeqTransformer(nnx.Module):
 class TightTransformer(nnx.Module):
     """tightTransf: a transformer over (caption, frame, frame, ...) and a linear score per pair.
 
-    A clip is kept as its frames, [frame, dim + 1], the last channel being the mask. Scoring all
+    A clip stays a row of frames, [frame, dim + 1], the last channel being the mask. Scoring all
     of N captions against M clips runs the transformer N M times: there is no index of clips, and
     no cosine; the score is the logit.
     """

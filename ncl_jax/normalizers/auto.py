@@ -2,7 +2,7 @@
 
 No test query and no test item takes part in the choice. The training pairs are their own test:
 a fold of the queries is held out, and ranks *all* sampled training items with biases fitted on
-the other queries. A bank query never tells about its own item (that cosine is masked), because
+the other queries. A bank query never counts for its own item (that cosine is masked), because
 at test time no bank query belongs to a gallery item.
 """
 

@@ -59,7 +59,7 @@ def fit(
 ) -> TrainState:
     """Train until `state.step == schedule.steps` or the notice to stop.
 
-    Order, each step: validate the old state -> checkpoint it -> stop if told to -> step -> next
+    Order, each step: validate the old state -> checkpoint it -> stop if asked to -> step -> next
     batch, while the devices work -> look at the step -> log. The last state is checkpointed at
     the end.
 

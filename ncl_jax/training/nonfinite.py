@@ -1,4 +1,4 @@
-"""What is kept of a step whose loss or gradient is not finite: the batch, and whose clips."""
+"""What is saved of a step whose loss or gradient is not finite: the batch and its clips."""
 
 from typing import Any
 

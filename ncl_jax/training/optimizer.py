@@ -1,6 +1,6 @@
 """The optimizer: Adam in two forms, with parameter groups, frozen parts and clipped gradients.
 
-Parameters are told apart by their path in the tree, which has the names of Hugging Face's CLIP:
+Parameters are distinguished by their path in the tree, which has the names of Hugging Face's CLIP:
 *towers* is everything that CLIP brings (both transformers, projections, the logit scale), *new* is
 the rest, such as a head over frames. *Frozen* parameters get no update, no moments and no weight
 decay, and do not count in the gradient norm.
@@ -206,7 +206,7 @@ def is_frozen(path: Path, rule: str) -> bool:
 
     Mind the trap in CLIP4Clip's README: its `--freeze_layer_num 0` is "stem" here and not "train
     everything", which is its -1; N > 0 is "layers<N". With 3d patches its test of names is always
-    true, so nothing is frozen whatever it was told: that is "none" here.
+    true, so nothing is frozen whatever its flag says: that is "none" here.
 
     Example:
       >>> is_frozen(("vision_model", "encoder", "layers", "1", "mlp", "fc1", "bias"), "layers<2")

@@ -21,7 +21,7 @@ IN_A_ROW = 10
 KEPT = 3
 """Batches of skipped steps that a process writes; frames are large, and a run may skip for days."""
 NAMED = 8
-"""Clips named in a message; the kept batch has the ids of all."""
+"""Clips named in a message; the saved batch has the ids of all."""
 NEWER = ("texts",)
 """What checkpoints of earlier versions do not say; a run that began before resumes without it."""
 SCORE = ("text_to_video_R@1", "video_to_text_R@1")
@@ -37,7 +37,7 @@ class Progress:
       metadata: of every checkpoint, see `checkpoint`.
       batch_size: pairs per step over all processes.
       seed: of the data order.
-      keep: latest checkpoints kept.
+      keep: number of latest checkpoints to retain.
       on_nonfinite: "stop" the run at a loss or gradient that is not finite, or "skip" the step.
       clips: their names, to tell which were in a batch.
     """

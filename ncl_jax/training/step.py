@@ -36,7 +36,7 @@ def make_step(
     Each device computes the losses of its own pairs against everybody's and differentiates their
     sum over the global count: its share of the gradient. The towers see `micro` pairs at a time
     (0: all of the device), which changes memory and not the result. A loss or gradient that is not
-    finite leaves weights and optimizer as they were and is told by the metric `skipped` (0 or 1).
+    finite leaves weights and optimizer unchanged; the metric `skipped` (0 or 1) reports it.
     """
     encode_text = in_micro_batches(towers.encode_text, micro)
     encode_video = in_micro_batches(towers.encode_video, micro)

@@ -1,4 +1,4 @@
-"""The videos of a folder into an index that is kept up to date; see `manifest` for what is kept."""
+"""The videos of a folder into an index that follows it; see `manifest` for what is saved."""
 
 import contextlib
 import dataclasses
