@@ -212,5 +212,5 @@ def test_command_prints_all_rules_of_the_published_matrix(capsys):
     for rules in tables[1:]:
         rows = dict(line.split(" | ")[:2] for line in rules.splitlines() if line[:2] == "| ")
         assert {k[2:]: rows[k] for k in list(rows)[1:]} == {
-            "average": "45.60", "average_border": "45.60", "pessimistic": "45.60", "optimistic": "46.00",
-            "clip4clip": "45.45"}
+            "average": "45.60", "average_border": "45.60", "pessimistic": "45.60",
+            "optimistic": "46.00", "clip4clip": "45.45"}
