@@ -128,6 +128,37 @@ MUTATIONS = {
         "np.exp(x - top).sum(axis=0)",
         "tests/index/index_test.py",
     ),
+    "untrusted_without_pairs": Mutation(
+        "ncl_jax/sinkhorn/__init__.py", "state.trusted & ok", "state.trusted", SOLVE
+    ),
+    "minus_infinity_as_mask": Mutation(
+        "ncl_jax/sinkhorn/__init__.py",
+        "jnp.where(scores == -jnp.inf, jnp.nan, scores)",
+        "scores",
+        SOLVE,
+    ),
+    "vanished_columns_on_the_host": Mutation(
+        "ncl_jax/sinkhorn/numpy_solver.py",
+        "if columns.total.min() > VANISHING:",
+        "if True:",
+        "tests/normalizers/normalizers_test.py",
+    ),
+    "wide_ids_cut": Mutation(INPUTS, "if ids.size and (ids.min()", "if False and (ids.min()", LOSS),
+    "negative_scale_accepted": Mutation(
+        INPUTS, "if not 0 < float(scale) < np.inf:", "if not np.isfinite(float(scale)):", LOSS
+    ),
+    "half_place_at_the_border": Mutation(
+        "ncl_jax/metrics/recall.py",
+        'beyond = 0.5 if tie_rule == "average_border" else 0.0',
+        "beyond = 0.0",
+        "tests/metrics/metrics_test.py",
+    ),
+    "biases_without_bank": Mutation(
+        "ncl_jax/index/__init__.py",
+        "_check_biases(biases, len(bank), len(ids))",
+        "pass",
+        "tests/index/index_test.py",
+    ),
     "never_relaxed": Mutation(
         "ncl_jax/sinkhorn/overrelaxation.py",
         "jnp.where(shrinking & (spectrum > _SLOW), 2 / (1 + jnp.sqrt(1 - spectrum)), 1.0)",

@@ -19,7 +19,7 @@ def summary(pairs, tie_rule):
             ranks.append(above + 1)
         elif tie_rule == "pessimistic":
             ranks.append(above + tied + 1)
-        elif tie_rule == "average":
+        elif tie_rule in ("average", "average_border"):
             shared = list(range(above + 1, above + tied + 2))
             ranks.append(sum(shared) / len(shared))
         elif tie_rule == "clip4clip":
@@ -28,6 +28,9 @@ def summary(pairs, tie_rule):
     n = len(ranks)
     middle = ranks[n // 2] if n % 2 else (ranks[n // 2 - 1] + ranks[n // 2]) / 2
     out = {f"R@{k}": 100 * sum(r <= k for r in ranks) / n for k in (1, 5, 10, 50)}
+    if tie_rule == "average_border":  # CE counts `cols == 0`, then `cols < k`, from places from 0
+        for k in (5, 10, 50):
+            out[f"R@{k}"] = 100 * sum(r - 1 < k for r in ranks) / n
     return out | {"MdR": middle, "MnR": sum(ranks) / n}
 
 

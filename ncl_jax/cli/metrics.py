@@ -5,7 +5,8 @@
     python -m ncl_jax.cli.metrics --embeddings WORKDIR/embeddings.npz
 
 Scores are [text, video], higher is better. Tied candidates share places: `average` counts their
-mean, `optimistic` and `pessimistic` the best and the worst, `clip4clip` every one of them as a
+mean, `average_border` too but a half place at the border as a hit (CE, MMT, QB-Norm), `optimistic`
+and `pessimistic` the best and the worst, `clip4clip` every one of them as a
 query of its own. Video to text: a clip's group of captions scores as its best one (`group_max`,
 CLIP4Clip), or all captions compete (`best_caption`, CE and MMT). Where captions repeat, the
 rules can differ by tens of points, so name the rule beside a number.

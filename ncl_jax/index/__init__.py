@@ -112,7 +112,8 @@ class RetrievalIndex:
             they reach and the iterations they took.
 
         Raises:
-          ValueError: doubled ids, shapes that do not fit, NaN, infinity or zero vectors.
+          ValueError: doubled ids, shapes that do not fit, NaN, infinity or zero vectors; biases
+            without their bank.
 
         Example:
           >>> index = RetrievalIndex.build(["a", "b"], np.eye(2))
@@ -125,6 +126,8 @@ class RetrievalIndex:
         ids = _checked_ids(ids, len(video))
         bank = np.zeros((0, video.shape[1])) if bank_text is None else bank_text
         bank = _unit(bank, "bank embeddings", video.shape[1])
+        if biases is not None:
+            _check_biases(biases, len(bank), len(ids))
         if not len(bank) or not len(ids):
             bank, a, b = bank[:0], np.zeros(0, np.float32), np.zeros(len(ids), np.float32)
         else:
@@ -390,6 +393,20 @@ def _unit(rows: Any, what: str, dim: int | None = None) -> Float[np.ndarray, "ro
             f"{bad[0]}; drop or repair them"
         )
     return rows / length
+
+
+def _check_biases(biases: Biases, texts: int, items: int) -> None:
+    if not texts:
+        raise InputError(
+            "biases need the bank_text they were solved for, got none; give it, or leave biases out"
+        )
+    for name, bias, size in (("text", biases.text, texts), ("video", biases.video, items)):
+        values = np.asarray(bias)
+        if values.shape != (size,) or not np.isfinite(values).all():
+            raise InputError(
+                f"biases.{name} must be {size} finite numbers, got shape {values.shape} and "
+                f"{int((~np.isfinite(values)).sum())} that are not finite"
+            )
 
 
 def _checked_ids(ids: Sequence[str], count: int) -> tuple[str, ...]:

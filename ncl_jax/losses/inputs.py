@@ -25,6 +25,9 @@ Execution = Literal["auto", "stored", "tiled"]
 STORED_BYTES = 2 << 30
 """`auto` stores the kernel of a device up to this size."""
 
+_HIGHEST = 5000.0
+"""Logits that no unit rows reach; float32 has less than .001 left of their differences."""
+
 
 class Options(NamedTuple):
     """Everything static about a loss."""
@@ -59,7 +62,8 @@ def make_inputs(
     """Cleans the local rows and gathers the videos: the only B x dim traffic of the forward."""
     dtype = jnp.promote_types(jnp.float32, text.dtype)
     clean_text, clean_video = (
-        jnp.where(valid[:, None], x, jnp.zeros_like(x)) for x in (text, video)
+        jnp.where(valid[:, None], jnp.where(jnp.isfinite(x), x, jnp.nan), jnp.zeros_like(x))
+        for x in (text, video)
     )
     everyone = gather(clean_video, options.axis_name)  # in its own, possibly shorter, type
     pairs = make_pairs(video_id, valid, dtype, options.positives, options.axis_name)
@@ -183,6 +187,7 @@ def check(text: Any, video: Any, scale: Any, video_id: Any, valid: Any, options:
     ):
         if choice not in choices:
             raise InputError(f"{name}: expected one of {', '.join(choices)}, got {choice!r}")
+    _check_ids(video_id)
     if any(isinstance(x, jax.core.Tracer) for x in (text, video, scale, valid)):
         return
     live = np.asarray(valid)
@@ -190,5 +195,24 @@ def check(text: Any, video: Any, scale: Any, video_id: Any, valid: Any, options:
         bad = np.flatnonzero(live & ~np.isfinite(np.asarray(x, np.float64)).all(axis=1))
         if bad.size:
             raise InputError(f"{name}: {bad.size} valid rows are not finite, the first is {bad[0]}")
-    if not np.isfinite(float(scale)):
-        raise InputError(f"scale must be finite, got {scale}")
+    if not 0 < float(scale) < np.inf:
+        raise InputError(f"scale must be finite and > 0, got {scale}")
+    lengths = [np.linalg.norm(np.asarray(x, np.float64)[live], axis=1) for x in (text, video)]
+    longest = [float(x.max(initial=0.0)) for x in lengths]
+    if float(scale) * longest[0] * longest[1] > _HIGHEST:
+        raise InputError(
+            f"logits must lie within {_HIGHEST:g}, got rows of norm {longest[0]:.3g} and "
+            f"{longest[1]:.3g} at scale {float(scale):.3g}; bring each row to unit norm"
+        )
+
+
+def _check_ids(video_id: Any) -> None:
+    """Ids that JAX would cut to 32 bits in silence would merge clips."""
+    if isinstance(video_id, jax.Array) or jax.config.jax_enable_x64:
+        return
+    ids = np.asarray(video_id)
+    if ids.size and (ids.min() < -(2**31) or ids.max() >= 2**31):
+        raise InputError(
+            f"video_id must fit 32 bits, got {ids.min()} to {ids.max()}; number the clips anew, "
+            "for instance by np.unique(video_id, return_inverse=True)[1]"
+        )

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
@@ -30,6 +31,7 @@ from ncl_jax.sinkhorn.iterate import Masses, Plan, State
 from ncl_jax.sinkhorn.kernel import Kernel
 from ncl_jax.types import SinkhornReport
 
+_PART = 0.1  # of the tolerance: damping where the diagonal is small, the plan nearly a permutation
 _ROUNDINGS = 32  # units of rounding that damping covers at least
 _CG_LIMIT = 500  # iterations of conjugate gradients, if the solver was allowed fewer
 
@@ -80,8 +82,9 @@ def _balance(inputs: Inputs, masses: Masses, plan: Plan, options: Options) -> Ba
     kernel = kernels.store(scores, a, b, columns_first=True, axis_name=plan.axis_name)
     first = iterate.stored_first_columns(kernel, masses, plan, a)
     state, reached = iterate.run(iterate.stored_pair(kernel, masses, plan), a, first, masses, plan)
-    fast = Balance(kernel, first, state, reached, kernels.row_lse(kernel, state.b))
-    trusted = state.trusted
+    lse, ok = kernels.trusted_row_lse(kernel, state.b, masses.row)
+    fast = Balance(kernel, first, state, reached, lse)
+    trusted = state.trusted & ok
     if plan.axis_name is not None:
         trusted = lax.pmin(trusted.astype(jnp.int32), plan.axis_name) > 0
 
@@ -208,8 +211,10 @@ def _fixed_point_adjoint(
     axis = options.axis_name
     everyone = inputs.pairs.valid
     abar = abar + u * kernels.row_sums(kernel, g_all / 2 * v)
-    col = v * weighted.sweep(kernel, v, lambda _, u: u, u, axis_name=axis)[1]
-    damping, residual = _damping(options, u.dtype)
+    total, squares = weighted.column_moments(kernel, u, axis)
+    col, own = v * total, v * v * squares
+    diagonal = jnp.maximum(col - own, 0.0)
+    damping, residual = _damping(diagonal, options)
 
     def pair(q: Array, abar: Array) -> Array:
         _, total = weighted.sweep(
@@ -226,19 +231,21 @@ def _fixed_point_adjoint(
         tol=0.0,
         atol=residual * jnp.linalg.norm(g_all),
         maxiter=max(options.iterations, _CG_LIMIT),
+        M=lambda r: centred(centred(r) / (diagonal + damping)),
     )
     q = bbar + rest
     return abar - u * kernels.row_sums(kernel, v * q), q
 
 
-def _damping(options: Options, dtype: jnp.dtype) -> tuple[float, float]:
-    """What is added to the operator's diagonal, no less than rounding would do to it, and how much
-    conjugate gradients may leave of each unit of the cotangents.
+def _damping(diagonal: Array, options: Options) -> tuple[Array, float]:
+    """What is added to the operator's diagonal: the tolerance's part of it, no less than rounding
+    would do to it. And how much conjugate gradients may leave of each unit of the cotangents.
     """
     assert options.tolerance is not None  # `ncl` refuses "implicit" without one
-    eps = float(jnp.finfo(dtype).eps)
-    damping = max(options.tolerance, _ROUNDINGS * eps)
-    return damping, eps ** (1 / 3) * damping
+    eps = float(np.finfo(diagonal.dtype).eps)
+    least = _ROUNDINGS * eps
+    damping = jnp.maximum(options.tolerance * jnp.maximum(diagonal, _PART), least)
+    return damping, eps ** (1 / 3) * max(options.tolerance, least)
 
 
 def _masses(inputs: Inputs) -> Masses:

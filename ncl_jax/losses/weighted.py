@@ -85,3 +85,17 @@ def sweep(
 
     total, t = kernel.fold(step, jnp.zeros_like(right), *rows)
     return t, sum_over(total, axis_name)
+
+
+def column_moments(
+    kernel: Kernel, left: Float[Array, " local"], axis_name: str | None
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """Column sums of `diag(left) E` and of its squared entries, over all devices."""
+    matrix = Slices(*kernel.panels.parts) if isinstance(kernel.panels, Stored) else kernel
+
+    def step(total: tuple[Array, Array], e: Array, left: Array) -> tuple[tuple[Array, Array], None]:
+        return (total[0] + left @ e, total[1] + (left * left) @ (e * e)), None
+
+    zero = jnp.zeros_like(kernel.col)
+    (sums, squares), _ = matrix.fold(step, (zero, zero), left)
+    return sum_over(sums, axis_name), sum_over(squares, axis_name)

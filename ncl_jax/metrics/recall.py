@@ -7,8 +7,14 @@ import numpy as np
 
 from ncl_jax.errors import InputError
 
-TieRule = Literal["average", "pessimistic", "optimistic", "clip4clip"]
-TIE_RULES: tuple[TieRule, ...] = ("average", "pessimistic", "optimistic", "clip4clip")
+TieRule = Literal["average", "average_border", "pessimistic", "optimistic", "clip4clip"]
+TIE_RULES: tuple[TieRule, ...] = (
+    "average",
+    "average_border",
+    "pessimistic",
+    "optimistic",
+    "clip4clip",
+)
 RECALLS = (1, 5, 10, 50)
 
 
@@ -29,7 +35,10 @@ def summarize(ranks: Ranks, tie_rule: TieRule = "average") -> dict[str, float]:
     """Ranks -> recalls, median and mean rank, by a tie rule.
 
     `average`: a tied answer gets the mean of the places it shares; neither the order of the items
-    nor chance plays a part. `optimistic`, `pessimistic`: the best, the worst of these places.
+    nor chance plays a part. A half place beyond k is a miss: 5.5 does not count for R@5.
+    `average_border`: the same mean, as CE, MMT and QB-Norm count it: a half place at the border is
+    a hit, so that 5.5 does count for R@5, but only the first place, alone, for R@1. Median and mean
+    rank are those of `average`. `optimistic`, `pessimistic`: the best, the worst of these places.
     `clip4clip`: every shared place is an entry of its own, in the numerator and in the
     denominator, as in the `compute_metrics` of CLIP4Clip and its descendants.
 
@@ -55,11 +64,12 @@ def summarize(ranks: Ranks, tie_rule: TieRule = "average") -> dict[str, float]:
         start = np.cumsum(tied + 1) - (tied + 1)
         rank = np.repeat(above - start, tied + 1) + np.arange(np.sum(tied + 1)) + 1.0
     elif tie_rule in TIE_RULES:
-        share = {"average": 0.5, "pessimistic": 1.0, "optimistic": 0.0}[tie_rule]
+        share = {"pessimistic": 1.0, "optimistic": 0.0}.get(tie_rule, 0.5)
         rank = above + share * tied + 1.0
     else:
         raise InputError(f"tie rule must be one of {TIE_RULES}, got {tie_rule!r}")
-    hits = {k: int(np.count_nonzero(rank <= k)) for k in RECALLS}
+    beyond = 0.5 if tie_rule == "average_border" else 0.0
+    hits = {k: int(np.count_nonzero(rank <= k + beyond * (k > 1))) for k in RECALLS}
     recalls = {f"R@{k}": 100 * hit / rank.size for k, hit in hits.items()}
     return recalls | {"MdR": float(np.median(rank)), "MnR": float(np.mean(rank))}
 

@@ -81,7 +81,8 @@ def solve(
 
     Raises:
       ValueError: shapes or options that do not fit; and, where the values are known (outside
-        `jit`), non-finite live scores, negative masses, or totals that differ: such a problem has
+        `jit`), non-finite live scores or `start`, masses that are negative
+        or below the least float, or totals that differ: such a problem has
         no solution.
 
     Relations: zero iterations of order "gallery" is inverted softmax; a constant added to a column
@@ -95,10 +96,11 @@ def solve(
     """
     _check_options(scores, row_mass, col_mass, iterations, order, tolerance, relax, strength, start)
     dtype = jnp.promote_types(jnp.float32, jnp.asarray(scores).dtype)
+    _check_masses(row_mass, col_mass, dtype)
     scores, row_mass, col_mass = (
         lax.stop_gradient(jnp.asarray(x, dtype)) for x in (scores, row_mass, col_mass)
     )
-    _check_values(scores, row_mass, col_mass)
+    _check_values(scores, row_mass, col_mass, start)
     masses = Masses(jnp.log(row_mass), jnp.log(col_mass))
     plan = Plan(iterations, tolerance, relax, strength)
     if start is None and order == "text":
@@ -125,7 +127,7 @@ def _iterate(
     kernel = kernels.store(scores, a, any_b, columns_first=start is None, axis_name=None)
     b = iterate.stored_first_columns(kernel, masses, plan, a) if start is None else start
     state, _ = iterate.run(iterate.stored_pair(kernel, masses, plan), a, b, masses, plan)
-    lse = kernels.row_lse(kernel, state.b)
+    lse, ok = kernels.trusted_row_lse(kernel, state.b, masses.row)
 
     def exactly(fast: tuple[iterate.State, Array]) -> tuple[iterate.State, Array]:
         b = iterate.exact_first_columns(scores, masses, plan, a) if start is None else start
@@ -135,7 +137,7 @@ def _iterate(
         ]
         return exact, lse
 
-    return lax.cond(state.trusted, lambda fast: fast, exactly, (state, lse))
+    return lax.cond(state.trusted & ok, lambda fast: fast, exactly, (state, lse))
 
 
 def _report(
@@ -161,7 +163,8 @@ def _panels(scores: Array, rows: Array, cols: Array) -> Stored:
     height = max(1, _CACHED_ENTRIES // m, -(-n // _MAX_PANELS))
     if jax.default_backend() != "cpu":
         height = n
-    clean = jnp.where(rows[:, None] & cols[None, :], scores, 0.0)
+    sound = jnp.where(scores == -jnp.inf, jnp.nan, scores)  # else it would pass for a mask
+    clean = jnp.where(rows[:, None] & cols[None, :], sound, 0.0)
     return split(clean, height)
 
 
@@ -189,13 +192,28 @@ def _check_options(
         raise InputError("relax needs a tolerance and strength 1: it watches the error fall")
 
 
-def _check_values(scores: Array, row_mass: Array, col_mass: Array) -> None:
-    if any(isinstance(x, jax.core.Tracer) for x in (scores, row_mass, col_mass)):
+def _check_masses(row_mass: Array, col_mass: Array, dtype: jnp.dtype) -> None:
+    """Before they are cast: what would become 0 then, or is flushed to it, would be a mask."""
+    least = float(np.finfo(dtype).tiny)
+    for name, mass in (("row_mass", row_mass), ("col_mass", col_mass)):
+        if isinstance(mass, jax.core.Tracer):
+            continue
+        values = np.asarray(mass, np.float64)
+        if not (np.isfinite(values).all() and (values >= 0).all()):
+            raise InputError(f"{name} must be finite and >= 0")
+        if ((values > 0) & (values < least)).any():
+            raise InputError(
+                f"{name} holds {values[values > 0].min():.2g}: expected 0 (masked) or at least "
+                f"{least:.2g}, the least number of {np.dtype(dtype)}; raise the masses or mask it"
+            )
+
+
+def _check_values(scores: Array, row_mass: Array, col_mass: Array, start: Array | None) -> None:
+    if any(isinstance(x, jax.core.Tracer) for x in (scores, row_mass, col_mass, start)):
         return
     rows, cols = np.asarray(row_mass), np.asarray(col_mass)
-    for name, mass in (("row_mass", rows), ("col_mass", cols)):
-        if not (np.isfinite(mass).all() and (mass >= 0).all()):
-            raise InputError(f"{name} must be finite and >= 0")
+    if start is not None and not np.isfinite(np.asarray(start)[cols > 0]).all():
+        raise InputError("start must be finite where col_mass > 0, got NaN or infinity; drop it")
     if not np.isclose(rows.sum(), cols.sum(), rtol=1e-4):
         raise InputError(
             f"row_mass adds up to {rows.sum():g} and col_mass to {cols.sum():g}; they must be "

@@ -121,6 +121,14 @@ def row_lse(kernel: Kernel, b: Float[Array, " col"]) -> Float[Array, " row"]:
     return log_sum(row_sums(kernel, weight(b, kernel.col)), kernel.row)
 
 
+def trusted_row_lse(
+    kernel: Kernel, b: Float[Array, " col"], log_mass: Float[Array, " row"]
+) -> tuple[Float[Array, " row"], Bool[Array, ""]]:
+    """`row_lse`, and whether its sums left out nothing that counts."""
+    total = row_sums(kernel, weight(b, kernel.col))
+    return log_sum(total, kernel.row), trusted(b, kernel.col, total, log_mass)
+
+
 def col_lse(kernel: Kernel, a: Float[Array, " row"], axis_name: str | None) -> Array:
     """`logsumexp_i(s_ij + a_i)` from the kernel, over all devices."""
     total, _ = kernel.fold(

@@ -33,6 +33,8 @@ SHARED = 1 << 19
 TRUSTED = 60.0
 """Spread of the logs of the weights beyond which float32 kernel entries that vanished (below
 e^-87) could matter; a pass is then made on recomputed logits. Only far below strength 1."""
+VANISHING = float(np.exp(-TRUSTED))
+"""Least sum, relative to the largest weight, that vanished entries cannot have changed."""
 
 
 def balance(
@@ -84,7 +86,9 @@ class Tiled:
             lse = _exp_rows(panel)  # panel is now softmax_j(s + b), at most 1: no column maximum
             a[rows] = -self.strength * lse
             columns.add(a[rows] + lse, panel)
-        return a, self.strength * (self.log_c - columns.log() + b)
+        if columns.total.min() > VANISHING:
+            return a, self.strength * (self.log_c - columns.log() + b)
+        return a, self.strength * (self.log_c - self._column_lse(a))
 
     def row_lse(self, b: np.ndarray) -> np.ndarray:
         """lse_j(s + b) of each query."""
@@ -95,11 +99,13 @@ class Tiled:
         for rows in panels(len(self.query), len(self.gallery)):
             yield rows, self.query[rows] @ self.gallery.T
 
-    def _column_lse(self) -> np.ndarray:
-        """lse_i(s), carried over the panels as a maximum and a sum."""
+    def _column_lse(self, a: np.ndarray | None = None) -> np.ndarray:
+        """lse_i(s + a), carried over the panels as a maximum and a sum."""
         top = np.full(len(self.gallery), -np.inf, np.float32)
         total = np.zeros(len(self.gallery), np.float64)
-        for _, panel in self._panels():
+        for rows, panel in self._panels():
+            if a is not None:
+                panel += a[rows, None].astype(np.float32)
             higher = np.maximum(top, panel.max(axis=0))
             total *= np.exp(top - higher)
             top = higher
@@ -129,7 +135,7 @@ class Stored(Tiled):
                 self.top[rows] = _exp_in_place(panel, threads)
                 columns.add(self.top[rows], panel)
         lse = columns.log()
-        if columns.total.min() < np.exp(-TRUSTED) or np.ptp(lse) > TRUSTED:
+        if columns.total.min() < VANISHING or np.ptp(lse) > TRUSTED:
             lse = self._stabilise()
         self.first = strength * (log_c - lse)
 
@@ -149,13 +155,16 @@ class Stored(Tiled):
         """As `Tiled.update`, with two products of the kernel with a vector, block by block."""
         if np.ptp(b - self.origin) > TRUSTED:
             return super().update(b)
-        a, columns = np.empty(len(self.top)), ColumnSums(len(b))
+        a, columns, smallest = np.empty(len(self.top)), ColumnSums(len(b)), np.inf
         v, shift = _scaled_exp(b - self.origin)
         for rows in panels(*self.kernel.shape, BLOCK):
             block = self.kernel[rows]
-            a[rows] = -self.strength * (self.top[rows] + shift + np.log(block @ v))
+            total = np.maximum(block @ v, np.float32(1e-37))
+            smallest = min(smallest, float(total.min()))
+            a[rows] = -self.strength * (self.top[rows] + shift + np.log(total))
             columns.add(a[rows] + self.top[rows], block)
-        if np.ptp(a + self.top) > TRUSTED:
+        smallest = min(smallest, float(columns.total.min()))
+        if np.ptp(a + self.top) > TRUSTED or smallest < VANISHING:
             return super().update(b)
         return a, self.strength * (self.log_c - columns.log() + self.origin)
 
@@ -163,7 +172,10 @@ class Stored(Tiled):
         if np.ptp(b - self.origin) > TRUSTED:
             return super().row_lse(b)
         v, shift = _scaled_exp(b - self.origin)
-        return self.top + shift + np.log(self.kernel @ v)
+        total = self.kernel @ v
+        if total.min() < VANISHING:
+            return super().row_lse(b)
+        return self.top + shift + np.log(total)
 
 
 class ColumnSums:

@@ -14,6 +14,7 @@ from ncl_jax import locks
 from ncl_jax.cli import index as command
 from ncl_jax.index import RetrievalIndex, column_lse, fold_query, storage, topk
 from ncl_jax.normalizers import Bank, Ncl
+from ncl_jax.types import Biases
 
 
 def rows(seed, count, dim=8):
@@ -438,3 +439,16 @@ def test_log_sum_exp_of_a_long_column_is_that_of_float64(rows):
     column = np.random.default_rng(0).normal(size=(rows, 2)).astype(np.float32)
     expected = np.log(np.exp(column, dtype=np.float64).sum(axis=0))
     np.testing.assert_allclose(column_lse(column), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bank", "bias", "message"),
+    [
+        (None, np.zeros(4), "need the bank_text"),
+        (rows(1, 5), np.zeros(3), "biases.video must be 4"),
+        (rows(1, 5), np.array([0, -np.inf, 0, 0]), "biases.video must be 4"),
+    ],
+)
+def test_biases_that_do_not_fit_are_refused(bank, bias, message):
+    with pytest.raises(ValueError, match=message):
+        RetrievalIndex.build(names(4), rows(0, 4), bank, biases=Biases(np.zeros(5), bias))

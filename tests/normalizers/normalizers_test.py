@@ -11,6 +11,7 @@ from ncl_jax import metrics, normalizers
 from ncl_jax.cli import normalize
 from ncl_jax.normalizers import NORMALIZERS, Bank, auto, biases
 from ncl_jax.sinkhorn import numpy_solver
+from tests import oracles as numerics
 from tests import retrieval_oracles as oracle
 
 REAL = os.environ.get("NCL_REAL_DATA")
@@ -311,3 +312,19 @@ def test_auto_on_real_embeddings_gains_three_points():
 def test_constructors_document_themselves():
     for name, constructor in NORMALIZERS.items():
         assert inspect.getdoc(constructor), name
+
+
+@pytest.mark.parametrize("memory", [1e9, 0.0])
+@pytest.mark.parametrize("strength", [0.05, 0.2, 0.5])
+def test_the_host_solver_holds_at_high_scale_and_small_strength(memory, strength):
+    """Weights of the rows are spread over e^500 there: sums with their own maxima take over."""
+    rng = np.random.default_rng(0)
+    query, gallery = (np.float32(unit(rng.normal(size=(60, 8)))) for _ in range(2))
+    biases, report = numpy_solver.balance(query, gallery, 600.0, 4, strength, memory)
+    one = np.ones(60)
+    logit = 600.0 * np.float64(query) @ np.float64(gallery).T
+    a, b = numerics.sinkhorn(logit, one, one, 4, strength=strength)
+    np.testing.assert_allclose(biases.video, b, atol=1e-3)
+    np.testing.assert_allclose(biases.text, a, atol=1e-3)
+    exact = -strength * np.logaddexp.reduce(logit + b, axis=1)
+    assert bool(report.converged) == (np.abs(np.expm1(a - exact)).max() < 1e-3)

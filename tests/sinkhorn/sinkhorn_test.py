@@ -268,3 +268,48 @@ def test_relaxation_on_real_scores():
         assert relaxed.converged
         assert relaxed.iterations <= plain.iterations + 2
         assert plain.iterations <= 50 or 2 * relaxed.iterations <= plain.iterations
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.1, 0.35, 0.5])
+def test_no_pairs_at_small_strength_are_finite(strength):
+    """The kernel is stabilised around full strength, e^90 away from these biases."""
+    x = np.random.default_rng(0).normal(size=(8, 16))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    s, one = np.float32(100 * x @ x.T), np.ones(8, np.float32)
+    biases, report = sinkhorn.solve(s, one, one, iterations=0, strength=strength)
+    _, b = oracles.sinkhorn(np.float64(s), one, one, 0, strength=strength)
+    np.testing.assert_allclose(biases.video, b, atol=1e-4)
+    assert np.isfinite(biases.text).all()
+    assert np.isfinite(report.error)
+
+
+@pytest.mark.parametrize("entries", [(0, 1), (0, slice(None))])
+def test_a_live_minus_infinity_under_jit_is_reported(entries):
+    s, r, c = problem()
+    s[entries] = -np.inf
+    biases, report = jax.jit(sinkhorn.solve)(s, r, c)
+    assert np.isnan(biases.video).all()
+    assert report.error == np.inf
+    assert not report.converged
+
+
+@pytest.mark.parametrize("mass", [1e-30, 2e-38])
+def test_a_tiny_mass_is_no_mask(mass):
+    s, r, c = (np.float32(x) for x in problem())
+    c[0] = mass
+    r *= c.sum() / r.sum()
+    biases, _ = sinkhorn.solve(s, r, c)
+    _, b = oracles.sinkhorn(*(np.float64(x) for x in (s, r, c)), 4)
+    np.testing.assert_allclose(biases.video, b, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"start": np.nan}, "start must be finite"), ({"mass": 5e-39}, "expected 0 .masked. or")],
+)
+def test_a_start_of_nan_and_a_mass_below_float32_are_refused(change, message):
+    s, r, c = problem()
+    start = np.full(len(c), change.get("start", 0.0))
+    c[0] = change.get("mass", c[0])
+    with pytest.raises(ValueError, match=message):
+        sinkhorn.solve(np.float32(s), r, c, start=jnp.asarray(start))
