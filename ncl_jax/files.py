@@ -78,8 +78,9 @@ def _new_draft(place: Any) -> Iterator[tuple[Any, IO[bytes]]]:
     while True:
         draft = place.with_name(f".{place.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
         with draft.open("wb") as stream:  # with the usual permissions, unlike `tempfile`
-            # Somebody else may have taken it for one that was left, before it was locked.
-            if not _lock(stream) or os.fstat(stream.fileno()).st_nlink:
+            # Somebody else may take it for one that was left, before it is locked; they lock it
+            # while they remove it.
+            if not _lock(stream, wait=True) or os.fstat(stream.fileno()).st_nlink:
                 yield draft, stream
                 return
 
@@ -95,10 +96,10 @@ def remove_drafts(folder: str | os.PathLike[str], name: str | None = None) -> No
                     os.unlink(draft)
 
 
-def _lock(stream: IO[bytes]) -> bool:
-    """Whether it could be locked; another process has it, or there are no locks, where not."""
+def _lock(stream: IO[bytes], wait: bool = False) -> bool:
+    """Whether it could be locked; where not, there are no locks or, without `wait`, it is held."""
     try:
-        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (AttributeError, OSError):  # no such module, no such file system; not of epath's streams
         return False
     return True

@@ -60,7 +60,7 @@ def test_resize_and_crop_is_clips_preprocessing(shape):
     assert np.abs(ours.astype(float) - clip_preprocessing(image, 32)).max() <= 1
 
 
-def test_pixels_are_normalised_as_clip_does():
+def test_pixels_are_normalised_as_clip_does(unchecked):
     """On the device, from uint8: (x / 255 - mean) / std by channel."""
     video = RNG(0).integers(0, 256, (2, 3, 4, 4, 3)).astype(np.uint8)
     parts = types.SimpleNamespace(frame_features=lambda x: x, temporal=lambda x, mask: x)

@@ -105,7 +105,7 @@ def test_pmap_refuses_a_sharded_state(monkeypatch):
         first_step(4, "fsdp", "pmap")
 
 
-def test_a_step_that_is_not_finite_leaves_the_state_alone():
+def test_a_step_that_is_not_finite_leaves_the_state_alone(unchecked):
     """NaN in one clip's frames; the counter goes on, the weights do not move."""
     step, state = first_step(4)
     before = tiny.leaves(state.params)
