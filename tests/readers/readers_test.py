@@ -96,7 +96,7 @@ def test_a_small_file_does_not_unfold_into_a_large_one(tmp_path):
     bounded(lambda: Tokenizer.load(bomb), "at most 67,108,864 bytes", memory=300 << 20)
 
 
-def bounded(read, said, seconds=10.0, memory=64 << 20):
+def bounded(read, said, seconds=30.0, memory=64 << 20):
     """Whether a sentence comes in bounded time and memory."""
     tracemalloc.start()
     begin = time.monotonic()
@@ -139,7 +139,7 @@ def test_pickled_captions_take_little_time_and_memory(tmp_path, content, said):
     path.write_bytes(content)
     assert len(content) < 1 << 20
     said = rf"raw-captions\.pkl.*({said})"
-    bounded(lambda: caption_files.read_pickle(path), said, seconds=20, memory=2 << 30)
+    bounded(lambda: caption_files.read_pickle(path), said, memory=2 << 30)
 
 
 def test_a_name_that_is_set_twice_or_built_is_data():
