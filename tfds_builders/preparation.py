@@ -84,6 +84,21 @@ def prepare(
     return str(directory)
 
 
+def require_files(
+    name: str, manual_dir: str | os.PathLike[str], data_dir: str | os.PathLike[str], **settings: Any
+) -> None:
+    """Makes sure that `prepare` will find what it needs, without decoding anything.
+
+    Raises:
+      FileNotFoundError: files are missing; the message shows the expected tree.
+      ValueError: unknown name or setting, or a damaged list or caption file.
+    """
+    builder_class, config = resolve(name, settings)
+    built = builder_class(data_dir=os.fspath(data_dir), config=config).data_dir
+    if not (builder_class.GENERATED or epath.Path(built).exists()):
+        builder_class.read_layout(epath.Path(manual_dir) / builder_class.name, config)
+
+
 def download(name: str, manual_dir: str | os.PathLike[str], **settings: Any) -> None:
     """Fetches what of a set is public to its place below `manual_dir`; one process at a time.
 

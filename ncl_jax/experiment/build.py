@@ -90,6 +90,14 @@ def prepare_data(config: ml_collections.ConfigDict) -> str:
     )
 
 
+def require_data(config: ml_collections.ConfigDict) -> None:
+    """Refuses missing files of a dataset before anything is downloaded or decoded."""
+    data = config.data
+    tfds_builders.require_files(
+        data.builder, data.manual_dir, data.data_dir, **data.settings.to_dict()
+    )
+
+
 def check_files(config: ml_collections.ConfigDict) -> None:
     """Refuses weights and a vocabulary that do not serve, before any data is built.
 

@@ -59,6 +59,7 @@ def run_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> di
     sharding.check_batch_size(config.train.batch_size, mesh, config.batch.micro_batch_size)
     kept = kept_tokenizer(workdir)
     if kept is None:
+        sync.run_on_primary("files", lambda: build.require_data(config))
         build.check_files(config)
     with _phase("data", seconds):
         # The others find it prepared, or, on a disk of their own, prepare it there.
