@@ -49,5 +49,6 @@ FUNCTIONS = {
     "NCL stop K=4": partial(ours, iterations=4),
     "NCL stop K=10": partial(ours, iterations=10),
     "NCL through K=10": partial(ours, iterations=10, gradient="through"),
+    "NCL implicit": partial(ours, iterations=100, gradient="implicit", tolerance=1e-3),
     "NCL through K=10, autodiff": partial(unrolled, iterations=10),
 }

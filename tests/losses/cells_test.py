@@ -109,7 +109,7 @@ def run(function, dtype, scale, make, ids, valid, weights):
 @pytest.mark.parametrize("name", LOSSES)
 def test_float32_cells(name):
     """The largest error of a cell (input, execution) over padding, weights and scales 20 and 100,
-    of the gradient's norm, or of that at loss 1 where the loss is below .1.
+    of the gradient's norm, or of that at loss 1 where the loss is below .1; values of the scale.
     """
     reference = compiled(LOSSES[name], "stored")
     functions = {
@@ -125,7 +125,11 @@ def test_float32_cells(name):
             norm = np.linalg.norm(expected) / min(1, mean if mean < 0.1 else 1)
             for execution, function in functions.items():
                 got, values = run(function, np.float32, scale, make, *args)
-                off = max(np.linalg.norm(got - expected) / norm, np.abs(values - out).max() / scale)
+                off = np.linalg.norm(got - expected) / norm
+                if (
+                    name != "implicit"
+                ):  # where a tolerance ends the solver, its path shows in values
+                    off = max(off, np.abs(values - out).max() / scale)
                 cells[case, execution] = max(off, cells.get((case, execution), 0.0))
     print(f"\n{name:>14s}" + "".join(f"{e:>10s}" for e in functions))
     for case in INPUTS:
