@@ -88,12 +88,12 @@ def compile_step(config: ml_collections.ConfigDict, mesh: Mesh) -> Compiled | No
 
 
 def compile_loss(
-    mesh: Mesh, name: str, size: int, execution: str, dim: int = 512
+    mesh: Mesh, name: str, size: int, materialize: str, dim: int = 512
 ) -> Compiled | None:
     """The loss alone with its gradient, at a global batch of `size` pairs."""
     # Finding the pairs of a clip costs both losses the same, and most of the compilation.
     options: dict[str, Any] = {
-        "axis_name": sharding.AXIS, "execution": execution, "positives": "diagonal"
+        "axis_name": sharding.AXIS, "materialize": materialize, "positives": "diagonal"
     }  # fmt: skip
 
     def total(*args: Any) -> jax.Array:
@@ -196,14 +196,14 @@ def loss_table(mesh: Mesh, sizes: list[int]) -> None:
     """Peak bytes per chip of both losses alone, and what NCL adds, over batch sizes."""
     print("| scores | pairs | InfoNCE MB | NCL MB | NCL adds, bytes per pair | B^2/P, MB |"
           "\n|---|---|---|---|---|---|")  # fmt: skip
-    for execution in ("stored", "tiled"):
+    for materialize in ("always", "never"):
         for size in sizes:
-            one, other = (compile_loss(mesh, n, size, execution) for n in ("infonce", "ncl"))
+            one, other = (compile_loss(mesh, n, size, materialize) for n in ("infonce", "ncl"))
             if one is None or other is None:
-                print(f"| {execution} | {size} | does not fit | | | |", flush=True)
+                print(f"| {materialize} | {size} | does not fit | | | |", flush=True)
                 break
             added = (other.peak - one.peak) / size
-            print(f"| {execution} | {size} | {one.peak / 1e6:.1f} | {other.peak / 1e6:.1f}"
+            print(f"| {materialize} | {size} | {one.peak / 1e6:.1f} | {other.peak / 1e6:.1f}"
                   f" | {added:.0f} | {4e-6 * size**2 / mesh.size:.1f} |", flush=True)  # fmt: skip
 
 

@@ -61,24 +61,24 @@ def mapped(loss, devices=DEVICES):
     )  # fmt: skip
 
 
-def _temporary(size: int, devices: int, execution: str) -> int:
+def _temporary(size: int, devices: int, materialize: str) -> int:
     """Temporary bytes per device of NCL's gradient at width `NARROW`; nothing is run."""
     row = jax.ShapeDtypeStruct((size, NARROW), jnp.float32)
     scale, ids = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((size,), jnp.int32)
-    loss = functools.partial(one_sided, iterations=PAIRS, execution=execution)
+    loss = functools.partial(one_sided, iterations=PAIRS, materialize=materialize)
     valid = jax.ShapeDtypeStruct((size,), bool)
     compiled = mapped(loss, devices).lower(row, row, scale, ids, valid).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 
 def _memory(quick: bool) -> list:
-    """[execution, B, P, bytes] over batches at eight devices, and over devices at one batch."""
+    """[kind, B, P, bytes] over batches at eight devices, and over devices at one batch."""
     sizes = (16384, 65536) if quick else (8192, 16384, 32768, 65536)
     places = [(size, DEVICES) for size in sizes]
     places += [(16384, devices) for devices in ((2,) if quick else (1, 2, 4))]
     return [
-        [execution, size, devices, _temporary(size, devices, execution)]
-        for execution in ("stored", "tiled")
+        [materialize, size, devices, _temporary(size, devices, materialize)]
+        for materialize in ("always", "never")
         for size, devices in places
     ]
 
@@ -90,17 +90,18 @@ def _exponent(points: list[tuple[int, int]]) -> float:
 def _scaling(quick: bool) -> Iterator[Row]:
     mode = "quick" if quick else "full"
     found = json.loads(fresh("benchmarks.collectives", "memory", mode, env=ENVIRONMENT))
-    for execution, in_batch, unit in (("stored", 2.05, "B^2/P"), ("tiled", 1.05, "B d")):
-        mine = [(n, p, size) for kind, n, p, size in found if kind == execution]
+    for materialize, in_batch, unit in (("always", 2.05, "B^2/P"), ("never", 1.05, "B d")):
+        mine = [(n, p, size) for kind, n, p, size in found if kind == materialize]
         for n, p, size in mine:
-            floats = n * n / p if execution == "stored" else n * NARROW
-            what = f"{execution}, d={NARROW}, B={n}, P={p}: temporary bytes over 4 {unit}"
+            floats = n * n / p if materialize == "always" else n * NARROW
+            what = f"{materialize}, d={NARROW}, B={n}, P={p}: temporary bytes over 4 {unit}"
             yield note("B5", what, size / 4 / floats)
         over_batch = _exponent([(n, size) for n, p, size in mine if p == DEVICES])
-        yield at_most("B5", f"{execution}: exponent of temporary bytes in B", over_batch, in_batch)
+        what = f"{materialize}: exponent of temporary bytes in B"
+        yield at_most("B5", what, over_batch, in_batch)
         over_devices = _exponent([(p, size) for n, p, size in mine if n == 16384])
-        what = f"{execution}: exponent of temporary bytes per device in P"
-        yield at_most("B5", what, over_devices, -0.95 if execution == "stored" else 0.05)
+        what = f"{materialize}: exponent of temporary bytes per device in P"
+        yield at_most("B5", what, over_devices, -0.95 if materialize == "always" else 0.05)
 
 
 def _traffic(size: int) -> dict:
@@ -113,7 +114,7 @@ def _traffic(size: int) -> dict:
         "two-sided InfoNCE": two_sided,
         "InfoNCE": infonce,
         "NCL": functools.partial(one_sided, iterations=PAIRS),
-        "NCL tiled": functools.partial(one_sided, iterations=PAIRS, execution="tiled"),
+        "NCL tiled": functools.partial(one_sided, iterations=PAIRS, materialize="never"),
     }
     out, grads = {}, {}
     for name, form in forms.items():

@@ -35,7 +35,7 @@ def _compare(what: str, scores: np.ndarray) -> Iterator[Row]:
     rows, cols = scores.shape
     r, c = np.ones(rows, np.float32), np.full(cols, rows / cols, np.float32)
     plain, relaxed = (
-        sinkhorn.solve(scores, r, c, iterations=5000, tolerance=1e-3, relax=x)[1]
+        sinkhorn.solve(scores, r, c, iterations=5000, tolerance=1e-3, overrelaxation=x)[1]
         for x in (False, True)
     )
     one, two = int(plain.iterations), int(relaxed.iterations)

@@ -48,7 +48,7 @@ FUNCTIONS = {
     "InfoNCE, ours": ours_infonce,
     "NCL stop K=4": partial(ours, iterations=4),
     "NCL stop K=10": partial(ours, iterations=10),
-    "NCL through K=10": partial(ours, iterations=10, gradient="through"),
+    "NCL unroll K=10": partial(ours, iterations=10, gradient="unroll"),
     "NCL implicit": partial(ours, iterations=100, gradient="implicit", tolerance=1e-3),
-    "NCL through K=10, autodiff": partial(unrolled, iterations=10),
+    "NCL unroll K=10, autodiff": partial(unrolled, iterations=10),
 }

@@ -18,7 +18,7 @@ DIM = 512
 def gradient(iterations: int):
     def mean(text, video, scale):
         ids = jnp.arange(len(text))
-        options = {"iterations": iterations, "execution": "tiled"}
+        options = {"iterations": iterations, "materialize": "never"}
         return losses.ncl(text, video, scale, ids, ids >= 0, **options)[0].mean()
 
     return jax.jit(jax.grad(mean, (0, 1, 2)))

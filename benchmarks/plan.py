@@ -129,7 +129,7 @@ def plan(
     pairs, rounds = config.train.batch_size, config.loss.iterations
     each, dim = pairs // devices, model.dim
     micro = min(config.batch.micro_batch_size or each, each)
-    stored = stores(each, pairs, dim, jnp.float32, config.loss.execution)
+    stored = stores(each, pairs, dim, jnp.float32, config.loss.materialize)
     split = devices if config.sharding == "fsdp" else 1
     memory = {
         "weights and moments": (model.weights + model.moments) / split,
@@ -193,17 +193,17 @@ def largest_clips(
 ) -> int:
     """Most pairs per device, a multiple of 8, whose memory fits; 0 for none."""
     config = config.copy_and_resolve_references()
-    chosen = config.loss.execution
+    chosen = config.loss.materialize
 
-    def fits(each: int, execution: str) -> bool:
-        config.train.batch_size, config.loss.execution = each * devices, execution
+    def fits(each: int, materialize: str) -> bool:
+        config.train.batch_size, config.loss.materialize = each * devices, materialize
         return sum(plan(model, config, chip, devices, 1.0).memory.values()) <= chip.memory
 
-    def most(execution: str) -> int:
-        return next((n - 8 for n in range(8, 1 << 20, 8) if not fits(n, execution)), 0)
+    def most(materialize: str) -> int:
+        return next((n - 8 for n in range(8, 1 << 20, 8) if not fits(n, materialize)), 0)
 
     # "auto" needs less again from the size on at which it no longer stores the scores.
-    largest = most("tiled") if chosen == "auto" else 0
+    largest = most("never") if chosen == "auto" else 0
     return largest if largest and fits(largest, chosen) else most(chosen)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 AGAINST = {
     "PyTorch InfoNCE (ClipLoss form)": "NCL stop K=10",
-    "PyTorch NCL through K=10 (autograd)": "NCL through K=10",
+    "PyTorch NCL unroll K=10 (autograd)": "NCL unroll K=10",
 }
 
 
@@ -46,7 +46,7 @@ def peers(text, video, scale) -> Iterator[dict[str, Callable[[], float]]]:
             for name, form in zip(AGAINST, (loss_functions.both_axes, None), strict=True):
                 ask(name)
                 got = np.load(path + f".{list(AGAINST).index(name)}.npz")
-                form = form or loss_functions.FUNCTIONS["NCL through K=10"]
+                form = form or loss_functions.FUNCTIONS["NCL unroll K=10"]
                 value, (gx, *_) = jax.value_and_grad(form, (0, 1, 2))(text, video, scale)
                 np.testing.assert_allclose(got["value"], value, rtol=1e-4, atol=1e-5)
                 difference = np.linalg.norm(got["grad"] - gx)

@@ -76,9 +76,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.loss.name = "ncl"  # "ncl" or "infonce"
     c.loss.iterations = 4  # Sinkhorn iterations of ncl, video side first and last
     c.loss.tolerance = 0.0  # stop at this largest row error, after at most `iterations`; 0: never
-    c.loss.relax = False  # over-relaxed iterations, with a tolerance
-    c.loss.gradient = "stop"  # biases constant; "through" all iterations; "implicit": tolerance
-    c.loss.execution = "auto"  # "stored" or "tiled" score matrix; "auto" stores up to 2 GB
+    c.loss.overrelaxation = False  # over-relaxed iterations, with a tolerance
+    c.loss.gradient = "stop"  # biases constant; "unroll" all iterations; "implicit": tolerance
+    c.loss.materialize = "auto"  # store the kernel: "always", "never", "auto" up to 2 GB
     c.loss.positives = "same_clip"  # captions of one clip are positives; or "diagonal"
 
     c.optim = o = ml_collections.ConfigDict()

@@ -47,7 +47,7 @@ def gradient(config: ml_collections.ConfigDict) -> Iterator[Overrides]:
     ncl: Overrides = {"loss.name": "ncl"}
     settings: Settings = (
         ncl | {"loss.gradient": "stop"},
-        ncl | {"loss.gradient": "through"},
+        ncl | {"loss.gradient": "unroll"},
         ncl | {"loss.gradient": "stop"} | converged,
         ncl | {"loss.gradient": "implicit"} | converged,
     )

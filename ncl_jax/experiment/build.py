@@ -204,13 +204,13 @@ def build_loss(config: ml_collections.ConfigDict) -> Loss:
     """The loss of local pairs under the mapped axis."""
     shared = {
         "positives": config.loss.positives,
-        "execution": config.loss.execution,
+        "materialize": config.loss.materialize,
         "axis_name": sharding.AXIS,
     }
     solver: dict[str, Any] = {
         "iterations": config.loss.iterations,
         "tolerance": config.loss.tolerance or None,
-        "relax": config.loss.relax,
+        "overrelaxation": config.loss.overrelaxation,
         "gradient": config.loss.gradient,
     }
 

@@ -9,9 +9,14 @@ KEYS = {
     "mapper": "parallel_backend",
     "placement": "sharding",
     "batch.micro": "batch.micro_batch_size",
+    "loss.relax": "loss.overrelaxation",
+    "loss.execution": "loss.materialize",
 }
 """Former key -> key."""
-VALUES: dict[str, dict[Any, Any]] = {}
+VALUES: dict[str, dict[Any, Any]] = {
+    "loss.gradient": {"through": "unroll"},
+    "loss.materialize": {"stored": "always", "tiled": "never"},
+}
 """Key -> former value -> value."""
 
 

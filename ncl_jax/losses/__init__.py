@@ -9,7 +9,7 @@ Texts stay where they are and videos are gathered once. The gradient returned fo
 is that of the sum over all devices; that of `scale` is the device's part of it, and so is whatever
 follows from either: `psum` of the devices' parameter gradients is the gradient of the global sum.
 
-Two executions give the same answers: "stored" keeps a device's rows of the kernel, "tiled"
+`materialize` changes no answer: "always" stores a device's rows of the kernel, "never"
 recomputes them panel by panel in O(batch dim) memory for one matrix product per iteration. "auto"
 stores up to 2 GB per device (`inputs.stores`).
 """
@@ -25,12 +25,12 @@ from ncl_jax import sinkhorn
 from ncl_jax.errors import InputError
 from ncl_jax.losses import contrast, normalized
 from ncl_jax.losses.groups import Positives
-from ncl_jax.losses.inputs import Execution, Options, check
+from ncl_jax.losses.inputs import Materialize, Options, check
 from ncl_jax.types import AnyArray, SinkhornReport
 
-__all__ = ["Execution", "Gradient", "Positives", "infonce", "ncl"]
+__all__ = ["Gradient", "Materialize", "Positives", "infonce", "ncl"]
 
-Gradient = Literal["stop", "through", "implicit"]
+Gradient = Literal["stop", "unroll", "implicit"]
 
 # One program also where the caller does not compile; part of the caller's where it does.
 _compiled = partial(jax.jit, static_argnums=5, inline=True)
@@ -46,7 +46,7 @@ def infonce(
     *,
     positives: Positives = "same_clip",
     axis_name: str | None = None,
-    execution: Execution = "auto",
+    materialize: Materialize = "auto",
 ) -> Float[Array, " batch"]:
     """Symmetric InfoNCE of each pair: what `ncl` is with zero biases.
 
@@ -58,7 +58,7 @@ def infonce(
       valid: [batch]; padded rows are False and count for nothing.
       positives: as in `ncl`.
       axis_name: as in `ncl`.
-      execution: as in `ncl`.
+      materialize: as in `ncl`.
 
     Returns:
       The loss of each local pair [batch] in nats.
@@ -76,7 +76,7 @@ def infonce(
       >>> [f"{value:.4f}" for value in values]
       ['0.3133', '0.3133']
     """
-    options = Options(positives=positives, execution=execution, axis_name=axis_name)
+    options = Options(positives=positives, materialize=materialize, axis_name=axis_name)
     check(text, video, scale, video_id, valid, options)
     return _contrast(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)
 
@@ -91,10 +91,10 @@ def ncl(
     iterations: int = sinkhorn.PAPER_ITERATIONS,
     gradient: Gradient = "stop",
     tolerance: float | None = None,
-    relax: bool = False,
+    overrelaxation: bool = False,
     positives: Positives = "same_clip",
     axis_name: str | None = None,
-    execution: Execution = "auto",
+    materialize: Materialize = "auto",
 ) -> tuple[Float[Array, " batch"], SinkhornReport]:
     """Normalized contrastive loss of each pair: InfoNCE on Sinkhorn-biased scores.
 
@@ -110,15 +110,15 @@ def ncl(
       valid: [batch]; padded rows are False: nobody's candidate, loss 0, gradient 0, whatever they
         hold.
       iterations: Sinkhorn pairs of updates, video side first and last; with a tolerance, at most.
-      gradient: "stop" holds the biases constant; "through" differentiates the iterations, exactly
+      gradient: "stop" holds the biases constant; "unroll" differentiates the iterations, exactly
         and in O(iterations batch) memory; "implicit" differentiates the fixed point and needs a
         tolerance. All are exact for any cotangent per pair.
-      tolerance: stop when no row is off its mass by more than this fraction. Not with "through".
-      relax: safeguarded over-relaxation; needs a tolerance.
+      tolerance: stop when no row is off its mass by more than this fraction. Not with "unroll".
+      overrelaxation: safeguarded over-relaxation; needs a tolerance.
       positives: "same_clip" shares the target among all pairs of the clip; "diagonal" keeps
         only the pair itself (what CLIP4Clip does).
       axis_name: mapped axis the batch is split over, if any.
-      execution: "stored", "tiled" or "auto".
+      materialize: whether the kernel is stored: "always", "never", or "auto" up to 2 GB.
 
     Returns:
       The loss of each local pair [batch] in nats, float32 or float64, and the solver's report (of
@@ -141,14 +141,16 @@ def ncl(
       >>> jax.grad(mean)(one_hot).shape
       (2, 2)
     """
-    options = Options(iterations, tolerance, relax, gradient, positives, execution, axis_name)
+    options = Options(
+        iterations, tolerance, overrelaxation, gradient, positives, materialize, axis_name
+    )
     check(text, video, scale, video_id, valid, options)
     if iterations < 0:
         raise InputError(f"iterations must be >= 0, got {iterations}")
     if tolerance is not None and (tolerance <= 0 or iterations < 1):
         raise InputError("a tolerance must be > 0 and needs iterations >= 1, the most to do")
-    if gradient == "through" and tolerance is not None:
-        raise InputError("gradient 'through' needs a fixed count: drop the tolerance")
-    if tolerance is None and (gradient == "implicit" or relax):
-        raise InputError("gradient 'implicit' and relax need a tolerance, for instance 1e-3")
+    if gradient == "unroll" and tolerance is not None:
+        raise InputError("gradient 'unroll' needs a fixed count: drop the tolerance")
+    if tolerance is None and (gradient == "implicit" or overrelaxation):
+        raise InputError("gradient 'implicit' and overrelaxation need a tolerance, as 1e-3")
     return _normalized(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)

@@ -1,4 +1,4 @@
-"""What both losses share: clean inputs, the choice of execution, positive logits, gradients."""
+"""What both losses share: clean inputs, what is stored, positive logits, gradients."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +21,7 @@ from ncl_jax.losses.groups import (
 )
 from ncl_jax.sinkhorn.blocks import Panels, Stored, Tiled, score_panel
 
-Execution = Literal["auto", "stored", "tiled"]
+Materialize = Literal["auto", "always", "never"]
 STORED_BYTES = 2 << 30
 """`auto` stores the kernel of a device up to this size."""
 
@@ -34,10 +34,10 @@ class Options(NamedTuple):
 
     iterations: int = 0
     tolerance: float | None = None
-    relax: bool = False
+    overrelaxation: bool = False
     gradient: str = "stop"
     positives: Positives = "same_clip"
-    execution: Execution = "auto"
+    materialize: Materialize = "auto"
     axis_name: str | None = None
 
 
@@ -75,20 +75,20 @@ def make_inputs(
 def scores_of(inputs: Inputs, options: Options) -> Panels:
     """Logits of the local texts against every video, stored or to be recomputed."""
     rows, (cols, dim) = inputs.text.shape[0], inputs.video.shape
-    if stores(rows, cols, dim, inputs.text.dtype, options.execution):
+    if stores(rows, cols, dim, inputs.text.dtype, options.materialize):
         return Stored((score_panel(inputs.scaled, inputs.video),))
     return Tiled(inputs.scaled, inputs.video)
 
 
-def stores(rows: int, cols: int, dim: int, dtype: Any, execution: Execution) -> bool:
+def stores(rows: int, cols: int, dim: int, dtype: Any, materialize: Materialize) -> bool:
     """Whether a device keeps its `rows x cols` kernel in memory.
 
     "auto" does so up to `STORED_BYTES`, and whenever the kernel is no larger than four copies of
     the videos, which the gradients need anyway. Recomputing it would cost a matrix product per
     iteration instead of one read.
     """
-    if execution != "auto":
-        return execution == "stored"
+    if materialize != "auto":
+        return materialize == "always"
     size = rows * cols * np.dtype(dtype).itemsize
     return size <= STORED_BYTES or rows <= 4 * dim
 
@@ -182,8 +182,8 @@ def check(text: Any, video: Any, scale: Any, video_id: Any, valid: Any, options:
             raise InputError(f"{name} must have shape ({batch},), got {jnp.shape(x)}")
     for name, choice, choices in (
         ("positives", options.positives, ("same_clip", "diagonal")),
-        ("execution", options.execution, ("auto", "stored", "tiled")),
-        ("gradient", options.gradient, ("stop", "through", "implicit")),
+        ("materialize", options.materialize, ("auto", "always", "never")),
+        ("gradient", options.gradient, ("stop", "unroll", "implicit")),
     ):
         if choice not in choices:
             raise InputError(f"{name}: expected one of {', '.join(choices)}, got {choice!r}")

@@ -59,7 +59,9 @@ def _forward(
 ) -> Any:
     inputs = common.make_inputs(text, video, scale, video_id, valid, options)
     masses = _masses(inputs)
-    plan = Plan(options.iterations, options.tolerance, options.relax, 1.0, options.axis_name)
+    plan = Plan(
+        options.iterations, options.tolerance, options.overrelaxation, 1.0, options.axis_name
+    )
     solved = _balance(inputs, masses, plan, options)
     a, b = solved.state.a, solved.state.b
     finite_a, finite_b = (jnp.where(x == -jnp.inf, 0.0, x) for x in (a, b))

@@ -4,7 +4,7 @@ Finds `a` (text) and `b` (video) so that `P = exp(scores + a[:, None] + b[None, 
 `row_mass` and column sums `col_mass`. The biases are updated in the log domain; the sums come from
 one stored, doubly stabilised kernel, and from exact log-sum-exps should the biases ever move too
 far for it. `solve` is the public face; `iterate` holds the updates and the loop, `kernel` the
-stabilisation, `relax` the over-relaxation, `panels` the reading of matrices in row panels.
+stabilisation, `overrelaxation` the over-relaxation, `panels` the reading of matrices in row panels.
 
 Source: Park et al., Normalized Contrastive Learning, EMNLP 2022; Cuturi 2013 for the iteration.
 """
@@ -46,7 +46,7 @@ def solve(
     iterations: int = PAPER_ITERATIONS,
     order: Order = "gallery",
     tolerance: float | None = None,
-    relax: bool = False,
+    overrelaxation: bool = False,
     strength: float = 1.0,
     start: Float[AnyArray, " video"] | None = None,
 ) -> tuple[Biases, SinkhornReport]:
@@ -66,8 +66,8 @@ def solve(
       order: which side starts.
       tolerance: stop once the largest relative error of a row is below it (noticed one pair
         late, because the error costs no pass of its own). None: exactly `iterations` pairs.
-      relax: safeguarded over-relaxation: several times fewer pairs where many are needed, one
-        more where few are. Needs a tolerance and strength 1.
+      overrelaxation: safeguarded: several times fewer pairs where many are needed, one more where
+        few are. Needs a tolerance and strength 1.
       strength: in [0, 1]; each update is multiplied by it (unbalanced Sinkhorn). 1 balances
         fully, 0 gives zero biases. Below 1 the constant is not free, so it is left as it comes.
       start: video biases [video] to start from instead of the first update (warm start).
@@ -94,7 +94,9 @@ def solve(
       >>> bool(report.converged)
       True
     """
-    _check_options(scores, row_mass, col_mass, iterations, order, tolerance, relax, strength, start)
+    _check_options(
+        scores, row_mass, col_mass, iterations, order, tolerance, overrelaxation, strength, start
+    )
     dtype = jnp.promote_types(jnp.float32, jnp.asarray(scores).dtype)
     _check_masses(row_mass, col_mass, dtype)
     scores, row_mass, col_mass = (
@@ -102,7 +104,7 @@ def solve(
     )
     _check_values(scores, row_mass, col_mass, start)
     masses = Masses(jnp.log(row_mass), jnp.log(col_mass))
-    plan = Plan(iterations, tolerance, relax, strength)
+    plan = Plan(iterations, tolerance, overrelaxation, strength)
     if start is None and order == "text":
         start = jnp.zeros_like(col_mass)
     if start is not None:
@@ -170,7 +172,7 @@ def _panels(scores: Array, rows: Array, cols: Array) -> Stored:
 
 def _check_options(
     scores: Any, row_mass: Any, col_mass: Any, iterations: Any, order: Any, tolerance: Any,
-    relax: Any, strength: Any, start: Any,
+    overrelaxation: Any, strength: Any, start: Any,
 ) -> None:  # fmt: skip
     shape = jnp.shape(scores)
     if len(shape) != 2 or 0 in shape:
@@ -188,11 +190,11 @@ def _check_options(
         raise InputError(f"tolerance must be > 0 or None, got {tolerance}")
     if not 0 <= strength <= 1:
         raise InputError(f"strength must lie in [0, 1], got {strength}")
-    if relax and (tolerance is None or strength < 1):
-        raise InputError("relax needs a tolerance and strength 1: it watches the error fall")
+    if overrelaxation and (tolerance is None or strength < 1):
+        raise InputError("overrelaxation needs a tolerance and strength 1: it uses the error")
 
 
-def _check_masses(row_mass: Array, col_mass: Array, dtype: jnp.dtype) -> None:
+def _check_masses(row_mass: AnyArray, col_mass: AnyArray, dtype: jnp.dtype) -> None:
     """Before they are cast: what would become 0 then, or is flushed to it, would be a mask."""
     least = float(np.finfo(dtype).tiny)
     for name, mass in (("row_mass", row_mass), ("col_mass", col_mass)):
@@ -208,7 +210,9 @@ def _check_masses(row_mass: Array, col_mass: Array, dtype: jnp.dtype) -> None:
             )
 
 
-def _check_values(scores: Array, row_mass: Array, col_mass: Array, start: Array | None) -> None:
+def _check_values(
+    scores: Array, row_mass: Array, col_mass: Array, start: AnyArray | None
+) -> None:
     if any(isinstance(x, jax.core.Tracer) for x in (scores, row_mass, col_mass, start)):
         return
     rows, cols = np.asarray(row_mass), np.asarray(col_mass)

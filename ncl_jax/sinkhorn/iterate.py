@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
     iterations: int
     tolerance: float | None = None
-    relax: bool = False
+    overrelaxation: bool = False
     strength: float = 1.0
     axis_name: str | None = None
 
@@ -69,7 +69,7 @@ def stored_pair(kernel: Kernel, masses: Masses, plan: Plan) -> Update:
         def step(total: Array, e: Array, log_r: Array, row: Array, a: Array) -> Any:
             own = e @ v
             plain = _masked(plan.strength * (log_r - kernels.log_sum(own, row)), log_r)
-            new = _move(a, plain, omega, plan.relax)
+            new = _move(a, plain, omega, plan.overrelaxation)
             return total + kernels.weight(new, row) @ e, (own, plain, new)
 
         total, (own, plain, new_a) = kernel.fold(step, jnp.zeros_like(b), masses.row, kernel.row, a)
@@ -91,11 +91,11 @@ def exact_pair(scores: Panels, masses: Masses, plan: Plan) -> Update:
     def update(a: Array, b: Array, omega: Array) -> tuple[Array, Array, Array, Array]:
         def step(running: Any, s: Array, log_r: Array, a: Array) -> Any:
             plain = _masked(plan.strength * (log_r - kernels.exact_row_lse(s, b)), log_r)
-            new = _move(a, plain, omega, plan.relax)
+            new = _move(a, plain, omega, plan.overrelaxation)
             return kernels.add_to_col_lse(running, s, new), (plain, new)
 
         running, (plain, new_a) = scores.fold(step, kernels.start_col_lse(b), masses.row, a)
-        reference = None if plan.relax or plan.strength < 1 else b
+        reference = None if plan.overrelaxation or plan.strength < 1 else b
         lse = kernels.finish_col_lse(running, plan.axis_name, reference)
         new_b, change = _finish(a, b, plain, lse, omega, masses, plan)
         return new_a, new_b, change, jnp.asarray(True)
@@ -158,20 +158,20 @@ def run(
         return lax.fori_loop(0, plan.iterations, keep, (state, reached))
 
     tolerance = plan.tolerance
-    limit = plan.iterations - 1 if plan.relax else plan.iterations
+    limit = plan.iterations - 1 if plan.overrelaxation else plan.iterations
 
     def unfinished(state: State) -> Bool[Array, ""]:
         return (state.error > tolerance) & (state.done < limit)
 
     def body(state: State) -> State:
         after = advance(state, state.pace)
-        if not plan.relax:
+        if not plan.overrelaxation:
             return after
         move = _distance(state.b, after.b, masses.col) / state.pace.omega
         return after._replace(pace=accelerate(state.pace, move))
 
     state = lax.while_loop(unfinished, body, state)
-    if plan.relax:
+    if plan.overrelaxation:
         state = advance(state, start_pace(one))
     return state, (state.a[None], state.b[None])
 
@@ -194,11 +194,11 @@ def _finish(
     a: Array, b: Array, plain: Array, lse: Array, omega: Array, masses: Masses, plan: Plan
 ) -> tuple[Array, Array]:
     target = _masked(plan.strength * (masses.col - lse), masses.col)
-    new = _masked(_move(b, target, omega, plan.relax), masses.col)
+    new = _masked(_move(b, target, omega, plan.overrelaxation), masses.col)
     if plan.tolerance is None:
         return new, jnp.zeros((), b.dtype)
     change = kernels.max_over(_deviation(a, plain, masses.row), plan.axis_name)
-    if plan.relax:  # a plain pair leaves the columns exact, a relaxed one does not
+    if plan.overrelaxation:  # a plain pair leaves the columns exact, a relaxed one does not
         change = jnp.maximum(change, _deviation(b, target, masses.col) * (omega != 1))
     return new, change
 
@@ -209,8 +209,10 @@ def _distance(old: Array, new: Array, log_mass: Array) -> Float[Array, ""]:
     return jnp.sqrt(jnp.sum(jnp.exp(log_mass) * change**2))
 
 
-def _move(old: Array, plain: Array, omega: Array, relax: bool) -> Array:
-    return jnp.where(plain == -jnp.inf, plain, old + omega * (plain - old)) if relax else plain
+def _move(old: Array, plain: Array, omega: Array, overrelaxation: bool) -> Array:
+    if not overrelaxation:
+        return plain
+    return jnp.where(plain == -jnp.inf, plain, old + omega * (plain - old))
 
 
 def _masked(bias: Array, log_mass: Array) -> Array:

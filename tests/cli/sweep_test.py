@@ -234,7 +234,7 @@ from absl import app
 
 from ncl_jax.cli import sweep, sweep_plans
 sweep_plans.SWEEPS["two"] = lambda config: iter(
-    [{"loss.gradient": g, "seed": 3} for g in ("stop", "through")])
+    [{"loss.gradient": g, "seed": 3} for g in ("stop", "unroll")])
 app.run(sweep.main, flags_parser=sweep.job.parse_flags)
 """
 
@@ -280,7 +280,7 @@ def test_a_killed_sweep_goes_on(tmp_path):
     line, options = command(tmp_path, "--sweep=two")
     process = subprocess.Popen(line, **options, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
-    first, second = (tmp_path / "sweep" / name for name in ("seed=3", "gradient=through,seed=3"))
+    first, second = (tmp_path / "sweep" / name for name in ("seed=3", "gradient=unroll,seed=3"))
     deadline = time.monotonic() + 400
     while not (second / sweep_runs.LOG).exists():  # the first has finished, the second has begun
         assert process.poll() is None, "the sweep ended before it could be killed"
@@ -295,13 +295,13 @@ def test_a_killed_sweep_goes_on(tmp_path):
     assert (first / "results.json").stat().st_mtime_ns == kept
     table = json.loads((tmp_path / "sweep" / "two.json").read_text())
     assert table["runs"] == {"finished": 2, "planned": 2}
-    assert table["settings"] == ["gradient=stop", "gradient=through"]
-    cell = table["rows"][0]["settings"]["gradient=through"]
+    assert table["settings"] == ["gradient=stop", "gradient=unroll"]
+    cell = table["rows"][0]["settings"]["gradient=unroll"]
     assert cell["seeds"] == [3]
-    assert table["workdirs"]["gradient=through"]["3"] == str(second)
+    assert table["workdirs"]["gradient=unroll"]["3"] == str(second)
     results = json.loads((second / "results.json").read_text())
     assert results["config"]["seed"] == 3
-    assert results["config"]["loss"]["gradient"] == "through"
+    assert results["config"]["loss"]["gradient"] == "unroll"
     assert results["metrics"]["text_to_video"]["plain"]["R@1"] == cell["values"][0]
     assert (tmp_path / "sweep" / "two.md").read_text().strip() in done.stdout
     # what it left opens again, and makes a page with the frames of its clips

@@ -166,8 +166,8 @@ def test_unknown_loss_is_named():
 
 
 @pytest.mark.parametrize(("changes", "said"), [
-    ({"gradient": "through"}, None),
-    ({"gradient": "implicit", "tolerance": 1e-3, "relax": True}, None),
+    ({"gradient": "unroll"}, None),
+    ({"gradient": "implicit", "tolerance": 1e-3, "overrelaxation": True}, None),
     ({"gradient": "implicit"}, "need a tolerance"),
 ])
 def test_every_gradient_can_be_configured(changes, said):

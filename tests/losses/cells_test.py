@@ -73,16 +73,16 @@ INPUTS = {
 LOSSES = {
     "infonce": losses.infonce,
     "stop": losses.ncl,
-    "through": functools.partial(losses.ncl, gradient="through"),
+    "unroll": functools.partial(losses.ncl, gradient="unroll"),
     "implicit": functools.partial(
-        losses.ncl, gradient="implicit", iterations=1000, tolerance=1e-3, relax=True
+        losses.ncl, gradient="implicit", iterations=1000, tolerance=1e-3, overrelaxation=True
     ),
 }
 
 
-def compiled(loss, execution, axis_name=None):
+def compiled(loss, materialize, axis_name=None):
     def weighted(text, video, scale, ids, valid, weights):
-        out = loss(text, video, scale, ids, valid, execution=execution, axis_name=axis_name)
+        out = loss(text, video, scale, ids, valid, materialize=materialize, axis_name=axis_name)
         out = out[0] if isinstance(out, tuple) else out
         return jnp.sum(out * weights), out
 
@@ -108,14 +108,14 @@ def run(function, dtype, scale, make, ids, valid, weights):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_float32_cells(name):
-    """The largest error of a cell (input, execution) over padding, weights and scales 20 and 100,
+    """The largest error of a cell (input, kind) over padding, weights and scales 20 and 100,
     of the gradient's norm, or of that at loss 1 where the loss is below .1; values of the scale.
     """
-    reference = compiled(LOSSES[name], "stored")
+    reference = compiled(LOSSES[name], "always")
     functions = {
-        "stored": reference,
-        "tiled": compiled(LOSSES[name], "tiled"),
-        "sharded": compiled(LOSSES[name], "stored", "data"),
+        "always": reference,
+        "never": compiled(LOSSES[name], "never"),
+        "sharded": compiled(LOSSES[name], "always", "data"),
     }
     cells = {}
     for (case, make), args in ((c, v) for c in INPUTS.items() for v in variants(SIZE).values()):
@@ -123,14 +123,14 @@ def test_float32_cells(name):
             expected, out = run(reference, np.float64, scale, make, *args)
             mean = np.mean(out[args[1]])
             norm = np.linalg.norm(expected) / min(1, mean if mean < 0.1 else 1)
-            for execution, function in functions.items():
+            for materialize, function in functions.items():
                 got, values = run(function, np.float32, scale, make, *args)
                 off = np.linalg.norm(got - expected) / norm
                 if (
                     name != "implicit"
                 ):  # where a tolerance ends the solver, its path shows in values
                     off = max(off, np.abs(values - out).max() / scale)
-                cells[case, execution] = max(off, cells.get((case, execution), 0.0))
+                cells[case, materialize] = max(off, cells.get((case, materialize), 0.0))
     print(f"\n{name:>14s}" + "".join(f"{e:>10s}" for e in functions))
     for case in INPUTS:
         print(f"{case:>14s}" + "".join(f"{cells[case, e]:10.1e}" for e in functions))

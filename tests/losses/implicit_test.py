@@ -39,16 +39,16 @@ def padded(size=SIZE):
 
 
 @functools.cache
-def whole(execution="stored", iterations=3000):
-    return jax.jit(jax.grad(_summed(execution, iterations), (0, 1)))
+def whole(materialize="always", iterations=3000):
+    return jax.jit(jax.grad(_summed(materialize, iterations), (0, 1)))
 
 
 @functools.cache
-def sharded(execution="stored", iterations=3000):
+def sharded(materialize="always", iterations=3000):
     rows = P("data")
     return jax.jit(
         jax.shard_map(
-            jax.grad(_summed(execution, iterations, axis_name="data"), (0, 1)),
+            jax.grad(_summed(materialize, iterations, axis_name="data"), (0, 1)),
             mesh=Mesh(jax.devices()[:DEVICES], ("data",)),
             in_specs=(rows, rows, P(), rows, rows, rows),
             out_specs=rows,
@@ -57,13 +57,13 @@ def sharded(execution="stored", iterations=3000):
     )
 
 
-def _summed(execution, iterations, **kwargs):
+def _summed(materialize, iterations, **kwargs):
     loss = functools.partial(
-        losses.ncl, gradient="implicit", iterations=iterations, tolerance=1e-3, relax=True
+        losses.ncl, gradient="implicit", iterations=iterations, tolerance=1e-3, overrelaxation=True
     )
 
     def function(text, video, scale, ids, valid, weights):
-        out, _ = loss(text, video, scale, ids, valid, execution=execution, **kwargs)
+        out, _ = loss(text, video, scale, ids, valid, materialize=materialize, **kwargs)
         return jnp.sum(out * weights)
 
     return function
@@ -97,7 +97,7 @@ def variants(size=SIZE):
 @pytest.mark.parametrize("iterations", [3000, 5])
 def test_float32_is_float64_to_a_thousandth(make, iterations):
     """Converged or not (five pairs leave errors up to 1), equal weights or not, padded with NaN."""
-    function = whole("stored", iterations)
+    function = whole("always", iterations)
     for name, (ids, valid, weights) in variants().items():
         text, video = make()
         text[~valid] = video[~valid] = np.nan
@@ -106,8 +106,8 @@ def test_float32_is_float64_to_a_thousandth(make, iterations):
         assert relative(gradient(function, np.float32, *args), expected) < BOUND, name
 
 
-@pytest.mark.parametrize("execution", ["stored", "tiled"])
-def test_sharded_is_whole_converged_or_not(execution):
+@pytest.mark.parametrize("materialize", ["always", "never"])
+def test_sharded_is_whole_converged_or_not(materialize):
     """One definition, whatever the order of sums: where the solver stopped too early as well."""
     text, video = scattered()
     ids, valid = np.arange(SIZE) % 40, padded()
@@ -115,5 +115,5 @@ def test_sharded_is_whole_converged_or_not(execution):
     weights = np.random.default_rng(0).uniform(size=SIZE)
     args = (text, video, 100.0, ids, valid, weights)
     for dtype, bound in ((np.float64, 1e-7), (np.float32, BOUND)):
-        expected = gradient(whole("stored", 40), dtype, *args)
-        assert relative(gradient(sharded(execution, 40), dtype, *args), expected) < bound
+        expected = gradient(whole("always", 40), dtype, *args)
+        assert relative(gradient(sharded(materialize, 40), dtype, *args), expected) < bound

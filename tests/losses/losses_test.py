@@ -1,4 +1,4 @@
-"""Values and gradients of both losses against their twins, in every semantics and execution."""
+"""Values and gradients of both losses against their twins, in every semantics, stored and not."""
 
 import functools
 import itertools
@@ -49,7 +49,8 @@ def float32_bounds(scale):
 
 def options(semantics, iterations):
     if semantics == "implicit":
-        return {"gradient": semantics, "iterations": 20000, "tolerance": 1e-11, "relax": True}
+        solver = {"iterations": 20000, "tolerance": 1e-11, "overrelaxation": True}
+        return {"gradient": semantics, **solver}
     return {"gradient": semantics, "iterations": iterations}
 
 
@@ -76,14 +77,14 @@ def numerical(value, text, video, scale, seed=1):
 
 
 CASES = [
-    *itertools.product(("stop", "through"), (1, 4, 20)),
+    *itertools.product(("stop", "unroll"), (1, 4, 20)),
     ("implicit", None),
 ]
 
 
 @pytest.mark.parametrize(("semantics", "iterations"), CASES)
-@pytest.mark.parametrize("execution", ["stored", pytest.param("tiled", marks=pytest.mark.slow)])
-def test_ncl_equals_twin_and_finite_differences(x64, semantics, iterations, execution):
+@pytest.mark.parametrize("materialize", ["always", pytest.param("never", marks=pytest.mark.slow)])
+def test_ncl_equals_twin_and_finite_differences(x64, semantics, iterations, materialize):
     text, video, ids, valid, weights = batch()
     positives = "diagonal" if iterations == 4 else "same_clip"
     function = loss_and_gradients(
@@ -91,7 +92,7 @@ def test_ncl_equals_twin_and_finite_differences(x64, semantics, iterations, exec
         ids,
         valid,
         positives=positives,
-        execution=execution,
+        materialize=materialize,
         **options(semantics, iterations),
     )
     for scale in (5.0, 20.0, 100.0):
@@ -118,12 +119,12 @@ def test_ncl_equals_twin_and_finite_differences(x64, semantics, iterations, exec
 
 def test_infonce_equals_twin_and_finite_differences(x64):
     text, video, ids, valid, weights = batch()
-    for positives, execution in itertools.product(("same_clip", "diagonal"), ("stored", "tiled")):
+    for positives, materialize in itertools.product(("same_clip", "diagonal"), ("always", "never")):
 
         @jax.jit
-        def function(*args, positives=positives, execution=execution):
+        def function(*args, positives=positives, materialize=materialize):
             def weighted(x, y, t):
-                kwargs = {"positives": positives, "execution": execution}
+                kwargs = {"positives": positives, "materialize": materialize}
                 out = losses.infonce(x, y, t, ids, valid, **kwargs)
                 return jnp.sum(out * weights), out
 
@@ -175,7 +176,7 @@ def test_semantics_differ_before_convergence_and_agree_at_it(x64):
             loss_and_gradients(weights, ids, valid, gradient=g, iterations=iterations)(
                 text, video, jnp.asarray(scale)
             )[1][0]
-            for g in ("stop", "through")
+            for g in ("stop", "unroll")
         ]
 
     stop, through = gradients(20.0, 1)
@@ -187,7 +188,7 @@ def test_semantics_differ_before_convergence_and_agree_at_it(x64):
 @pytest.mark.slow
 def test_zero_iterations_match_the_twin(x64):
     text, video, ids, valid, _ = batch()
-    for gradient in ("stop", "through"):
+    for gradient in ("stop", "unroll"):
         out, _ = losses.ncl(
             text, video, jnp.asarray(20.0), ids, valid, iterations=0, gradient=gradient
         )
@@ -204,13 +205,13 @@ def test_ncl_of_balanced_scores_is_infonce():
     assert report.converged
 
 
-@pytest.mark.parametrize("execution", ["stored", "tiled"])
-def test_float32_equals_the_twin_to_rounding(execution):
+@pytest.mark.parametrize("materialize", ["always", "never"])
+def test_float32_equals_the_twin_to_rounding(materialize):
     """Up to scale 100, of the embeddings as they are in float32 (losses up to 63 nats)."""
     text, video, ids, valid, _ = batch()
     text, video = np.float32(text), np.float32(video)
     for scale in (20.0, 100.0):
-        out, _ = losses.ncl(text, video, jnp.float32(scale), ids, valid, execution=execution)
+        out, _ = losses.ncl(text, video, jnp.float32(scale), ids, valid, materialize=materialize)
         assert out.dtype == jnp.float32
         twin = oracles.ncl(np.float64(text), np.float64(video), scale, ids, valid, 4)
         np.testing.assert_allclose(out, twin, **float32_bounds(scale))
@@ -259,20 +260,20 @@ def test_padding_may_hold_anything():
 
 def test_all_padding_is_zero():
     text, video, ids, valid, weights = batch()
-    for execution in ("stored", "tiled"):
-        function = loss_and_gradients(weights, ids, valid & False, execution=execution)
+    for materialize in ("always", "never"):
+        function = loss_and_gradients(weights, ids, valid & False, materialize=materialize)
         (_, out), grads = function(text, video, jnp.asarray(20.0))
         assert not any(np.any(x) for x in (out, *grads))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gradient", ["stop", "through", "implicit"])
+@pytest.mark.parametrize("gradient", ["stop", "unroll", "implicit"])
 def test_degenerate_batches_are_defined(gradient):
     """One pair has loss and gradient 0, as has a batch of padding; a NaN scale is reported."""
     text, video, ids, valid, weights = batch()
     kwargs = {"gradient": gradient, "iterations": 30}
     if gradient == "implicit":
-        kwargs |= {"tolerance": 1e-3, "relax": True}
+        kwargs |= {"tolerance": 1e-3, "overrelaxation": True}
     scale = jnp.asarray(100.0)
     for live in (np.arange(SIZE) == 2, np.zeros(SIZE, bool)):
         (_, out), grads = loss_and_gradients(weights, ids, live, **kwargs)(text, video, scale)
@@ -298,12 +299,12 @@ def test_degenerate_batches_are_defined(gradient):
         ({"text": np.full((SIZE, DIM), 1e4)}, "unit norm"),
         ({"video_id": np.arange(SIZE) << 32}, "video_id must fit 32 bits"),
         ({"gradient": "none"}, "gradient"),
-        ({"execution": "sharded"}, "execution"),
+        ({"materialize": "sharded"}, "materialize"),
         ({"positives": "all"}, "positives"),
         ({"iterations": -1}, "iterations"),
         ({"gradient": "implicit"}, "tolerance"),
-        ({"relax": True}, "tolerance"),
-        ({"gradient": "through", "tolerance": 1e-3}, "fixed count"),
+        ({"overrelaxation": True}, "tolerance"),
+        ({"gradient": "unroll", "tolerance": 1e-3}, "fixed count"),
     ],
 )
 def test_bad_arguments_are_refused(change, message, unchecked):
@@ -316,8 +317,8 @@ def test_bad_arguments_are_refused(change, message, unchecked):
 def test_bad_embeddings_under_jit_are_reported():
     text, video, ids, valid, _ = (np.array(x) for x in batch())
     text[0, 0] = np.nan
-    for execution in ("stored", "tiled"):
-        out, report = jax.jit(functools.partial(losses.ncl, execution=execution))(
+    for materialize in ("always", "never"):
+        out, report = jax.jit(functools.partial(losses.ncl, materialize=materialize))(
             text, video, jnp.asarray(20.0), ids, valid
         )
         assert np.isnan(out[valid]).all()

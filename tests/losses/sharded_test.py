@@ -81,9 +81,9 @@ LOSSES = {
     "infonce": losses.infonce,
     "diagonal": functools.partial(losses.ncl, positives="diagonal"),
     "stop": functools.partial(losses.ncl, gradient="stop"),
-    "through": functools.partial(losses.ncl, gradient="through"),
+    "unroll": functools.partial(losses.ncl, gradient="unroll"),
     "implicit": functools.partial(
-        losses.ncl, gradient="implicit", iterations=2000, tolerance=1e-12, relax=True
+        losses.ncl, gradient="implicit", iterations=2000, tolerance=1e-12, overrelaxation=True
     ),
 }
 
@@ -100,7 +100,7 @@ def test_sharded_equals_whole(x64, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_sharded_tiled_equals_whole(x64, name):
-    tiled = functools.partial(LOSSES[name], execution="tiled")
+    tiled = functools.partial(LOSSES[name], materialize="never")
     compare(LOSSES[name], sharded(tiled), 20.0, 1e-10)
 
 
@@ -124,8 +124,8 @@ def test_float32_executions_agree(scale, noise):
     (_, out), expected = jax.jit(summed(loss))(*args)
     mean = np.mean(out[valid])
     assert (mean < 0.1) == (noise < 0.6)
-    for execution in ("stored", "tiled"):
-        values, *grads = sharded(functools.partial(loss, execution=execution))(*args)
+    for materialize in ("always", "never"):
+        values, *grads = sharded(functools.partial(loss, materialize=materialize))(*args)
         np.testing.assert_allclose(values, out, **float32_bounds(scale))
         for one, other in zip(expected, grads, strict=True):
             norm = np.linalg.norm(one) / min(1, mean if mean < 0.1 else 1)
@@ -139,9 +139,9 @@ def test_ragged_panels_equal_whole(x64, monkeypatch):
     monkeypatch.setattr("ncl_jax.sinkhorn.blocks.PANEL_ENTRIES", 44)
     text, video, ids, valid, weights = batch()
     args = (text, video, jnp.asarray(20.0), ids, valid, weights)
-    loss = functools.partial(losses.ncl, gradient="through", iterations=2)
+    loss = functools.partial(losses.ncl, gradient="unroll", iterations=2)
     whole = jax.jit(summed(loss))(*args)
-    tiled = jax.jit(summed(functools.partial(loss, execution="tiled")))(*args)
+    tiled = jax.jit(summed(functools.partial(loss, materialize="never")))(*args)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), whole, tiled)
 
 

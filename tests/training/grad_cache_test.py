@@ -18,7 +18,7 @@ BATCH = 16
 LOSSES = {
     "infonce": losses.infonce,
     "stop": functools.partial(losses.ncl, gradient="stop"),
-    "through": functools.partial(losses.ncl, gradient="through"),
+    "unroll": functools.partial(losses.ncl, gradient="unroll"),
     "implicit": functools.partial(
         losses.ncl, gradient="implicit", iterations=200, tolerance=1e-6
     ),
@@ -52,13 +52,13 @@ SLOW = pytest.mark.slow
     ("name", "micro", "devices", "mapper"),
     [
         pytest.param("stop", 4, 1, "shard_map", marks=SLOW),
-        pytest.param("through", 4, 1, "shard_map", marks=SLOW),
+        pytest.param("unroll", 4, 1, "shard_map", marks=SLOW),
         pytest.param("implicit", 4, 1, "shard_map", marks=SLOW),
         pytest.param("infonce", 4, 1, "shard_map", marks=SLOW),
         pytest.param("stop", 1, 8, "shard_map", marks=SLOW),
         pytest.param("stop", 1, 8, "pmap", marks=SLOW),
-        pytest.param("through", 1, 8, "shard_map", marks=SLOW),
-        pytest.param("through", 2, 4, "pmap", marks=SLOW),
+        pytest.param("unroll", 1, 8, "shard_map", marks=SLOW),
+        pytest.param("unroll", 2, 4, "pmap", marks=SLOW),
         pytest.param("implicit", 1, 8, "shard_map", marks=SLOW),
         pytest.param("stop", 2, 4, "shard_map+fsdp", marks=SLOW),
     ],
