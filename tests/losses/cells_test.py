@@ -126,9 +126,7 @@ def test_float32_cells(name):
             for materialize, function in functions.items():
                 got, values = run(function, np.float32, scale, make, *args)
                 off = np.linalg.norm(got - expected) / norm
-                if (
-                    name != "implicit"
-                ):  # where a tolerance ends the solver, its path shows in values
+                if name != "implicit":  # its values show where the tolerance ended the solver
                     off = max(off, np.abs(values - out).max() / scale)
                 cells[case, materialize] = max(off, cells.get((case, materialize), 0.0))
     print(f"\n{name:>14s}" + "".join(f"{e:>10s}" for e in functions))
