@@ -192,7 +192,7 @@ def _check_options(
         raise InputError("relax needs a tolerance and strength 1: it watches the error fall")
 
 
-def _check_masses(row_mass: Array, col_mass: Array, dtype: jnp.dtype) -> None:
+def _check_masses(row_mass: AnyArray, col_mass: AnyArray, dtype: jnp.dtype) -> None:
     """Before they are cast: what would become 0 then, or is flushed to it, would be a mask."""
     least = float(np.finfo(dtype).tiny)
     for name, mass in (("row_mass", row_mass), ("col_mass", col_mass)):
@@ -208,7 +208,7 @@ def _check_masses(row_mass: Array, col_mass: Array, dtype: jnp.dtype) -> None:
             )
 
 
-def _check_values(scores: Array, row_mass: Array, col_mass: Array, start: Array | None) -> None:
+def _check_values(scores: Array, row_mass: Array, col_mass: Array, start: AnyArray | None) -> None:
     if any(isinstance(x, jax.core.Tracer) for x in (scores, row_mass, col_mass, start)):
         return
     rows, cols = np.asarray(row_mass), np.asarray(col_mass)
