@@ -247,7 +247,7 @@ def _damping(diagonal: Array, options: Options) -> tuple[Array, float]:
     eps = float(np.finfo(diagonal.dtype).eps)
     least = _ROUNDINGS * eps
     damping = jnp.maximum(options.tolerance * jnp.maximum(diagonal, _PART), least)
-    return damping, 64 * eps**0.5 * max(options.tolerance, least)
+    return damping, max(64 * eps**0.5 * max(options.tolerance, least), eps)
 
 
 def _masses(inputs: Inputs) -> Masses:

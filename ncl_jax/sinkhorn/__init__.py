@@ -210,9 +210,7 @@ def _check_masses(row_mass: AnyArray, col_mass: AnyArray, dtype: jnp.dtype) -> N
             )
 
 
-def _check_values(
-    scores: Array, row_mass: Array, col_mass: Array, start: AnyArray | None
-) -> None:
+def _check_values(scores: Array, row_mass: Array, col_mass: Array, start: AnyArray | None) -> None:
     if any(isinstance(x, jax.core.Tracer) for x in (scores, row_mass, col_mass, start)):
         return
     rows, cols = np.asarray(row_mass), np.asarray(col_mass)

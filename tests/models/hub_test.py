@@ -69,7 +69,8 @@ def hub(tmp_path):
 
 def read(cache, endpoint, name=NAME, **more):
     """What a process of its own reads; the library looks at its settings when it is imported."""
-    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache)} | more
+    here = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment = here | {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache)} | more
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", READ, name],
