@@ -7,10 +7,15 @@ import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import hypothesis
 import jax
 import jaxtyping
 
 from tests import typecheck
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 jax.config.update("jax_num_cpu_devices", 8)
 

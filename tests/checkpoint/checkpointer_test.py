@@ -399,7 +399,10 @@ train()
 """
 
 
-@pytest.mark.parametrize(("how", "code"), [("ends", 0), ("fails", 1), ("full", 1)])
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [("ends", 0), *(pytest.param(how, 1, marks=pytest.mark.slow) for how in ("fails", "full"))],
+)
 def test_a_script_may_leave_right_after_a_save(tmp_path, how, code):
     done = subprocess.run(
         [sys.executable, "-c", LEAVE, tmp_path, how],
@@ -416,7 +419,9 @@ def test_a_script_may_leave_right_after_a_save(tmp_path, how, code):
         assert said[0].startswith("at the end of the program: a checkpoint could not be written")
 
 
-@pytest.mark.parametrize("damage", ["remove", "cut", "zero"])
+@pytest.mark.parametrize(
+    "damage", ["cut", *(pytest.param(how, marks=pytest.mark.slow) for how in ("remove", "zero"))]
+)
 def test_of_a_damaged_checkpoint_only_the_sentence_is_printed(tmp_path, damage, capfd, caplog):
     """Orbax reads arrays in parallel: each used to print its traceback, some after the read."""
     params = {f"w{i}": np.arange(20_000, dtype=np.float32) + i for i in range(30)}

@@ -106,6 +106,7 @@ def test_float32_is_float64_to_a_thousandth(make, iterations):
         assert relative(gradient(function, np.float32, *args), expected) < BOUND, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("materialize", ["always", "never"])
 def test_sharded_is_whole_converged_or_not(materialize):
     """One definition, whatever the order of sums: where the solver stopped too early as well."""

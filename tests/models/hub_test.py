@@ -93,6 +93,7 @@ def test_a_name_is_fetched_once_and_then_needs_no_network(hub, tmp_path):
     assert hub.asked == []  # not even the list of files
 
 
+@pytest.mark.slow
 def test_what_others_have_cached_is_used_without_a_network(hub, tmp_path):
     """Other programs fetch weights and config, and leave open what else there is."""
     here = f"http://127.0.0.1:{hub.server_port}"
@@ -111,7 +112,9 @@ def test_what_others_have_cached_is_used_without_a_network(hub, tmp_path):
     assert "what its cache holds is used: " in said
 
 
-@pytest.mark.parametrize("lost", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize(
+    "lost", ["model.safetensors", pytest.param("config.json", marks=pytest.mark.slow)]
+)
 def test_an_incomplete_cache_without_a_network_is_one_sentence(hub, tmp_path, lost):
     cache = tmp_path / "cache"
     read(cache, f"http://127.0.0.1:{hub.server_port}")
