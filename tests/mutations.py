@@ -6,6 +6,8 @@
 Every mutation is applied to a copy of the package, so the tree itself is never touched.
 """
 
+import concurrent.futures
+import os
 import pathlib
 import shutil
 import subprocess
@@ -235,10 +237,11 @@ def survives(mutation: Mutation) -> bool:
 def main() -> None:
     names = sys.argv[1:] or list(MUTATIONS)
     alive = []
-    for name in names:
-        if survives(MUTATIONS[name]):
-            alive.append(name)
-        print(f"{name}: {'SURVIVED' if name in alive else 'caught'}", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(survives, [MUTATIONS[name] for name in names])
+        for name, lives in zip(names, results, strict=True):
+            alive += [name] * lives
+            print(f"{name}: {'SURVIVED' if lives else 'caught'}", flush=True)
     if alive:
         raise SystemExit(f"no test noticed: {', '.join(alive)}")
 
