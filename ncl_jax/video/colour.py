@@ -1,7 +1,7 @@
 """Decoded pictures to RGB, as they are stored or as players show them.
 
 Three things that a player does are left out where frames must be those of the published pipelines
-(`Look`): the shape of pixels is `video_picture`'s part, two are done here.
+(`Look`): the shape of pixels is `picture`'s part, two are done here.
 
 - HD video that does not name its matrix is BT.709, as players take it; FFmpeg's scaler takes
   BT.601 at any size. HD is 1280 pixels wide or more than 576 high (mpv's rule).

@@ -125,7 +125,7 @@ def _container(source: Any) -> av.container.InputContainer:
     how: dict[str, Any] = {"container_options": _OPTIONS, **_METADATA}
     container = av.open(source, **how)
     # Times that a file does not state are wrong where they are made up: an AVI keeps the order of
-    # decoding only, and `video_clock` knows better what follows from it.
+    # decoding only, and `clock` knows better what follows from it.
     container.flags &= ~_GENERATE_TIMES
     return container
 

@@ -1,8 +1,8 @@
 """Video files to frames, and frames to JPEG bytes.
 
-The only home of decoding, in parts: `video_file` opens, `video_packets` and `video_plan` decode,
-`video_clock` and `video_times` say when, `video_frames` and `video_moment` find frames and seconds,
-`video_orientation`, `video_colour` and `video_picture` say how they look. No JAX here, so that
+The only home of decoding, in parts: `container` opens, `packets` and `plan` decode, `clock` and
+`times` say when, `frames` and `preview` find frames and seconds, `orientation`, `colour` and
+`picture` say how they look. No JAX here, so that
 dataset builders and reader threads can use it cheaply; PyAV and Pillow release the interpreter lock
 while they work.
 """
@@ -73,14 +73,14 @@ def decode_frames(
     depend on are decoded; the result is the same (`tests/video/files_test.py` compares them).
 
     Args:
-      path: video file in any container FFmpeg reads; of several streams `video_file` chooses.
+      path: video file in any container FFmpeg reads; of several streams `container` chooses.
       fps: ticks per second, > 0. At 1.0 these are the first frames of each second.
       short_side: pixels of the shorter side after a bicubic resize (nothing is cropped), or
         None to keep the size.
       jpeg_quality: 1 to 95 compresses each frame as it comes, so that a long file needs little
         memory; None keeps pixels.
       look: `stored` for pixels and colours as the published pipelines read them, `shown` for what
-        a player shows: square pixels, BT.709 for untagged HD, HDR tone-mapped (`video_colour`).
+        a player shows: square pixels, BT.709 for untagged HD, HDR tone-mapped (`colour`).
         Display matrices that are orientations are applied in both.
 
     Returns:
@@ -132,7 +132,7 @@ def jpeg_at(
 ) -> bytes:
     """The first sound frame at or after `seconds` from the file's first one, or the last there is.
 
-    It is the one that `decode_frames` would keep, by a shorter way (`video_moment`): quick in a
+    It is the one that `decode_frames` would keep, by a shorter way (`preview`): quick in a
     long file.
 
     Raises:

@@ -28,7 +28,7 @@ class Form(NamedTuple):
       short_side: pixels of the shorter side after a bicubic resize (nothing is cropped), or None
         to keep the size.
       jpeg_quality: 1 to 95 for JPEG bytes, None for pixels.
-      look: `stored` or `shown`, see `video_colour.Look`.
+      look: `stored` or `shown`, see `colour.Look`.
     """
 
     short_side: int | None = None

@@ -23,7 +23,7 @@ def timed(
 
     Args:
       stream: of the pictures.
-      pictures: in the order of showing; a `video_clock.Clock` has set the time stamps of their
+      pictures: in the order of showing; a `clock.Clock` has set the time stamps of their
         packets.
       remarks: a sentence is added if pictures were left out.
     """

@@ -111,7 +111,9 @@ def test_no_changed_file_is_more_than_a_sentence(capsys):
         print(f"\n{table(accounts)}")
     assert {name: account.faults for name, account in accounts.items() if account.faults} == {}
     assert sum(account.read + account.refused for account in accounts.values()) >= INPUTS
-    assert all(account.read and account.refused for account in accounts.values())
+    # Lines of a log that cannot be read are left out.
+    assert {name for name, one in accounts.items() if not one.refused} <= {"metrics.jsonl"}
+    assert all(account.read for account in accounts.values())
 
 
 if __name__ == "__main__":

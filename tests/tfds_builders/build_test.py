@@ -22,6 +22,7 @@ from ncl_jax.video import decode
 from ncl_jax.video import worker as worker_lib
 from tests.video import reader_faults_test
 from tests.video.files_test import write
+from tests.video.long_video import repeat
 from tfds_builders import decoding, frame_store
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -92,10 +93,9 @@ def test_a_killed_build_goes_on_where_it_stopped(
 
 
 def _make_endless(manual_dir: pathlib.Path) -> pathlib.Path:
-    """A clip that is never read to its end, so that no build is done before it is stopped."""
+    """A clip that takes minutes to read, so that no build is done before it is stopped."""
     clip = manual_dir / "msvd" / "videos" / f"clip{CLIPS // 2}.mp4"
-    clip.unlink()
-    os.mkfifo(clip)
+    repeat(clip, (1280, 720), seconds=40_000, group=10)
     return clip
 
 
@@ -183,7 +183,7 @@ def test_an_interrupt_between_two_clips_ends_the_decoding(
 
 def _runs(pid: str) -> bool:
     path = pathlib.Path(f"/proc/{pid}/cmdline")
-    return path.exists() and b"video_worker" in path.read_bytes()
+    return path.exists() and b"ncl_jax.video.worker" in path.read_bytes()
 
 
 BEAM = os.environ.get("NCL_BEAM_PYTHON", sys.executable)

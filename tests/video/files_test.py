@@ -26,6 +26,7 @@ from ncl_jax.video import worker as worker_lib
 from ncl_jax.video.container import opened
 from ncl_jax.video.picture import Form
 from ncl_jax.video.times import at_ticks
+from tests.video.long_video import repeat
 
 FINE = {"crf": "1", "threads": "1"}
 
@@ -330,12 +331,12 @@ def test_packed_clips_refuse_pickles_and_noise() -> None:
 
 @pytest.mark.slow
 def test_a_file_that_hangs_costs_its_time_limit_and_nothing_else(tmp_path: pathlib.Path) -> None:
-    os.mkfifo(tmp_path / "pipe.mp4")  # nobody writes to it: reading waits for ever
+    repeat(tmp_path / "long.mp4", (1280, 720), seconds=20_000, group=10)
     good = write(tmp_path / "a.mp4", 20)
     with contextlib.closing(worker_lib.VideoWorker(seconds=4)) as worker:
         start = time.monotonic()
-        with pytest.raises(decode.VideoError, match=r"pipe\.mp4: .* more than 4 s of work"):
-            worker.decode(tmp_path / "pipe.mp4", **REQUEST)
+        with pytest.raises(decode.VideoError, match=r"long\.mp4: .* more than 4 s of work"):
+            worker.decode(tmp_path / "long.mp4", **REQUEST)
         assert time.monotonic() - start < 8
         assert len(worker_lib.unpack(worker.decode(good, **REQUEST)).frames) == 2
 
@@ -344,20 +345,20 @@ def test_a_file_that_hangs_costs_its_time_limit_and_nothing_else(tmp_path: pathl
 def test_a_decoder_that_dies_is_replaced(
     tmp_path: pathlib.Path, worker: worker_lib.VideoWorker
 ) -> None:
-    os.mkfifo(tmp_path / "pipe.mp4")
+    repeat(tmp_path / "long.mp4", (1280, 720), seconds=20_000, group=10)
     good = write(tmp_path / "a.mp4", 20)
     worker.probe(good)
     assert worker._process is not None
     threading.Timer(0.5, worker._process.kill).start()
-    with pytest.raises(decode.VideoError, match=r"pipe\.mp4: .* a decoder that ended with SIGKILL"):
-        worker.decode(tmp_path / "pipe.mp4", **REQUEST)
+    with pytest.raises(decode.VideoError, match=r"long\.mp4: .* a decoder that ended with SIGKILL"):
+        worker.decode(tmp_path / "long.mp4", **REQUEST)
     assert len(worker_lib.unpack(worker.decode(good, **REQUEST)).frames) == 2
 
 
 @pytest.mark.slow
 def test_an_hour_of_4k_needs_little_memory(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "hour.mp4"
-    _repeat(path, (3840, 2160), seconds=3600, group=10)
+    repeat(path, (3840, 2160), seconds=3600, group=10)
     code = (
         "import re, sys\n"
         "from ncl_jax.video import decode\n"
@@ -373,30 +374,6 @@ def test_an_hour_of_4k_needs_little_memory(tmp_path: pathlib.Path) -> None:
     assert (frames, last, width) == (60, 3540, 3840)
     assert kilobytes < 700_000
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY  # only workers
-
-
-def _repeat(path: pathlib.Path, size: tuple[int, int], seconds: int, group: int) -> None:
-    """A long file from one encoded group of pictures, one picture a second."""
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 255, (size[1] // 120, size[0] // 120, 3), np.uint8)
-    image = np.kron(coarse, np.ones((120, 120, 1), np.uint8))
-    options = {"preset": "ultrafast", "g": str(group), "bf": "0"}
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=1, options=options)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        packets = []
-        for pts in range(group):
-            picture = av.VideoFrame.from_ndarray(np.roll(image, pts, axis=1), format="rgb24")
-            picture.pts, picture.time_base = pts, fractions.Fraction(1, 1)
-            packets += stream.encode(picture)
-        packets += stream.encode()
-        for start in range(0, seconds, group):
-            for pts, packet in enumerate(packets):
-                copy = av.Packet(bytes(packet))
-                copy.pts = copy.dts = start + pts
-                copy.time_base, copy.stream = fractions.Fraction(1, 1), stream
-                copy.is_keyframe = packet.is_keyframe
-                container.mux(copy)
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a folder", "a socket"])

@@ -17,7 +17,7 @@ from ncl_jax.cli import index as cli
 from ncl_jax.cli import serve as serve_cli
 from ncl_jax.experiment import encoder
 from ncl_jax.index import RetrievalIndex
-from ncl_jax.video_search import gallery
+from ncl_jax.video_search import gallery, server
 from ncl_jax.video_search.manifest import manifest_of
 from tests import jobs
 from tests.cli.train_test import TINY, run
@@ -146,7 +146,7 @@ def test_files_read_by_other_rules_are_embedded_again(tmp_path, workdir, videos,
 def test_the_commands_as_one_types_them(tmp_path, workdir, videos, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["search", "a red ball"]) == 2
-    assert "video_index: expected an index there; build one" in capsys.readouterr().err
+    assert "video_index: expected an index; build one" in capsys.readouterr().err
     assert cli.main(["build", "--videos", "videos", "--checkpoint", str(workdir)]) == 0
     capsys.readouterr()
     scores = {}
@@ -159,7 +159,7 @@ def test_the_commands_as_one_types_them(tmp_path, workdir, videos, capsys, monke
     for name, bias in zip(index.ids, index.bias, strict=True):
         assert abs(scores["normalised"][name] - scores["plain"][name] - bias) < 2e-4
     assert cli.main(["search", "a", "red", "ball"]) == 2
-    assert "a: expected an index there" in capsys.readouterr().err
+    assert "a: expected an index; build one" in capsys.readouterr().err
     assert cli.main(["search", "video_index"]) == 2
     assert "expected words or --query EMBEDDINGS after video_index" in capsys.readouterr().err
     assert cli.main(["search", "x" * 5000, "-k", "1"]) == 0
@@ -182,14 +182,14 @@ def test_an_interrupted_build_goes_on(tmp_path, workdir, videos, capsys, monkeyp
     index, partial = (tmp_path / "index" / name for name in ("index.npz", "index.partial.npz"))
     before = b""
     for kept, said in (
-        ("1 files are kept", "3 files: 2 to embed, 1 known, 0 gone or changed"),
-        ("3 files are kept", "4 files: 1 to embed, 3 known, 0 gone or changed"),
+        ("1 files are saved", "3 files: 2 to embed, 1 known, 0 gone or changed"),
+        ("3 files are saved", "4 files: 1 to embed, 3 known, 0 gone or changed"),
     ):
         monkeypatch.setattr(gallery, "embed_files", interrupted)
         with pytest.raises(SystemExit) as ended:
             cli.main(build(tmp_path, workdir))
         assert ended.value.code == 130
-        assert f"{kept} in {partial}," in capsys.readouterr().err
+        assert f"{kept} in {partial};" in capsys.readouterr().err
         assert (index.read_bytes() if index.exists() else b"") == before  # finished, or none yet
         monkeypatch.undo()
         assert cli.main(build(tmp_path, workdir)) == 0
@@ -438,7 +438,7 @@ def test_stalled_players_hold_up_nobody(page, workdir, tmp_path, videos):
     with links:
         hits = json.loads(ask("/api/search?q=grey").getresponse().read())["hits"]
         item = next(hit["item"] for hit in hits if hit["file"] == "long.mp4")
-        for _ in range(2 * serve_cli.THREADS):
+        for _ in range(2 * server.THREADS):
             ask(f"/video/{item}", Range="bytes=0-")
         assert json.loads(ask("/api/gallery").getresponse().read())["windows"] == 3
 
@@ -454,7 +454,9 @@ def test_the_page_says_why_a_clip_does_not_play(browser, page, tmp_path, workdir
         cards, key=lambda card: card.find_element("css selector", ".name").text
     )
     (videos / "b <i>.webm").unlink()
-    (videos / "long.mp4").write_bytes(b"no longer a video")
+    was = (videos / "long.mp4").stat()
+    (videos / "long.mp4").write_bytes(bytes(was.st_size))  # no longer a video, as old and as large
+    os.utime(videos / "long.mp4", ns=(was.st_atime_ns, was.st_mtime_ns))
     assert why(gone) == "b <i>.webm is gone; build the index again"
     assert why(broken) == "This browser cannot play long.mp4."
     write_video(videos / "a.mp4", [40] * 8)
