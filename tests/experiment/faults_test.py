@@ -291,7 +291,7 @@ def test_a_process_without_its_data_says_so_and_ends_the_job(data, reference, tm
 def test_a_short_soak_ends_with_the_same_bits_and_leaves_nothing(
     processes, steps, kills, tmp_path
 ):
-    found = soak.soak(tmp_path, steps, kills, runtime)
+    found = soak.soak(tmp_path, steps, kills, processes)
     assert found.same_weights
     assert found.kills == kills
     assert found.leaked_processes == 0
