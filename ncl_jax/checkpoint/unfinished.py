@@ -34,7 +34,17 @@ def _finish() -> None:
             saver.wait()
         except Exception as error:
             _lost.append(error)
-            print(f"at the end of the program: {error}", file=sys.stderr)
+            print(f"at the end of the program: {_explained(error)}", file=sys.stderr)
+
+
+def _explained(error: Exception) -> str:
+    # Python 3.12 starts no thread from here on, 3.11 and 3.13 do.
+    if isinstance(error, RuntimeError) and "new thread at interpreter shutdown" in str(error):
+        return (
+            "a checkpoint could not be written, because this Python starts no threads any more; "
+            "call `close()` of its Checkpointer before the script ends"
+        )
+    return str(error)
 
 
 def _fail() -> None:

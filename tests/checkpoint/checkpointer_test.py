@@ -408,9 +408,12 @@ def test_a_script_may_leave_right_after_a_save(tmp_path, how, code):
         [sys.executable, "-c", LEAVE, tmp_path, how],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
+    said = done.stderr.splitlines()
+    if sys.version_info[:2] == (3, 12) and done.returncode == 1 and how != "full":
+        assert said[-1].endswith("call `close()` of its Checkpointer before the script ends")
+        return  # this Python starts no threads at its end: it is lost, and that is said
     assert done.returncode == code, done.stderr
     assert steps_in(tmp_path) == ([] if how == "full" else [7])
-    said = done.stderr.splitlines()
     if how == "fails":
         assert said[-1] == "RuntimeError: own"
     else:
