@@ -192,7 +192,7 @@ MUTATIONS = {
         "ncl_jax/checkpoint/checksums.py",
         'f"uint{min(_width(leaf), 32)}"',
         'f"uint{_width(leaf)}"',
-        f"{CHECKPOINTS}::test_sums_see_every_bit_of_narrow_and_wide_types",
+        "tests/checkpoint/checksums_test.py::test_sums_see_every_bit_of_narrow_and_wide_types",
     ),
     "nan_is_a_score": Mutation(
         "ncl_jax/checkpoint/orbax_options.py",

@@ -47,18 +47,19 @@ def changes(then: Mapping[str, Any], found: layout.Layout, verify: bool = False)
     now, before = layout.listed_videos(found), then["videos"]
     seen = {clip: path for clip, path in now.items() if clip in before}
     other = _other(seen, before, verify)
-    texts, told = _texts(found), []
+    texts, differences = _texts(found), []
     for name, split in found.splits.items():
         here, there = (sum(clip in clips for clip in split) for clips in (now, before))
         if any(clip in now and clip not in before for clip in split):
-            told.append(f"{name}: {there:,} clips then, {here:,} now")
+            differences.append(f"{name}: {there:,} clips then, {here:,} now")
         if swapped := [clip for clip in split if clip in other]:
-            told.append(f"{name}: {len(swapped):,} other video files, as {now[swapped[0]].name}")
+            first = now[swapped[0]].name
+            differences.append(f"{name}: {len(swapped):,} other video files, as {first}")
         if texts["texts"][name] != then["texts"].get(name):
-            told.append(f"{name}: other captions")
+            differences.append(f"{name}: other captions")
     if texts["order_pairs"] != then["order_pairs"]:
-        told.append("other order pairs")
-    return "; ".join(told)
+        differences.append("other order pairs")
+    return "; ".join(differences)
 
 
 def _other(

@@ -38,7 +38,8 @@ class Checkpointer:
 
     A save that did not finish (a killed process) leaves no step behind: only complete
     checkpoints are ever listed or restored. A program that ends before `wait` or `close` ends when
-    its last save is complete; where that fails it says so, and its exit code is 1.
+    its last save is complete; where that fails it says so, and its exit code is 1. Python 3.12
+    starts no threads at its end, and there it does fail: call `close`.
     """
 
     def __init__(self, directory: epath.PathLike, keep: int = 2, read_only: bool = False):

@@ -1,8 +1,8 @@
 """Keeps to itself what Orbax and TensorStore print about a checkpoint they cannot read or write.
 
-What went wrong is raised, and told in one sentence; their many parallel parts complain of the same
-once more each: in logs, in tasks and coroutines that nobody awaits, and from threads that come back
-to an event loop that is closed, some of them after the work has ended.
+What went wrong is raised, in one sentence; their many parallel parts each report the same again:
+in logs, in tasks and coroutines that nobody awaits, and from threads that come back to an event
+loop that is closed, some of them after the work has ended.
 """
 
 import contextlib

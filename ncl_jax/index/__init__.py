@@ -363,7 +363,7 @@ def _wrong(arrays: dict[str, np.ndarray], header: Any) -> str:
     return ""
 
 
-def fold_query(query: Float[np.ndarray, "*query dim"]) -> Float[np.ndarray, "query dim_plus_1"]:
+def fold_query(query: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, "query dim_plus_1"]:
     """Unit-norm queries `[x, 1]` [query, dim + 1] for `RetrievalIndex.folded` and `to_faiss`.
 
     Args:

@@ -111,8 +111,9 @@ def ncl(
         hold.
       iterations: Sinkhorn pairs of updates, video side first and last; with a tolerance, at most.
       gradient: "stop" holds the biases constant; "unroll" differentiates the iterations, exactly
-        and in O(iterations batch) memory; "implicit" differentiates the fixed point and needs a
-        tolerance. All are exact for any cotangent per pair.
+        and in O(iterations batch) memory; both for any cotangent per pair. "implicit"
+        differentiates the fixed point, damped by the tolerance it needs: docs/method.md says what
+        that takes away where the plan is nearly decomposable.
       tolerance: stop when no row is off its mass by more than this fraction. Not with "unroll".
       overrelaxation: safeguarded over-relaxation; needs a tolerance.
       positives: "same_clip" shares the target among all pairs of the clip; "diagonal" keeps
@@ -127,8 +128,9 @@ def ncl(
       `report.error` inf and `report.converged` False.
 
     Raises:
-      ValueError: shapes or options that do not fit, an empty batch; outside `jit` also non-finite
-        valid rows. A batch that does not divide by the devices is refused by `shard_map`.
+      ValueError: shapes or options that do not fit, an empty batch, ids beyond 32 bits from the
+        host without x64; outside `jit` also non-finite valid rows, a scale of 0 or less, and
+        logits beyond 5,000. A batch that does not divide by the devices is refused by `shard_map`.
 
     Source: Park et al. 2022; the closed-form gradients are ours (docs/method.md).
     Relations: with zero biases equals `infonce`; at convergence every semantics' gradient of the
@@ -152,5 +154,5 @@ def ncl(
     if gradient == "unroll" and tolerance is not None:
         raise InputError("gradient 'unroll' needs a fixed count: drop the tolerance")
     if tolerance is None and (gradient == "implicit" or overrelaxation):
-        raise InputError("gradient 'implicit' and overrelaxation need a tolerance, as 1e-3")
+        raise InputError("gradient 'implicit' and overrelaxation need a tolerance; try 1e-3")
     return _normalized(*map(jnp.asarray, (text, video, scale, video_id, valid)), options)
