@@ -49,12 +49,16 @@ class Biases(NamedTuple):
     video: Float[AnyArray, " video"]
 
 
+CONVERGED = 1e-3
+"""Error below which a fixed count of iterations is reported as converged."""
+
+
 class SinkhornReport(NamedTuple):
     """Evidence that goes with every solution.
 
     `error`: largest relative deviation of a row or column sum of P from its mass.
     `iterations`: pairs of updates done. `converged`: whether `error` is below the tolerance asked
-    for (with a fixed count: below 1e-3).
+    for (with a fixed count: below `CONVERGED`).
     """
 
     error: Float[Array, ""]

@@ -24,12 +24,12 @@ from ncl_jax.losses import inputs as common
 from ncl_jax.losses import weighted
 from ncl_jax.losses.groups import gather, group_sum, local
 from ncl_jax.losses.inputs import Inputs, Options
-from ncl_jax.sinkhorn import CONVERGED, iterate
+from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn import kernel as kernels
 from ncl_jax.sinkhorn.blocks import Stored, Tiled
 from ncl_jax.sinkhorn.iterate import Masses, Plan, State
 from ncl_jax.sinkhorn.kernel import Kernel
-from ncl_jax.types import SinkhornReport
+from ncl_jax.types import CONVERGED, SinkhornReport
 
 _PART = 0.1  # of the tolerance: damping where the diagonal is small, the plan nearly a permutation
 _ROUNDINGS = 32  # units of rounding that damping covers at least

@@ -23,15 +23,13 @@ from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn import kernel as kernels
 from ncl_jax.sinkhorn.blocks import Stored, split
 from ncl_jax.sinkhorn.iterate import Masses, Plan
-from ncl_jax.types import AnyArray, Biases, SinkhornReport
+from ncl_jax.types import CONVERGED, AnyArray, Biases, SinkhornReport
 
-__all__ = ["CONVERGED", "PAPER", "PAPER_ITERATIONS", "Order", "solve"]
+__all__ = ["PAPER", "PAPER_ITERATIONS", "Order", "solve"]
 
 PAPER_ITERATIONS = 4
 PAPER = {"iterations": PAPER_ITERATIONS, "order": "gallery"}
 """As the public descendants of NCL run it: `solve(..., **PAPER)`."""
-CONVERGED = 1e-3
-"""Error below which a fixed count is reported as converged."""
 _CACHED_ENTRIES = 1 << 19  # 2 MB: a panel is still in cache when it is read a second time
 _MAX_PANELS = 64
 

@@ -17,9 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg.blas import sgemv
 
-from ncl_jax.types import Biases, SinkhornReport
+from ncl_jax.types import CONVERGED, Biases, SinkhornReport
 
-CONVERGED = 1e-3
 MEMORY = 1e9
 """Bytes that a stored kernel may take, unless the caller has more to give."""
 PANEL = 1 << 22

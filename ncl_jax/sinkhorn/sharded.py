@@ -13,10 +13,9 @@ from jaxtyping import Array, Float
 from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn.blocks import Tiled
 from ncl_jax.sinkhorn.iterate import Masses, Plan
-from ncl_jax.types import Biases, SinkhornReport
+from ncl_jax.types import CONVERGED, Biases, SinkhornReport
 
 AXIS = "rows"
-CONVERGED = 1e-3
 
 
 def balance(
