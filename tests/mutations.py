@@ -115,6 +115,9 @@ MUTATIONS = {
         "return abar, q",
         LOSS,
     ),
+    "infinite_rows_pass": Mutation(
+        INPUTS, "scale = jnp.where(sound, scale, jnp.nan)", "scale = scale + 0 * sound", LOSS
+    ),
     "undamped_adjoint": Mutation(
         NORMALIZED, "centred((col + damping) * q", "centred((col + 0 * damping) * q", IMPLICIT
     ),

@@ -35,6 +35,9 @@ def _finish() -> None:
         except Exception as error:
             _lost.append(error)
             print(f"at the end of the program: {_explained(error)}", file=sys.stderr)
+    if _lost:
+        # Python would wait for Orbax's threads first, and they for one that was never started.
+        atexit._run_exitfuncs()  # `_fail` is the last of them
 
 
 def _explained(error: Exception) -> str:

@@ -62,11 +62,13 @@ def make_inputs(
     """Cleans the local rows and gathers the videos: the only B x dim traffic of the forward."""
     dtype = jnp.promote_types(jnp.float32, text.dtype)
     clean_text, clean_video = (
-        jnp.where(valid[:, None], jnp.where(jnp.isfinite(x), x, jnp.nan), jnp.zeros_like(x))
-        for x in (text, video)
+        jnp.where(valid[:, None], x, jnp.zeros_like(x)) for x in (text, video)
     )
     everyone = gather(clean_video, options.axis_name)  # in its own, possibly shorter, type
     pairs = make_pairs(video_id, valid, dtype, options.positives, options.axis_name)
+    # An infinity would pass for a mask: it makes every logit NaN, without a copy of the rows.
+    sound = jnp.isfinite(clean_text).all() & jnp.isfinite(everyone).all()
+    scale = jnp.where(sound, scale, jnp.nan)
     return Inputs(
         clean_text.astype(dtype), everyone.astype(dtype), scale.astype(dtype), valid, pairs
     )

@@ -314,14 +314,19 @@ def test_bad_arguments_are_refused(change, message, unchecked):
         losses.ncl(**(good | change))
 
 
-def test_bad_embeddings_under_jit_are_reported():
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["text", "video"])
+def test_bad_embeddings_under_jit_are_reported(where, bad):
+    """An infinity too: as a logit of minus infinity it would pass for a mask."""
     text, video, ids, valid, _ = (np.array(x) for x in batch())
-    text[0, 0] = np.nan
+    row = {"text": text, "video": video}[where][0]
+    row[:] = bad * np.sign(row)
+    args = (text, video, jnp.asarray(20.0), ids, valid)
     for materialize in ("always", "never"):
-        out, report = jax.jit(functools.partial(losses.ncl, materialize=materialize))(
-            text, video, jnp.asarray(20.0), ids, valid
-        )
+        out, report = jax.jit(functools.partial(losses.ncl, materialize=materialize))(*args)
         assert np.isnan(out[valid]).all()
         assert not np.any(out[~valid])
         assert report.error == np.inf
         assert not report.converged
+        plain = jax.jit(functools.partial(losses.infonce, materialize=materialize))(*args)
+        assert np.isnan(plain[valid]).all()
