@@ -8,10 +8,12 @@ loop that is closed, some of them after the work has ended.
 import contextlib
 import gc
 import logging
+import re
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
 _THEIRS = ("orbax/checkpoint/", "tensorstore/", "etils/epath/")
@@ -70,15 +72,29 @@ class _Hook:
         self.before = before
 
     def __call__(self, unraisable: Any) -> None:
-        frames = traceback.extract_tb(unraisable.exc_traceback)
         code = getattr(unraisable.object, "cr_code", None)
-        files = [*(frame.filename for frame in frames), getattr(code, "co_filename", "")]
+        files = [*_files(unraisable.exc_traceback), getattr(code, "co_filename", "")]
         closed = "Event loop is closed" in str(unraisable.exc_value)
-        if not (closed or any(part in file for file in files for part in _THEIRS)):
+        if not (closed or _of_theirs(files)):
             self.before(unraisable)
 
 
 def _not_theirs(record: logging.LogRecord) -> bool:
-    """Whether a record is about other things; a task names the file of its coroutine."""
-    where = record.pathname if record.name == "absl" else record.getMessage()
-    return not any(part in where for part in _THEIRS)
+    """Whether a record is about other things.
+
+    What asyncio says of a task names the file of its coroutine; what it says of a gathered future
+    has its traceback; a future of TensorStore has neither, but begins with the code of its status.
+    """
+    if record.name == "absl":
+        return not _of_theirs([record.pathname])
+    _, error, trace = record.exc_info or (None, None, None)
+    status = trace is None and re.match(r"[A-Z_]+: ", str(error)) is not None
+    return not (status or _of_theirs([record.getMessage(), *_files(trace)]))
+
+
+def _files(trace: TracebackType | None) -> list[str]:
+    return [frame.filename for frame in traceback.extract_tb(trace)]
+
+
+def _of_theirs(files: list[str]) -> bool:
+    return any(part in file for file in files for part in _THEIRS)

@@ -98,6 +98,14 @@ def test_only_their_own_complaints_are_kept_back(monkeypatch, caplog):
         ours = sys.unraisablehook
         quiet.begin()
         logging.getLogger("absl").error("of ours")
+        try:
+            exec(compile("raise ValueError", "packages/orbax/checkpoint/reading.py", "exec"))
+        except ValueError:
+            # as of a gathered future that nobody awaits, and as of a caller who reports a failure
+            logging.getLogger("asyncio").exception("of theirs")
+            logging.getLogger("absl").exception("of ours too")
+        for error in ValueError("DATA_LOSS: Error reading"), ValueError("of ours"):
+            logging.getLogger("asyncio").error(str(error), exc_info=error)
         sys.unraisablehook(Unraisable("of ours"))
         sys.unraisablehook(Unraisable("Event loop is closed"))
         quiet.end()
@@ -105,7 +113,8 @@ def test_only_their_own_complaints_are_kept_back(monkeypatch, caplog):
     finally:
         sys.unraisablehook = hook
     assert seen == ["of ours"]
-    assert [record.getMessage() for record in caplog.records] == ["of ours"]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["of ours", "of ours too", "of ours"]
 
 
 class Unraisable:
