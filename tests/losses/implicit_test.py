@@ -94,7 +94,7 @@ def variants(size=SIZE):
 
 
 @pytest.mark.parametrize("make", [scattered, grouped])
-@pytest.mark.parametrize("iterations", [3000, 5])
+@pytest.mark.parametrize("iterations", [pytest.param(3000, marks=pytest.mark.slow), 5])
 def test_float32_is_float64_to_a_thousandth(make, iterations):
     """Converged or not (five pairs leave errors up to 1), equal weights or not, padded with NaN."""
     function = whole("always", iterations)

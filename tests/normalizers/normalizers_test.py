@@ -186,7 +186,9 @@ def test_bad_banks_are_named():
 # --- auto -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("lean", "least"), [(0.0, -1.0), (0.7, 3.0)])
+@pytest.mark.parametrize(
+    ("lean", "least"), [pytest.param(0.0, -1.0, marks=pytest.mark.slow), (0.7, 3.0)]
+)
 def test_auto_normalises_where_it_helps(lean, least):
     gains = []
     for seed in range(3):
