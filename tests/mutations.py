@@ -166,8 +166,20 @@ MUTATIONS = {
     ),
     "never_relaxed": Mutation(
         "ncl_jax/sinkhorn/overrelaxation.py",
-        "jnp.where(shrinking & (spectrum > _SLOW), 2 / (1 + jnp.sqrt(1 - spectrum)), 1.0)",
+        "jnp.where(spectrum > _SLOW, 2 / (1 + jnp.sqrt(1 - spectrum)), 1.0)",
         "jnp.ones_like(spectrum)",
+        SOLVE,
+    ),
+    "relaxed_until_the_end": Mutation(
+        "ncl_jax/sinkhorn/overrelaxation.py",
+        "close = (excess <= 1) | (ended & ((2 - omega) * excess <= 1))",
+        "close = excess <= 1",
+        SOLVE,
+    ),
+    "relaxed_without_safeguard": Mutation(
+        "ncl_jax/sinkhorn/overrelaxation.py",
+        "failed = (omega > 1) & ~(gain >= 0)",
+        "failed = (omega > 1) & (omega < 1)",
         SOLVE,
     ),
     "forgotten_scale": Mutation(

@@ -53,17 +53,24 @@ class State(NamedTuple):
     pace: Pace
 
 
-Update = Callable[[Array, Array, Array], tuple[Array, Array, Array, Bool[Array, ""]]]
-"""`(a, b, omega) -> (a, b, change, trusted)`: one pair of updates, rows then columns.
+class Change(NamedTuple):
+    """What a pair of updates did, and whether it can be trusted."""
 
-`change` is the largest relative error of a row (or, relaxed, column) that the pair corrected.
-"""
+    error: Float[Array, ""]
+    """Largest relative error of a row (or, under over-relaxation, column) before its update."""
+    gain: Float[Array, ""]
+    """What a relaxed pair added to the dual objective."""
+    trusted: Bool[Array, ""] | bool = True
+
+
+Update = Callable[[Array, Array, Array], tuple[Array, Array, Change]]
+"""`(a, b, omega) -> (a, b, change)`: one pair of updates, rows then columns."""
 
 
 def stored_pair(kernel: Kernel, masses: Masses, plan: Plan) -> Update:
     """A pair of updates on the stored kernel: two matrix-vector products, no exponentials."""
 
-    def update(a: Array, b: Array, omega: Array) -> tuple[Array, Array, Array, Array]:
+    def update(a: Array, b: Array, omega: Array) -> tuple[Array, Array, Change]:
         v = kernels.weight(b, kernel.col)
 
         def step(total: Array, e: Array, log_r: Array, row: Array, a: Array) -> Any:
@@ -80,7 +87,7 @@ def stored_pair(kernel: Kernel, masses: Masses, plan: Plan) -> Update:
         ok = kernels.trusted(b, kernel.col, own, masses.row) & kernels.trusted(
             new_a, kernel.row, total, masses.col
         )
-        return new_a, new_b, change, ok
+        return new_a, new_b, change._replace(trusted=ok)
 
     return update
 
@@ -88,7 +95,7 @@ def stored_pair(kernel: Kernel, masses: Masses, plan: Plan) -> Update:
 def exact_pair(scores: Panels, masses: Masses, plan: Plan) -> Update:
     """A pair of updates in the log domain, each sum with its own maximum: always finite."""
 
-    def update(a: Array, b: Array, omega: Array) -> tuple[Array, Array, Array, Array]:
+    def update(a: Array, b: Array, omega: Array) -> tuple[Array, Array, Change]:
         def step(running: Any, s: Array, log_r: Array, a: Array) -> Any:
             plain = _masked(plan.strength * (log_r - kernels.exact_row_lse(s, b)), log_r)
             new = _move(a, plain, omega, plan.overrelaxation)
@@ -98,7 +105,7 @@ def exact_pair(scores: Panels, masses: Masses, plan: Plan) -> Update:
         reference = None if plan.overrelaxation or plan.strength < 1 else b
         lse = kernels.finish_col_lse(running, plan.axis_name, reference)
         new_b, change = _finish(a, b, plain, lse, omega, masses, plan)
-        return new_a, new_b, change, jnp.asarray(True)
+        return new_a, new_b, change
 
     return update
 
@@ -141,9 +148,10 @@ def run(
     one = jnp.ones((), b.dtype)
     state = State(a, b, jnp.zeros((), jnp.int32), one * jnp.inf, jnp.asarray(True), start_pace(one))
 
-    def advance(state: State, pace: Pace) -> State:
-        a, b, change, ok = update(state.a, state.b, pace.omega)
-        return State(a, b, state.done + 1, change, state.trusted & ok, pace)
+    def advance(state: State) -> tuple[State, Change]:
+        a, b, change = update(state.a, state.b, state.pace.omega)
+        trusted = state.trusted & change.trusted
+        return State(a, b, state.done + 1, change.error, trusted, state.pace), change
 
     if plan.iterations == 0:
         return state, (a[None][:0], b[None][:0])
@@ -151,7 +159,7 @@ def run(
 
         def keep(k: Array, carry: tuple[State, tuple[Array, Array]]) -> Any:
             state, (all_a, all_b) = carry
-            state = advance(state, state.pace)
+            state, _ = advance(state)
             return state, (all_a.at[k].set(state.a), all_b.at[k].set(state.b))
 
         reached = tuple(jnp.zeros((plan.iterations, *x.shape), x.dtype) for x in (a, b))
@@ -164,15 +172,18 @@ def run(
         return (state.error > tolerance) & (state.done < limit)
 
     def body(state: State) -> State:
-        after = advance(state, state.pace)
+        after, change = advance(state)
         if not plan.overrelaxation:
             return after
-        move = _distance(state.b, after.b, masses.col) / state.pace.omega
-        return after._replace(pace=accelerate(state.pace, move))
+        omega = state.pace.omega
+        move = _distance(state.b, after.b, masses.col) / omega
+        pace = accelerate(state.pace, move, change.gain, change.error / tolerance)
+        # Only of a plain pair: the rows deviate after it by no more than the columns did before.
+        return after._replace(pace=pace, error=jnp.where(omega > 1, jnp.inf, change.error))
 
     state = lax.while_loop(unfinished, body, state)
     if plan.overrelaxation:
-        state = advance(state, start_pace(one))
+        state, _ = advance(state._replace(pace=start_pace(one)))
     return state, (state.a[None], state.b[None])
 
 
@@ -192,15 +203,29 @@ def col_error(scores: Panels, a: Array, b: Array, masses: Masses, plan: Plan) ->
 
 def _finish(
     a: Array, b: Array, plain: Array, lse: Array, omega: Array, masses: Masses, plan: Plan
-) -> tuple[Array, Array]:
+) -> tuple[Array, Change]:
     target = _masked(plan.strength * (masses.col - lse), masses.col)
     new = _masked(_move(b, target, omega, plan.overrelaxation), masses.col)
+    zero = jnp.zeros((), b.dtype)
     if plan.tolerance is None:
-        return new, jnp.zeros((), b.dtype)
-    change = kernels.max_over(_deviation(a, plain, masses.row), plan.axis_name)
-    if plan.overrelaxation:  # a plain pair leaves the columns exact, a relaxed one does not
-        change = jnp.maximum(change, _deviation(b, target, masses.col) * (omega != 1))
-    return new, change
+        return new, Change(zero, zero)
+    error = kernels.max_over(_deviation(a, plain, masses.row), plan.axis_name)
+    if not plan.overrelaxation:
+        return new, Change(error, zero)
+    error = jnp.maximum(error, _deviation(b, target, masses.col))
+    rows = kernels.sum_over(_gain(a, plain, omega, masses.row), plan.axis_name)
+    return new, Change(error, rows + _gain(b, target, omega, masses.col))
+
+
+def _gain(old: Array, plain: Array, omega: Array, log_mass: Array) -> Float[Array, ""]:
+    """What moving `omega` times as far as the plain update adds to the dual objective.
+
+    With d the plain move: the sum of mass * (omega d - exp(-d) (exp(omega d) - 1)).
+    """
+    d = jnp.where(log_mass == -jnp.inf, 0.0, plain - old)
+    x = omega * d
+    beyond = jnp.where(jnp.abs(x) < 0.1, x**2 * (0.5 + x / 6 + x**2 / 24), jnp.expm1(x) - x)
+    return jnp.sum(jnp.exp(log_mass) * (-jnp.expm1(-d) * jnp.expm1(x) - beyond))
 
 
 def _distance(old: Array, new: Array, log_mass: Array) -> Float[Array, ""]:
