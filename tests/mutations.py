@@ -164,6 +164,12 @@ MUTATIONS = {
         "pass",
         "tests/index/index_test.py",
     ),
+    "always_converged": Mutation(
+        "ncl_jax/sinkhorn/numpy_solver.py",
+        "(error, iterations, error < CONVERGED)",
+        "(error, iterations, error < 1e9)",
+        "tests/sinkhorn/converged_test.py",
+    ),
     "never_relaxed": Mutation(
         "ncl_jax/sinkhorn/overrelaxation.py",
         "jnp.where(spectrum > _SLOW, 2 / (1 + jnp.sqrt(1 - spectrum)), 1.0)",
