@@ -128,7 +128,7 @@ MUTATIONS = {
         IMPLICIT,
     ),
     "float32_sums_over_the_bank": Mutation(
-        "ncl_jax/index/__init__.py",
+        "ncl_jax/index/retrieval_index.py",
         "np.exp(x - top).sum(axis=0, dtype=np.float64)",
         "np.exp(x - top).sum(axis=0)",
         "tests/index/index_test.py",
@@ -159,8 +159,8 @@ MUTATIONS = {
         "tests/metrics/metrics_test.py",
     ),
     "biases_without_bank": Mutation(
-        "ncl_jax/index/__init__.py",
-        "_check_biases(biases, len(bank), len(ids))",
+        "ncl_jax/index/retrieval_index.py",
+        "checks.check_biases(biases, len(bank), len(ids))",
         "pass",
         "tests/index/index_test.py",
     ),

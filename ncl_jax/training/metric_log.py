@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
+from flax.traverse_util import flatten_dict
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
@@ -56,7 +57,8 @@ class RunLog:
         Raises:
           OSError: they could not be written.
         """
-        flat = _flatten(metrics, prefix)
+        named = flatten_dict(metrics, sep="/").items()
+        flat = {f"{prefix}/{name}": float(value) for name, value in named}
         with self._telling():
             self._lines.write(json.dumps({"step": step, "time": time.time()} | flat) + "\n")
             self._lines.flush()
@@ -138,11 +140,3 @@ def _step_of(line: str) -> float:
     except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
     return step if type(step) is int else math.inf
-
-
-def _flatten(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
-    flat: dict[str, float] = {}
-    for name, value in metrics.items():
-        path = f"{prefix}/{name}"
-        flat |= _flatten(value, path) if isinstance(value, dict) else {path: float(value)}
-    return flat

@@ -12,7 +12,8 @@ import pytest
 
 from ncl_jax import locks
 from ncl_jax.cli import index as command
-from ncl_jax.index import RetrievalIndex, column_lse, fold_query, storage, topk
+from ncl_jax.index import RetrievalIndex, fold_query, storage, topk
+from ncl_jax.index.retrieval_index import column_lse
 from ncl_jax.normalizers import Bank, Ncl
 from ncl_jax.types import Biases
 

@@ -116,6 +116,7 @@ def test_float32_cells(name):
         "always": reference,
         "never": compiled(LOSSES[name], "never"),
         "sharded": compiled(LOSSES[name], "always", "data"),
+        "both": compiled(LOSSES[name], "never", "data"),
     }
     cells = {}
     for (case, make), args in ((c, v) for c in INPUTS.items() for v in variants(SIZE).values()):
