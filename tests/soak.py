@@ -41,7 +41,7 @@ def soak(
     every = max(5, steps // 40)
     flags = [f"--config.train.steps={steps}", f"--config.train.checkpoint_every={every}",
              f"--config.train.validate_every={10 * steps}",
-             "--config.train.peer_timeout=20", *jobs.data_in(root)]
+             "--config.train.peer_timeout=10", *jobs.data_in(root)]
     if processes > 1:
         flags.append("--config.sharding=fsdp")
     memory: list[float] = []

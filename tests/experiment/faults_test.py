@@ -36,7 +36,7 @@ def reference(data, tmp_path_factory):
 @needs_ports
 def test_killed_in_a_step_and_in_a_save_a_job_ends_with_the_same_bits(data, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    flags = [*data, "--config.train.peer_timeout=20"]
+    flags = [*data, "--config.train.peer_timeout=10"]
     jobs.run(whole, data, processes=2)
     for victim, fault in ((1, "kill:8"), (0, "before:10"), (1, "before:15"), (0, "save:15"),
                           (1, "save:20")):  # fmt: skip
