@@ -27,7 +27,7 @@ from ncl_jax.losses.inputs import Inputs, Options
 from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn import kernel as kernels
 from ncl_jax.sinkhorn.blocks import Stored, Tiled
-from ncl_jax.sinkhorn.iterate import Masses, Plan, State
+from ncl_jax.sinkhorn.iterate import IterationOptions, Masses, State
 from ncl_jax.sinkhorn.kernel import Kernel
 from ncl_jax.types import CONVERGED, SinkhornReport
 
@@ -59,41 +59,44 @@ def _forward(
 ) -> Any:
     inputs = common.make_inputs(text, video, scale, video_id, valid, options)
     masses = _masses(inputs)
-    plan = Plan(
+    iteration = IterationOptions(
         options.iterations, options.tolerance, options.overrelaxation, 1.0, options.axis_name
     )
-    solved = _balance(inputs, masses, plan, options)
+    solved = _balance(inputs, masses, iteration, options)
     a, b = solved.state.a, solved.state.b
     finite_a, finite_b = (jnp.where(x == -jnp.inf, 0.0, x) for x in (a, b))
     as_text, as_video = common.positive_logits(inputs, finite_a, finite_b, options)
     col_lse = -local(b, inputs.pairs, text.shape[0])  # the last column update: b = 0 - lse
     loss = jnp.where(valid, (solved.row_lse - as_text + col_lse - as_video) / 2, 0.0)
 
-    error = iterate.row_error(solved.row_lse, a, masses, plan)
+    error = iterate.row_error(solved.row_lse, a, masses, iteration)
     error = jnp.where(jnp.isnan(error), jnp.inf, error)
-    bound = CONVERGED if plan.tolerance is None else plan.tolerance
+    bound = CONVERGED if iteration.tolerance is None else iteration.tolerance
     report = SinkhornReport(error, solved.state.done, error < bound)
     return (loss, report), (inputs, solved, text, video, scale)
 
 
-def _balance(inputs: Inputs, masses: Masses, plan: Plan, options: Options) -> Balance:
+def _balance(
+    inputs: Inputs, masses: Masses, iteration: IterationOptions, options: Options
+) -> Balance:
     scores = common.scores_of(inputs, options)
     if isinstance(scores, Tiled):
-        return _balance_exactly(scores, masses, plan)
+        return _balance_exactly(scores, masses, iteration)
     a, b = masses.free_row(), masses.free_col()
-    kernel = kernels.store(scores, a, b, columns_first=True, axis_name=plan.axis_name)
-    first = iterate.stored_first_columns(kernel, masses, plan, a)
-    state, reached = iterate.run(iterate.stored_pair(kernel, masses, plan), a, first, masses, plan)
+    kernel = kernels.store(scores, a, b, columns_first=True, axis_name=iteration.axis_name)
+    first = iterate.stored_first_columns(kernel, masses, iteration, a)
+    update = iterate.stored_pair(kernel, masses, iteration)
+    state, reached = iterate.run(update, a, first, masses, iteration)
     lse, ok = kernels.trusted_row_lse(kernel, state.b, masses.row)
     fast = Balance(kernel, first, state, reached, lse)
     trusted = state.trusted & ok
-    if plan.axis_name is not None:
-        trusted = lax.pmin(trusted.astype(jnp.int32), plan.axis_name) > 0
+    if iteration.axis_name is not None:
+        trusted = lax.pmin(trusted.astype(jnp.int32), iteration.axis_name) > 0
 
     # A loop of at most one round and not a `cond`: XLA keeps the kernel of a loop in place.
     def again(carry: tuple[Array, Balance]) -> tuple[Array, Balance]:
         tiled = Tiled(inputs.scaled, inputs.video)
-        exact = _balance_exactly(tiled, masses, plan)
+        exact = _balance_exactly(tiled, masses, iteration)
         panels = carry[1].kernel.panels
         assert isinstance(panels, Stored)
         (stored,) = panels.parts
@@ -103,11 +106,12 @@ def _balance(inputs: Inputs, masses: Masses, plan: Plan, options: Options) -> Ba
     return lax.while_loop(lambda carry: ~carry[0], again, (trusted, fast))[1]
 
 
-def _balance_exactly(scores: Tiled, masses: Masses, plan: Plan) -> Balance:
+def _balance_exactly(scores: Tiled, masses: Masses, iteration: IterationOptions) -> Balance:
     """In the log domain, from recomputed panels; the kernel is shifted to the solution."""
     a = masses.free_row()
-    first = iterate.exact_first_columns(scores, masses, plan, a)
-    state, reached = iterate.run(iterate.exact_pair(scores, masses, plan), a, first, masses, plan)
+    first = iterate.exact_first_columns(scores, masses, iteration, a)
+    update = iterate.exact_pair(scores, masses, iteration)
+    state, reached = iterate.run(update, a, first, masses, iteration)
     _, lse = scores.fold(
         lambda _, s, __: (None, kernels.exact_row_lse(s, state.b)), None, masses.row
     )

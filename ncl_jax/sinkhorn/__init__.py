@@ -22,7 +22,7 @@ from ncl_jax.errors import InputError
 from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn import kernel as kernels
 from ncl_jax.sinkhorn.blocks import Stored, split
-from ncl_jax.sinkhorn.iterate import Masses, Plan
+from ncl_jax.sinkhorn.iterate import IterationOptions, Masses
 from ncl_jax.types import CONVERGED, AnyArray, Biases, SinkhornReport
 
 __all__ = ["PAPER", "PAPER_ITERATIONS", "Order", "solve"]
@@ -102,36 +102,36 @@ def solve(
     )
     _check_values(scores, row_mass, col_mass, start)
     masses = Masses(jnp.log(row_mass), jnp.log(col_mass))
-    plan = Plan(iterations, tolerance, overrelaxation, strength)
+    options = IterationOptions(iterations, tolerance, overrelaxation, strength)
     if start is None and order == "text":
         start = jnp.zeros_like(col_mass)
     if start is not None:
         start = lax.stop_gradient(jnp.where(col_mass > 0, start.astype(dtype), -jnp.inf))
-    return _solve(scores, masses, plan, start)
+    return _solve(scores, masses, options, start)
 
 
-@partial(jax.jit, static_argnames="plan")
+@partial(jax.jit, static_argnames="options")
 def _solve(
-    scores: Array, masses: Masses, plan: Plan, start: Array | None
+    scores: Array, masses: Masses, options: IterationOptions, start: Array | None
 ) -> tuple[Biases, SinkhornReport]:
     panels = _panels(scores, masses.row > -jnp.inf, masses.col > -jnp.inf)
-    return _report(*_iterate(panels, masses, plan, start), masses, plan)
+    return _report(*_iterate(panels, masses, options, start), masses, options)
 
 
 def _iterate(
-    scores: Stored, masses: Masses, plan: Plan, start: Array | None
+    scores: Stored, masses: Masses, options: IterationOptions, start: Array | None
 ) -> tuple[iterate.State, Array]:
     """The last state and `lse_j(s_ij + b_j)`: fast on the kernel, again exactly if untrusted."""
     a = masses.free_row()
     any_b = masses.free_col() if start is None else start
     kernel = kernels.store(scores, a, any_b, columns_first=start is None, axis_name=None)
-    b = iterate.stored_first_columns(kernel, masses, plan, a) if start is None else start
-    state, _ = iterate.run(iterate.stored_pair(kernel, masses, plan), a, b, masses, plan)
+    b = iterate.stored_first_columns(kernel, masses, options, a) if start is None else start
+    state, _ = iterate.run(iterate.stored_pair(kernel, masses, options), a, b, masses, options)
     lse, ok = kernels.trusted_row_lse(kernel, state.b, masses.row)
 
     def exactly(fast: tuple[iterate.State, Array]) -> tuple[iterate.State, Array]:
-        b = iterate.exact_first_columns(scores, masses, plan, a) if start is None else start
-        exact, _ = iterate.run(iterate.exact_pair(scores, masses, plan), a, b, masses, plan)
+        b = iterate.exact_first_columns(scores, masses, options, a) if start is None else start
+        exact, _ = iterate.run(iterate.exact_pair(scores, masses, options), a, b, masses, options)
         lse = scores.fold(lambda _, s, a: (None, kernels.exact_row_lse(s, exact.b)), None, exact.a)[
             1
         ]
@@ -141,19 +141,19 @@ def _iterate(
 
 
 def _report(
-    state: iterate.State, lse: Array, masses: Masses, plan: Plan
+    state: iterate.State, lse: Array, masses: Masses, options: IterationOptions
 ) -> tuple[Biases, SinkhornReport]:
     rows, cols = masses.row > -jnp.inf, masses.col > -jnp.inf
-    error = iterate.row_error(lse, state.a, masses, plan)
+    error = iterate.row_error(lse, state.a, masses, options)
     error = jnp.where(jnp.isnan(error), jnp.inf, error)
     shift = jnp.sum(jnp.where(cols, state.b, 0.0)) / jnp.maximum(jnp.sum(cols), 1)
-    shift = jnp.where(plan.strength == 1.0, shift, 0.0)
+    shift = jnp.where(options.strength == 1.0, shift, 0.0)
     text = jnp.where(rows, state.a + shift, 0.0)
     video = jnp.where(cols, state.b - shift, 0.0)
     # Bad scores must not look like an answer for the rows that happen to be finite.
     sound = jnp.all(jnp.isfinite(jnp.where(rows, lse, 0.0)))
     poison = jnp.where(sound, 0.0, jnp.nan).astype(text.dtype)
-    bound = CONVERGED if plan.tolerance is None else plan.tolerance
+    bound = CONVERGED if options.tolerance is None else options.tolerance
     return Biases(text + poison, video + poison), SinkhornReport(error, state.done, error < bound)
 
 

@@ -32,7 +32,7 @@ class Masses(NamedTuple):
         return jnp.where(self.col == -jnp.inf, self.col, jnp.zeros_like(self.col))
 
 
-class Plan(NamedTuple):
+class IterationOptions(NamedTuple):
     """How to iterate (static). `iterations` is the count, or the limit under a tolerance."""
 
     iterations: int
@@ -60,7 +60,7 @@ Update = Callable[[Array, Array, Array], tuple[Array, Array, Array, Bool[Array, 
 """
 
 
-def stored_pair(kernel: Kernel, masses: Masses, plan: Plan) -> Update:
+def stored_pair(kernel: Kernel, masses: Masses, options: IterationOptions) -> Update:
     """A pair of updates on the stored kernel: two matrix-vector products, no exponentials."""
 
     def update(a: Array, b: Array, omega: Array) -> tuple[Array, Array, Array, Array]:
@@ -68,14 +68,14 @@ def stored_pair(kernel: Kernel, masses: Masses, plan: Plan) -> Update:
 
         def step(total: Array, e: Array, log_r: Array, row: Array, a: Array) -> Any:
             own = e @ v
-            plain = _masked(plan.strength * (log_r - kernels.log_sum(own, row)), log_r)
-            new = _move(a, plain, omega, plan.overrelaxation)
+            plain = _masked(options.strength * (log_r - kernels.log_sum(own, row)), log_r)
+            new = _move(a, plain, omega, options.overrelaxation)
             return total + kernels.weight(new, row) @ e, (own, plain, new)
 
         total, (own, plain, new_a) = kernel.fold(step, jnp.zeros_like(b), masses.row, kernel.row, a)
-        total = kernels.sum_over(total, plan.axis_name)
+        total = kernels.sum_over(total, options.axis_name)
         new_b, change = _finish(
-            a, b, plain, kernels.log_sum(total, kernel.col), omega, masses, plan
+            a, b, plain, kernels.log_sum(total, kernel.col), omega, masses, options
         )
         ok = kernels.trusted(b, kernel.col, own, masses.row) & kernels.trusted(
             new_a, kernel.row, total, masses.col
@@ -85,53 +85,57 @@ def stored_pair(kernel: Kernel, masses: Masses, plan: Plan) -> Update:
     return update
 
 
-def exact_pair(scores: Panels, masses: Masses, plan: Plan) -> Update:
+def exact_pair(scores: Panels, masses: Masses, options: IterationOptions) -> Update:
     """A pair of updates in the log domain, each sum with its own maximum: always finite."""
 
     def update(a: Array, b: Array, omega: Array) -> tuple[Array, Array, Array, Array]:
         def step(running: Any, s: Array, log_r: Array, a: Array) -> Any:
-            plain = _masked(plan.strength * (log_r - kernels.exact_row_lse(s, b)), log_r)
-            new = _move(a, plain, omega, plan.overrelaxation)
+            plain = _masked(options.strength * (log_r - kernels.exact_row_lse(s, b)), log_r)
+            new = _move(a, plain, omega, options.overrelaxation)
             return kernels.add_to_col_lse(running, s, new), (plain, new)
 
         running, (plain, new_a) = scores.fold(step, kernels.start_col_lse(b), masses.row, a)
-        reference = None if plan.overrelaxation or plan.strength < 1 else b
-        lse = kernels.finish_col_lse(running, plan.axis_name, reference)
-        new_b, change = _finish(a, b, plain, lse, omega, masses, plan)
+        reference = None if options.overrelaxation or options.strength < 1 else b
+        lse = kernels.finish_col_lse(running, options.axis_name, reference)
+        new_b, change = _finish(a, b, plain, lse, omega, masses, options)
         return new_a, new_b, change, jnp.asarray(True)
 
     return update
 
 
-def exact_first_columns(scores: Panels, masses: Masses, plan: Plan, a: Array) -> Array:
+def exact_first_columns(
+    scores: Panels, masses: Masses, options: IterationOptions, a: Array
+) -> Array:
     """The column update from row biases `a`, in the log domain."""
     running, _ = scores.fold(
         lambda c, s, a: (kernels.add_to_col_lse(c, s, a), None),
         kernels.start_col_lse(masses.col),
         a,
     )
-    lse = kernels.finish_col_lse(running, plan.axis_name)
-    return _masked(plan.strength * (masses.col - lse), masses.col)
+    lse = kernels.finish_col_lse(running, options.axis_name)
+    return _masked(options.strength * (masses.col - lse), masses.col)
 
 
-def exact_rows(scores: Panels, masses: Masses, plan: Plan, b: Array) -> Array:
+def exact_rows(scores: Panels, masses: Masses, options: IterationOptions, b: Array) -> Array:
     """The row update from column biases `b`, in the log domain; needs no other device."""
     _, plain = scores.fold(
-        lambda _, s, log_r: (None, plan.strength * (log_r - kernels.exact_row_lse(s, b))),
+        lambda _, s, log_r: (None, options.strength * (log_r - kernels.exact_row_lse(s, b))),
         None,
         masses.row,
     )
     return _masked(plain, masses.row)
 
 
-def stored_first_columns(kernel: Kernel, masses: Masses, plan: Plan, a: Array) -> Array:
+def stored_first_columns(
+    kernel: Kernel, masses: Masses, options: IterationOptions, a: Array
+) -> Array:
     """The column update from row biases `a`, on the stored kernel."""
-    lse = kernels.col_lse(kernel, a, plan.axis_name)
-    return _masked(plan.strength * (masses.col - lse), masses.col)
+    lse = kernels.col_lse(kernel, a, options.axis_name)
+    return _masked(options.strength * (masses.col - lse), masses.col)
 
 
 def run(
-    update: Update, a: Array, b: Array, masses: Masses, plan: Plan
+    update: Update, a: Array, b: Array, masses: Masses, options: IterationOptions
 ) -> tuple[State, tuple[Array, Array]]:
     """Iterates from (a, b). Returns the last state and, for a fixed count, every (a, b) reached.
 
@@ -145,60 +149,68 @@ def run(
         a, b, change, ok = update(state.a, state.b, pace.omega)
         return State(a, b, state.done + 1, change, state.trusted & ok, pace)
 
-    if plan.iterations == 0:
+    if options.iterations == 0:
         return state, (a[None][:0], b[None][:0])
-    if plan.tolerance is None:
+    if options.tolerance is None:
 
         def keep(k: Array, carry: tuple[State, tuple[Array, Array]]) -> Any:
             state, (all_a, all_b) = carry
             state = advance(state, state.pace)
             return state, (all_a.at[k].set(state.a), all_b.at[k].set(state.b))
 
-        reached = tuple(jnp.zeros((plan.iterations, *x.shape), x.dtype) for x in (a, b))
-        return lax.fori_loop(0, plan.iterations, keep, (state, reached))
+        reached = tuple(jnp.zeros((options.iterations, *x.shape), x.dtype) for x in (a, b))
+        return lax.fori_loop(0, options.iterations, keep, (state, reached))
 
-    tolerance = plan.tolerance
-    limit = plan.iterations - 1 if plan.overrelaxation else plan.iterations
+    tolerance = options.tolerance
+    limit = options.iterations - 1 if options.overrelaxation else options.iterations
 
     def unfinished(state: State) -> Bool[Array, ""]:
         return (state.error > tolerance) & (state.done < limit)
 
     def body(state: State) -> State:
         after = advance(state, state.pace)
-        if not plan.overrelaxation:
+        if not options.overrelaxation:
             return after
         move = _distance(state.b, after.b, masses.col) / state.pace.omega
         return after._replace(pace=accelerate(state.pace, move))
 
     state = lax.while_loop(unfinished, body, state)
-    if plan.overrelaxation:
+    if options.overrelaxation:
         state = advance(state, start_pace(one))
     return state, (state.a[None], state.b[None])
 
 
-def row_error(lse: Array, a: Array, masses: Masses, plan: Plan) -> Float[Array, ""]:
+def row_error(lse: Array, a: Array, masses: Masses, options: IterationOptions) -> Float[Array, ""]:
     """Largest relative deviation of a row from its mass, given `lse_j(s_ij + b_j)`.
 
     Below strength 1, from what the strength asks for instead of the mass.
     """
-    plain = plan.strength * (masses.row - lse)
-    return kernels.max_over(_deviation(a, plain, masses.row), plan.axis_name)
+    plain = options.strength * (masses.row - lse)
+    return kernels.max_over(_deviation(a, plain, masses.row), options.axis_name)
 
 
-def col_error(scores: Panels, a: Array, b: Array, masses: Masses, plan: Plan) -> Array:
+def col_error(
+    scores: Panels, a: Array, b: Array, masses: Masses, options: IterationOptions
+) -> Array:
     """Largest relative deviation of a column from its mass, as `row_error` of a row."""
-    return _deviation(b, exact_first_columns(scores, masses, plan, a), masses.col)
+    return _deviation(b, exact_first_columns(scores, masses, options, a), masses.col)
 
 
 def _finish(
-    a: Array, b: Array, plain: Array, lse: Array, omega: Array, masses: Masses, plan: Plan
+    a: Array,
+    b: Array,
+    plain: Array,
+    lse: Array,
+    omega: Array,
+    masses: Masses,
+    options: IterationOptions,
 ) -> tuple[Array, Array]:
-    target = _masked(plan.strength * (masses.col - lse), masses.col)
-    new = _masked(_move(b, target, omega, plan.overrelaxation), masses.col)
-    if plan.tolerance is None:
+    target = _masked(options.strength * (masses.col - lse), masses.col)
+    new = _masked(_move(b, target, omega, options.overrelaxation), masses.col)
+    if options.tolerance is None:
         return new, jnp.zeros((), b.dtype)
-    change = kernels.max_over(_deviation(a, plain, masses.row), plan.axis_name)
-    if plan.overrelaxation:  # a plain pair leaves the columns exact, a relaxed one does not
+    change = kernels.max_over(_deviation(a, plain, masses.row), options.axis_name)
+    if options.overrelaxation:  # a plain pair leaves the columns exact, a relaxed one does not
         change = jnp.maximum(change, _deviation(b, target, masses.col) * (omega != 1))
     return new, change
 

@@ -2,11 +2,11 @@
 
 The same updates as `sinkhorn.solve` in gallery-first order, on the host, in row panels:
 
-* `stored` keeps one float32 kernel of 4 * bank * gallery bytes, exp(s_ij - m_i) with m the row
+* `StoredKernel` stores one kernel of 4 * bank * gallery bytes, exp(s_ij - m_i) with m the row
   maxima. Should a column nearly vanish there, the kernel is made anew with the first item update
   b0 in the exponent: every row then has maximum 1 and every column an entry of at least 1/bank,
   so neither sum can vanish in float32 at any scale. An iteration is one read of it.
-* `tiled` keeps nothing and computes each panel anew: one product per iteration.
+* `RecomputedKernel` stores nothing and recomputes each panel: one matrix product per iteration.
 """
 
 import os
@@ -52,11 +52,11 @@ def balance(
       scale: logits per cosine, > 0.
       iterations: pairs of updates, >= 0.
       strength: in [0, 1].
-      memory: bytes the kernel may take; a larger one is recomputed instead (`tiled`).
+      memory: bytes the kernel may take; a larger one is recomputed in each pass.
 
     Relations: equals `sinkhorn.solve` on `scale * query @ gallery.T` up to rounding.
     """
-    make = Stored if 4 * len(query) * len(gallery) <= memory else Tiled
+    make = StoredKernel if 4 * len(query) * len(gallery) <= memory else RecomputedKernel
     log_c = np.log(len(query) / len(gallery))
     source = make(scale * query, gallery, strength, log_c)
     a, b = np.zeros(len(query)), source.first
@@ -68,7 +68,7 @@ def balance(
     return Biases(jnp.asarray(a + shift, jnp.float32), jnp.asarray(b - shift, jnp.float32)), report
 
 
-class Tiled:
+class RecomputedKernel:
     """Panels recomputed at every pass; O((bank + gallery) dim) memory."""
 
     def __init__(self, query: np.ndarray, gallery: np.ndarray, strength: float, log_c: float):
@@ -114,7 +114,7 @@ class Tiled:
         return top + np.log(total)
 
 
-class Stored(Tiled):
+class StoredKernel(RecomputedKernel):
     """One kernel in memory, `exp(s - m_i)` with m the row maxima, exponentiated once.
 
     Rare columns that vanish beside the row maxima are taken into account by a second
@@ -151,7 +151,7 @@ class Stored(Tiled):
         return lse
 
     def update(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `Tiled.update`, with two products of the kernel with a vector, block by block."""
+        """As `RecomputedKernel.update`, with two kernel-vector products, block by block."""
         if np.ptp(b - self.origin) > TRUSTED:
             return super().update(b)
         a, columns, smallest = np.empty(len(self.top)), ColumnSums(len(b)), np.inf

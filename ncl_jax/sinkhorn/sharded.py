@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn.blocks import Tiled
-from ncl_jax.sinkhorn.iterate import Masses, Plan
+from ncl_jax.sinkhorn.iterate import IterationOptions, Masses
 from ncl_jax.types import CONVERGED, Biases, SinkhornReport
 
 AXIS = "rows"
@@ -74,16 +74,16 @@ def _local(
     iterations: int, strength: float, rows: Array, log_row: Array, text: Array, log_col: Array
 ) -> tuple[Array, Array, Array]:
     """Rows are this device's videos here, columns all texts: the videos' update comes first."""
-    plan = Plan(max(0, iterations - 1), None, False, strength, AXIS)
+    options = IterationOptions(max(0, iterations - 1), None, False, strength, AXIS)
     scores, masses = Tiled(rows, text), Masses(log_row, log_col)
     b = masses.free_col()
-    a = iterate.exact_rows(scores, masses, plan, b)
+    a = iterate.exact_rows(scores, masses, options, b)
     if iterations:
-        b = iterate.exact_first_columns(scores, masses, plan, a)
-        update = iterate.exact_pair(scores, masses, plan)
-        b = iterate.run(update, a, b, masses, plan)[0].b
-        a = iterate.exact_rows(scores, masses, plan, b)
-    error = iterate.col_error(scores, a, b, masses, plan)
+        b = iterate.exact_first_columns(scores, masses, options, a)
+        update = iterate.exact_pair(scores, masses, options)
+        b = iterate.run(update, a, b, masses, options)[0].b
+        a = iterate.exact_rows(scores, masses, options, b)
+    error = iterate.col_error(scores, a, b, masses, options)
     return lax.all_gather(a, AXIS, tiled=True), b, error
 
 

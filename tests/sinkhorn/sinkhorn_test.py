@@ -143,9 +143,9 @@ def test_masks_and_hopeless_columns_stay_on_the_fast_path():
     kernel = kernels.store(
         blocks.split(jnp.asarray(s), 4), a, masses.free_col(), columns_first=True, axis_name=None
     )
-    plan = iterate.Plan(10)
-    b = iterate.stored_first_columns(kernel, masses, plan, a)
-    state, _ = iterate.run(iterate.stored_pair(kernel, masses, plan), a, b, masses, plan)
+    options = iterate.IterationOptions(10)
+    b = iterate.stored_first_columns(kernel, masses, options, a)
+    state, _ = iterate.run(iterate.stored_pair(kernel, masses, options), a, b, masses, options)
     assert state.trusted
 
 
