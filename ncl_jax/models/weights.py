@@ -1,7 +1,7 @@
-"""Where published weights lie and what is in their files.
+"""Finds published weights and reads their files.
 
-`read` takes what a user has: a Hugging Face name, a folder of one, a file of OpenAI, OpenCLIP or
-CLIP4Clip. Files are only read: no code in them is run.
+`read` accepts a Hugging Face name, a folder with such files, or a file of OpenAI, OpenCLIP or
+CLIP4Clip. Code inside the files is never run.
 """
 
 import pathlib
@@ -20,7 +20,7 @@ FILES = (
     "model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin", "pytorch_model.bin",
 )  # fmt: skip
-"""Files of weights a folder may hold, the best first."""
+"""Files of weights that a folder may contain, the preferred one first."""
 HEAD, TOKENIZER = "head.safetensors", "tokenizer.json"
 SAFETENSORS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8",
                "BOOL")  # fmt: skip
@@ -28,11 +28,11 @@ BESIDE = ("config.json", "open_clip_config.json", HEAD, TOKENIZER)
 
 
 class Published(NamedTuple):
-    """Weights by Hugging Face's names in torch's layouts, and what is known of their model."""
+    """Weights by Hugging Face's names in torch's layouts, and known facts about their model."""
 
     arrays: Arrays
     source: str
-    activation: str | None = None  # None: the files do not say
+    activation: str | None = None  # None: the files do not state it
     heads: tuple[int, int] | None = None  # of the vision and the text tower
     tokenizer: pathlib.Path | None = None
 
@@ -41,8 +41,8 @@ def read(checkpoint: str) -> Published:
     """Weights from a file, a folder, or a name on the Hugging Face hub.
 
     Raises:
-      FileNotFoundError: there is no such file, and it is no name either.
-      ValueError: what is there cannot be used; one sentence says why.
+      FileNotFoundError: there is no such file, and this is not a name on the hub either.
+      ValueError: the files cannot be used; the message says why.
     """
     path = pathlib.Path(checkpoint).expanduser()
     if not path.exists():
@@ -58,9 +58,9 @@ def read(checkpoint: str) -> Published:
 
 
 def read_safetensors(path: pathlib.Path) -> Arrays:
-    """Arrays by name; bfloat16 comes as float32, which holds it exactly."""
+    """Arrays by name; bfloat16 is converted to float32, which is exact."""
     with (
-        blame_input(f"{path}: not whole or no safetensors file", "fetch it again"),
+        blame_input(f"{path}: incomplete or not a safetensors file", "fetch it again"),
         safe_open(path, framework="np") as file,
     ):
         names = [n for n in file.keys() if n.split(".")[-1] not in naming.BUFFERS]  # noqa: SIM118
@@ -85,7 +85,9 @@ def _read_file(path: pathlib.Path) -> Arrays:
         read_safetensors if path.suffix == ".safetensors" else torch_file.read
     )
     if not path.exists():
-        raise FileNotFoundError(f"{path}: named by the index beside it, but not there")
+        raise FileNotFoundError(
+            f"{path}: the index beside it names this file, but there is none; fetch it"
+        )
     return reader(path)
 
 
@@ -97,7 +99,7 @@ def _shards(index: pathlib.Path) -> list[str]:
 
 
 def _parts(path: pathlib.Path) -> list[str]:
-    """Names of the files that a file of weights is only the index of."""
+    """Names of the weight files that an index lists; none if the file holds weights itself."""
     return _shards(path) if path.name.endswith(".index.json") else []
 
 
@@ -111,12 +113,12 @@ def _best(names: list[str], where: str) -> str:
 def _described(
     file: pathlib.Path, arrays: Arrays
 ) -> tuple[str | None, tuple[int, int] | None]:
-    """Activation and heads by the config beside the weights, or as OpenAI's models have them."""
+    """Activation and heads from the config beside the weights, else those of OpenAI's models."""
     hugging, open_clip = file.parent / "config.json", file.parent / "open_clip_config.json"
     if hugging.exists() and not file.name.startswith("open_clip"):
         given = _json(hugging)
         towers = [_part(given, f"{side}_config") for side in ("vision", "text")]
-        # What a config leaves out is CLIPConfig's default.
+        # A value that the config omits has CLIPConfig's default.
         heads = tuple(t.get("num_attention_heads", n) for t, n in zip(towers, (12, 8), strict=True))
         return towers[0].get("hidden_act", "quick_gelu"), heads
     widths = [
