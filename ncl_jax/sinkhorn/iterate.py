@@ -1,7 +1,7 @@
-"""Sinkhorn updates as folds over a kernel, and the loop around them.
+"""Sinkhorn updates as folds over a kernel, and the iteration of them.
 
-Masses and biases are logarithms here, -inf where masked, so that masks need no arrays of their
-own. Over devices, rows are local and everything per column is replicated.
+Masses and biases are logarithms here and -inf where masked, so masks need no separate arrays. With
+several devices, values per row are local and values per column are replicated.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Masses(NamedTuple):
 
 
 class IterationOptions(NamedTuple):
-    """How to iterate (static). `iterations` is the count, or the limit under a tolerance."""
+    """Static options of an iteration; with a tolerance, `iterations` is the upper limit."""
 
     iterations: int
     tolerance: float | None = None
@@ -43,7 +43,7 @@ class IterationOptions(NamedTuple):
 
 
 class State(NamedTuple):
-    """Biases, pairs done, the row error before the last pair, trust in it, and the pace."""
+    """Biases, completed pairs, row error before the last pair, whether it is trusted, and pace."""
 
     a: Float[Array, " row"]
     b: Float[Array, " col"]
@@ -56,7 +56,8 @@ class State(NamedTuple):
 Update = Callable[[Array, Array, Array], tuple[Array, Array, Array, Bool[Array, ""]]]
 """`(a, b, omega) -> (a, b, change, trusted)`: one pair of updates, rows then columns.
 
-`change` is the largest relative error of a row (or, relaxed, column) that the pair corrected.
+`change` is the largest relative error of a row that the pair corrected; if over-relaxed, of a row
+or column.
 """
 
 
@@ -86,7 +87,7 @@ def stored_pair(kernel: Kernel, masses: Masses, options: IterationOptions) -> Up
 
 
 def exact_pair(scores: Panels, masses: Masses, options: IterationOptions) -> Update:
-    """A pair of updates in the log domain, each sum with its own maximum: always finite."""
+    """A pair of updates in the log domain: finite, because each sum uses its own maximum."""
 
     def update(a: Array, b: Array, omega: Array) -> tuple[Array, Array, Array, Array]:
         def step(running: Any, s: Array, log_r: Array, a: Array) -> Any:
@@ -117,7 +118,7 @@ def exact_first_columns(
 
 
 def exact_rows(scores: Panels, masses: Masses, options: IterationOptions, b: Array) -> Array:
-    """The row update from column biases `b`, in the log domain; needs no other device."""
+    """The row update from column biases `b`, in the log domain, without communication."""
     _, plain = scores.fold(
         lambda _, s, log_r: (None, options.strength * (log_r - kernels.exact_row_lse(s, b))),
         None,
@@ -139,8 +140,8 @@ def run(
 ) -> tuple[State, tuple[Array, Array]]:
     """Iterates from (a, b). Returns the last state and, for a fixed count, every (a, b) reached.
 
-    A fixed count is a `fori_loop` that keeps the two bias vectors of each pair; a tolerance is a
-    `while_loop`, ended by one plain pair where over-relaxed so that columns are exact.
+    A fixed count runs a `fori_loop` that stores the bias vectors of each pair. A tolerance runs a
+    `while_loop`; with over-relaxation, a plain pair follows it and makes the columns exact.
     """
     one = jnp.ones((), b.dtype)
     state = State(a, b, jnp.zeros((), jnp.int32), one * jnp.inf, jnp.asarray(True), start_pace(one))
@@ -183,7 +184,7 @@ def run(
 def row_error(lse: Array, a: Array, masses: Masses, options: IterationOptions) -> Float[Array, ""]:
     """Largest relative deviation of a row from its mass, given `lse_j(s_ij + b_j)`.
 
-    Below strength 1, from what the strength asks for instead of the mass.
+    Below strength 1, the deviation is measured from the result of a damped update instead.
     """
     plain = options.strength * (masses.row - lse)
     return kernels.max_over(_deviation(a, plain, masses.row), options.axis_name)
@@ -192,7 +193,7 @@ def row_error(lse: Array, a: Array, masses: Masses, options: IterationOptions) -
 def col_error(
     scores: Panels, a: Array, b: Array, masses: Masses, options: IterationOptions
 ) -> Array:
-    """Largest relative deviation of a column from its mass, as `row_error` of a row."""
+    """Largest relative deviation of a column from its mass, like `row_error` for rows."""
     return _deviation(b, exact_first_columns(scores, masses, options, a), masses.col)
 
 
@@ -216,7 +217,7 @@ def _finish(
 
 
 def _distance(old: Array, new: Array, log_mass: Array) -> Float[Array, ""]:
-    """The norm of a change of biases, each weighted by its mass."""
+    """The norm of a change of the biases, weighted by their masses."""
     change = jnp.where(log_mass == -jnp.inf, 0.0, new - old)
     return jnp.sqrt(jnp.sum(jnp.exp(log_mass) * change**2))
 

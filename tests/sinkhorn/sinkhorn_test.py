@@ -204,10 +204,10 @@ def test_zero_strength_has_no_biases():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"row_mass": np.ones(SHAPE[0]) * 2}, "add"),
+        ({"row_mass": np.ones(SHAPE[0]) * 2}, "equal totals"),
         ({"row_mass": -np.ones(SHAPE[0])}, ">= 0"),
         ({"col_mass": np.ones(3)}, "shape"),
-        ({"scores": np.full(SHAPE, np.nan)}, "not finite"),
+        ({"scores": np.full(SHAPE, np.nan)}, "expected finite scores"),
         ({"scores": np.ones((0, 3))}, "non-empty"),
         ({"iterations": -1}, "iterations"),
         ({"order": "rows"}, "order"),
@@ -312,7 +312,7 @@ def test_a_tiny_mass_is_no_mask(mass):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"start": np.nan}, "start must be finite"), ({"mass": 5e-39}, "expected 0 .masked. or")],
+    [({"start": np.nan}, "start: expected finite"), ({"mass": 5e-39}, "expected 0 .masked. or")],
 )
 def test_a_start_of_nan_and_a_mass_below_float32_are_refused(change, message):
     s, r, c = problem()
