@@ -144,7 +144,7 @@ class Checkpointer:
     def restore_params(self, like: Any) -> tuple[Any, int]:
         """The parameters of the latest undamaged checkpoint, in the form of `like`, and its step.
 
-        Only the parameters are read: the optimizer's moments are twice as large.
+        The optimizer's moments, which are twice as large as the parameters, are not read.
 
         Raises:
           ValueError, OSError: as `restore`.

@@ -69,18 +69,18 @@ def unflatten_params(arrays: dict[str, Array], like: Any) -> Any:
 def _by_path(tree: Any) -> dict[str, Array]:
     named = jax.tree_util.tree_flatten_with_path(tree)[0]
     names = (jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in named)
-    return {name: _numbers(name, leaf) for name, (_, leaf) in zip(names, named, strict=True)}
+    return {name: _storable(name, leaf) for name, (_, leaf) in zip(names, named, strict=True)}
 
 
 def _from_path(arrays: dict[str, Array], like: Any) -> Any:
     leaves, tree = jax.tree.flatten(like)
     found = (arrays[name] for name in _by_path(like))
-    made = (_as_leaf(array, leaf) for leaf, array in zip(leaves, found, strict=True))
+    made = (_restore_leaf(array, leaf) for leaf, array in zip(leaves, found, strict=True))
     return jax.tree.unflatten(tree, list(made))
 
 
-def _as_leaf(array: Array, like: Any) -> Array:
-    """The inverse of `_numbers`."""
+def _restore_leaf(array: Array, like: Any) -> Array:
+    """The inverse of `_storable`."""
     if _is_key(like):
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
     return array.astype(like.dtype) if isinstance(like, Array) and _is_narrow(like) else array
@@ -95,7 +95,7 @@ def _is_narrow(leaf: Array) -> bool:
     return leaf.dtype != bool and not _is_key(leaf) and _width(leaf) < 8
 
 
-def _numbers(name: str, leaf: Any) -> Array:
+def _storable(name: str, leaf: Any) -> Array:
     """A leaf as an array that can be saved: keys as key data, narrow types as wider ones."""
     if isinstance(leaf, Array):
         if _is_key(leaf):
@@ -161,7 +161,7 @@ def _bit_sum(leaf: Array) -> UInt32[Array, ""]:
     Integer addition wraps, so the order of summation and the number of devices do not matter. The
     weights are odd, so a change of a single entry always changes the sum.
     """
-    bits, rest = _folded(_bits(leaf).astype(jnp.uint32))
+    bits, rest = _fold(_bits(leaf).astype(jnp.uint32))
     weight = jnp.zeros((), jnp.uint32)
     for axis in range(bits.ndim):
         place = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
@@ -184,7 +184,7 @@ def _width(leaf: Array) -> int:
     return int((jnp.iinfo if integer else jnp.finfo)(leaf.dtype).bits)
 
 
-def _folded(bits: Array) -> tuple[Array, Array | int]:
+def _fold(bits: Array) -> tuple[Array, Array | int]:
     """An array of an eighth of the size and a correction: their weighted sum is that of `bits`.
 
     On a CPU, XLA sums integers one by one, but adds whole arrays several numbers at a time. Weights

@@ -34,13 +34,13 @@ def _finish() -> None:
             saver.wait()
         except Exception as error:
             _failures.append(error)
-            print(f"at the end of the program: {_explained(error)}", file=sys.stderr)
+            print(f"at the end of the program: {_message(error)}", file=sys.stderr)
     if _failures:
         # Python would first wait for Orbax's threads, which wait for a thread that never started.
         atexit._run_exitfuncs()  # the last one is `_exit_on_failure`
 
 
-def _explained(error: Exception) -> str:
+def _message(error: Exception) -> str:
     # At this point Python 3.12 starts no threads; 3.11 and 3.13 do.
     if isinstance(error, RuntimeError) and "new thread at interpreter shutdown" in str(error):
         return (

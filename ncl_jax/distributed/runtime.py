@@ -57,7 +57,7 @@ def find_job(flags: Job, environ: Mapping[str, str]) -> Job | None:
         missing = ", --".join(name for name in Job._fields if name not in given)
         raise InputError(f"--{given[0]} is given without --{missing}; give all three or none")
     if given:
-        return None if flags.num_processes == 1 else _checked(flags)
+        return None if flags.num_processes == 1 else _validated(flags)
     if "JAX_COORDINATOR_ADDRESS" in environ:
         count, index = (environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
         if count is None or index is None:
@@ -65,7 +65,7 @@ def find_job(flags: Job, environ: Mapping[str, str]) -> Job | None:
                 "JAX_COORDINATOR_ADDRESS is set without JAX_NUM_PROCESSES and JAX_PROCESS_ID; "
                 "set all three or none"
             )
-        return _checked(Job(environ["JAX_COORDINATOR_ADDRESS"], int(count), int(index)))
+        return _validated(Job(environ["JAX_COORDINATOR_ADDRESS"], int(count), int(index)))
     slurm = "SLURM_STEP_NODELIST" in environ and int(environ.get("SLURM_NTASKS", "1")) > 1
     mpi = int(environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
     return Job() if slurm or mpi or _on_tpu_host(environ) else None
@@ -88,7 +88,7 @@ def join(job: Job | None, peer_timeout: int) -> None:
     # arrive; `training.preemption.PreemptionGuard` handles preemption instead.
     jax.config.update("jax_enable_preemption_service", False)
     if job.process_id == 0:
-        _check_free(job.coordinator)
+        _check_port_is_free(job.coordinator)
     patience = 5 * peer_timeout
     # At its own deadline JAX would abort the process, and a wait inside JAX cannot be interrupted:
     # another thread waits, under an earlier deadline.
@@ -163,7 +163,7 @@ def abandon(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _check_free(coordinator: str | None) -> None:
+def _check_port_is_free(coordinator: str | None) -> None:
     """Raise if the port of process 0 is already in use, because JAX may crash then."""
     port = int(str(coordinator).rpartition(":")[2])
     both = socket.has_dualstack_ipv6()
@@ -175,7 +175,7 @@ def _check_free(coordinator: str | None) -> None:
             raise NotFoundError(_NOT_FOUND.format(f"port {port} is in use")) from error
 
 
-def _checked(job: Job) -> Job:
+def _validated(job: Job) -> Job:
     port = re.fullmatch(r".+:(\d{1,5})", job.coordinator or "")
     if not port or not 0 < int(port[1]) < 1 << 16:
         raise InputError(f"expected the coordinator as host:port, got {job.coordinator!r}")

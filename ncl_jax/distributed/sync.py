@@ -34,7 +34,7 @@ def run_on_primary(name: str, work: Callable[[], Result]) -> Result | None:
             result = work()
         except Exception as error:
             failure = error
-    failed = gather_texts(name, "" if failure is None else _described(failure))[0]
+    failed = gather_texts(name, "" if failure is None else _encode_failure(failure))[0]
     if failure is not None:
         raise failure
     if failed:
@@ -43,7 +43,7 @@ def run_on_primary(name: str, work: Callable[[], Result]) -> Result | None:
     return result
 
 
-def _described(error: Exception) -> str:
+def _encode_failure(error: Exception) -> str:
     """`<kind>:<message>` of an error of process 0."""
     if isinstance(error, TimeoutError):
         return f"late:{error}"

@@ -68,10 +68,10 @@ def to_params(
     if not any(name.startswith(_HEAD) for name in arrays):
         arrays |= start_head(arrays, config, head, seed)
     if config.patch_frames > 1 and PATCHES in arrays and arrays[PATCHES].ndim == 4:
-        arrays[PATCHES] = _deepened(arrays[PATCHES], config.patch_frames)
+        arrays[PATCHES] = _inflate_kernel(arrays[PATCHES], config.patch_frames)
     _check_names(arrays, wanted, published.source)
     arrays = {
-        name: _fitted(name, array, wanted[name][1].shape[0], positions, published.source)
+        name: _fit_positions(name, array, wanted[name][1].shape[0], positions, published.source)
         if name.endswith(_TABLE) and array.ndim == 2 else array
         for name, array in arrays.items()
     }  # fmt: skip
@@ -263,14 +263,14 @@ def _to_torch(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
     return np.moveaxis(array, (-1, -2), (0, 1)) if array.ndim > 3 else array.T
 
 
-def _deepened(kernel: np.ndarray, frames: int) -> np.ndarray:
+def _inflate_kernel(kernel: np.ndarray, frames: int) -> np.ndarray:
     """A 3d kernel whose middle frame is the 2d kernel and whose other frames are zero."""
     deep = np.zeros((*kernel.shape[:2], frames, *kernel.shape[2:]), kernel.dtype)
     deep[:, :, frames // 2] = kernel
     return deep
 
 
-def _fitted(
+def _fit_positions(
     name: str, table: np.ndarray, rows: int, positions: Positions, source: str
 ) -> np.ndarray:
     """The table of positions, cut or interpolated to `rows` rows."""

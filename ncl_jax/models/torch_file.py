@@ -65,7 +65,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    arrays = dict(_flat(content, "", set()))
+    arrays = dict(_flatten(content, "", set()))
     if not arrays:
         raise InputError(f"{path}: expected tensors by name (a state dict), found none")
     return arrays
@@ -227,7 +227,9 @@ def _control() -> None:
     assert _rebuild_typed_tensor(np.ones(8, np.uint8), 0, (2,), (1,), 0, 0, _Dtype("f4")).size == 2
 
 
-def _flat(value: Any, prefix: str, seen: set[int], depth: int = 0) -> list[tuple[str, np.ndarray]]:
+def _flatten(
+    value: Any, prefix: str, seen: set[int], depth: int = 0
+) -> list[tuple[str, np.ndarray]]:
     """Arrays of nested modules and dicts with dotted names; skips other attributes.
 
     Skips repeated parts too: a pickle may contain itself, or the same part many times.
@@ -243,7 +245,7 @@ def _flat(value: Any, prefix: str, seen: set[int], depth: int = 0) -> list[tuple
         pair
         for name, part in inner.items()
         if isinstance(name, str)
-        for pair in _flat(part, f"{dot}{name}", seen, depth + 1)
+        for pair in _flatten(part, f"{dot}{name}", seen, depth + 1)
     ]
 
 

@@ -24,7 +24,7 @@ FILES = (
 HEAD, TOKENIZER = "head.safetensors", "tokenizer.json"
 SAFETENSORS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8",
                "BOOL")  # fmt: skip
-BESIDE = ("config.json", "open_clip_config.json", HEAD, TOKENIZER)
+COMPANIONS = ("config.json", "open_clip_config.json", HEAD, TOKENIZER)
 
 
 class Published(NamedTuple):
@@ -46,13 +46,15 @@ def read(checkpoint: str) -> Published:
     """
     path = pathlib.Path(checkpoint).expanduser()
     if not path.exists():
-        path = hub.fetch(checkpoint, hub.Wanted(FILES, BESIDE, _parts))
-    file = path / _best([p.name for p in path.iterdir()], str(path)) if path.is_dir() else path
+        path = hub.fetch(checkpoint, hub.Wanted(FILES, COMPANIONS, _parts))
+    file = path
+    if path.is_dir():
+        file = path / _preferred_file([p.name for p in path.iterdir()], str(path))
     arrays = naming.to_hf(_read_file(file), str(file))
     if path.is_dir() and (path / HEAD).exists():
         arrays |= read_safetensors(path / HEAD)
     tokenizer = file.parent / TOKENIZER
-    activation, heads = _described(file, arrays)
+    activation, heads = _activation_and_heads(file, arrays)
     found = tokenizer if tokenizer.exists() else None
     return Published(arrays, str(file), activation, heads, found)
 
@@ -103,14 +105,14 @@ def _parts(path: pathlib.Path) -> list[str]:
     return _shards(path) if path.name.endswith(".index.json") else []
 
 
-def _best(names: list[str], where: str) -> str:
+def _preferred_file(names: list[str], where: str) -> str:
     found = [file for file in FILES if file in names]
     if not found:
         raise InputError(f"{where}: expected one of {', '.join(FILES)}, found none of them")
     return found[0]
 
 
-def _described(
+def _activation_and_heads(
     file: pathlib.Path, arrays: Arrays
 ) -> tuple[str | None, tuple[int, int] | None]:
     """Activation and heads from the config beside the weights, else those of OpenAI's models."""

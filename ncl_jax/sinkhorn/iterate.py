@@ -234,5 +234,5 @@ def _masked(bias: Array, log_mass: Array) -> Array:
 
 def _deviation(old: Array, plain: Array, log_mass: Array) -> Float[Array, ""]:
     live = log_mass > -jnp.inf
-    off = jnp.abs(jnp.expm1(jnp.where(live, old - plain, 0.0)))
-    return jnp.max(off, initial=0.0)
+    relative = jnp.abs(jnp.expm1(jnp.where(live, old - plain, 0.0)))
+    return jnp.max(relative, initial=0.0)

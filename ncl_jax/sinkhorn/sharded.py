@@ -57,10 +57,10 @@ def balance(
         check_vma=False,
     )
     solved = jax.jit(run)(
-        _placed(rows, mesh, split),
-        _placed(log_mass, mesh, split),
-        _placed(np.asarray(text, np.float32), mesh, whole),
-        _placed(np.zeros(len(text), np.float32), mesh, whole),
+        _place(rows, mesh, split),
+        _place(log_mass, mesh, split),
+        _place(np.asarray(text, np.float32), mesh, whole),
+        _place(np.zeros(len(text), np.float32), mesh, whole),
     )
     b, a, error = (np.asarray(x) for x in solved)
     b = b[: len(video)]
@@ -87,7 +87,7 @@ def _local(
     return lax.all_gather(a, AXIS, tiled=True), b, error
 
 
-def _placed(array: np.ndarray, mesh: Mesh, spec: PartitionSpec) -> Array:
+def _place(array: np.ndarray, mesh: Mesh, spec: PartitionSpec) -> Array:
     """A global array from a host array that every process has."""
     sharding = NamedSharding(mesh, spec)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -87,7 +87,7 @@ def test_a_name_is_fetched_once_and_then_needs_no_network(hub, tmp_path):
     expected = f"{len(own.arrays)} {own.activation} False\n"
     assert read(tmp_path / "cache", here)[0] == expected
     fetched = {path.rpartition("/")[2] for path in hub.asked if "/resolve/" in path}
-    assert fetched == {"model.safetensors", *weights.BESIDE}
+    assert fetched == {"model.safetensors", *weights.COMPANIONS}
     hub.asked.clear()
     assert read(tmp_path / "cache", here) == (expected, "")
     assert hub.asked == []  # not even the list of files
