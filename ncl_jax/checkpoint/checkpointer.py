@@ -313,7 +313,7 @@ class Checkpointer:
             number = sum(path.name.startswith(f"{step}-") for path in folder.iterdir())
             (self._manager.directory / str(step)).rename(folder / f"{step}-{number}")
 
-        sync.run_on_primary("aside", move)
+        sync.run_on_primary("move", move)
         self._manager.reload()
 
     def _damaged_folder(self) -> epath.Path:

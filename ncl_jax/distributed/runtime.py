@@ -19,10 +19,11 @@ from ncl_jax.data.prefetch import Ahead
 from ncl_jax.errors import InputError
 
 _LOST = re.compile(r"Gloo \w+ failed|Connection closed by peer|heartbeat timeout")
-_LOST_IN_JAX = re.compile(  # also as JAX's service and the collectives of GPUs and TPUs say it
+_LOST_IN_JAX = re.compile(
     rf"{_LOST.pattern}|another task|coordination service|NCCL|remote process|halted|socket"
     "|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED"
 )
+"""Texts about a lost process in JAX's errors, from its service and from collectives."""
 _NOT_FOUND = (
     "the processes of this job did not find each other ({}); start all of them with the same "
     "coordinator, which must be process 0 on a free port that all processes can reach"

@@ -1,4 +1,4 @@
-"""InfoNCE with a custom backward pass: two softmaxes of one score matrix, none stored."""
+"""InfoNCE with a custom backward pass, for which autodiff stores no softmax matrices."""
 
 from functools import partial
 from typing import Any

@@ -225,7 +225,7 @@ class VideoClip(nnx.Module):
         pixels = (video.astype(jnp.float32) / 255 - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(
             PIXEL_STD
         )
-        # Padded frames become zero after normalisation, because 3d patches read neighbour frames.
+        # Padded frames become zero after normalisation: 3d patches read neighbouring frames.
         pixels = jnp.where(frame_mask[:, :, None, None, None], pixels, 0.0)
         features = self.frame_features(pixels)
         return self.temporal(features.reshape(*video.shape[:2], -1), frame_mask)

@@ -92,7 +92,7 @@ class EncoderLayer(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """A stack of blocks; as in CLIP, deeper stacks have smaller initial weights in the branches.
+    """A stack of blocks; as in CLIP, deeper stacks start with smaller residual branches.
 
     Args:
       remat: store only the input of each block for the backward pass and recompute the rest.

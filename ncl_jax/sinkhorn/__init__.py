@@ -82,9 +82,8 @@ def solve(
         `start`, masses that are negative or positive but below the smallest normal float, or
         totals that differ, which no biases can balance.
 
-    Relations: zero iterations of order "gallery" is inverted softmax; a constant added to a column
-    of `scores` does not change the biased scores at any K, one added to a row only before
-    convergence.
+    Relations: zero iterations of order "gallery" is inverted softmax. A constant added to a column
+    of `scores` does not change the biased scores; one added to a row does not at convergence.
 
     Example:
       >>> import jax.numpy as jnp
