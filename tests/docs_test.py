@@ -206,7 +206,7 @@ def test_readme_has_the_two_commands_that_nox_runs():
 
 
 def test_the_plot_of_readme_follows_the_scheme_of_its_page():
-    plot = runpy.run_path(str(ROOT / "docs" / "shares_plot.py"))["plot"]
+    plot = runpy.run_path(str(ROOT / "docs" / "scripts" / "shares_plot.py"))["plot"]
     drawn = plot(FinishedRun({}, *synthetic.embeddings(), 30.0, None))
     for svg in (drawn, (ROOT / "docs" / "shares.svg").read_text()):
         assert xml.dom.minidom.parseString(svg).documentElement.tagName == "svg"

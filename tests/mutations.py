@@ -95,12 +95,15 @@ MUTATIONS = {
         SOLVE,
     ),
     "one_pair_too_few": Mutation(
-        SOLVER, "lax.fori_loop(0, plan.iterations,", "lax.fori_loop(1, plan.iterations,", SOLVE
+        SOLVER,
+        "lax.fori_loop(0, options.iterations,",
+        "lax.fori_loop(1, options.iterations,",
+        SOLVE,
     ),
     "unmasked_columns": Mutation(
         SOLVER,
-        "target = _masked(plan.strength * (masses.col - lse), masses.col)",
-        "target = plan.strength * (0 * masses.col - lse)",
+        "target = _masked(options.strength * (masses.col - lse), masses.col)",
+        "target = options.strength * (0 * masses.col - lse)",
         SOLVE,
     ),
     "adjoint_sign": Mutation(

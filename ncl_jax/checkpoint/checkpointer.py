@@ -1,4 +1,4 @@
-"""Checkpoints through Orbax: everything a run needs to go on, and nothing else.
+"""Checkpoints through Orbax: exactly what a run needs to resume.
 
 A checkpoint holds four items:
   arrays    every leaf of the `TrainState` (step, params, opt_state, rng) by its path
@@ -6,9 +6,9 @@ A checkpoint holds four items:
             "skipped": steps whose loss or gradient was not finite, "score": of validation or None}
   metadata  {"config", "tokenizer" (text of tokenizer.json), "captions" (number of training
             captions), "texts" (digest of training clips and captions), "version" (of ncl_jax)}
-  contents  what the others must be: shape, type and sum of every leaf, digests of the rest.
-            Orbax and TensorStore notice some damage; a flipped bit in an array is not among it
-and, where it was measured, `metrics` with the validation score, for Orbax to keep the best.
+  contents  a description of the others: shape, type and checksum of every leaf, digests of the
+            rest. Orbax and TensorStore detect some damage, but not a flipped bit in an array
+and, if a validation score was measured, `metrics` with it, by which Orbax keeps the best.
 """
 
 import tempfile
@@ -34,24 +34,24 @@ class Restored(NamedTuple):
 
 
 class Checkpointer:
-    """Asynchronous checkpoints in one directory; the latest `keep` stay, and the best one.
+    """Asynchronous checkpoints in one directory: the latest `keep` and the best one are kept.
 
     A save that did not finish (a killed process) leaves no step behind: only complete
-    checkpoints are ever listed or restored. A program that ends before `wait` or `close` ends when
-    its last save is complete; where that fails it says so, and its exit code is 1. Python 3.12
-    starts no threads at its end, and there it does fail: call `close`.
+    checkpoints are listed or restored. If the program ends before `wait` or `close` is called, its
+    exit waits for the last save; if that save fails, the program says so and exits with code 1.
+    Python 3.12 starts no threads during its exit, so the save fails there: call `close`.
     """
 
     def __init__(self, directory: epath.PathLike, keep: int = 2, read_only: bool = False):
-        """Open the directory; `read_only` changes nothing there, not even what a save left.
+        """Open the directory; `read_only` changes nothing in it and leaves unfinished saves alone.
 
-        Opened otherwise, the directory must belong to this job: a save under way from another one
-        would be taken for the remains of a killed run and removed.
+        Otherwise the directory must belong to this job alone: an unfinished save of another job
+        would be treated as left by a killed run and removed.
         """
         self._read_only, self._writing = read_only, False
         path = epath.Path(directory).absolute()
         if not read_only:
-            sync.run_on_primary("scores", lambda: orbax_options.mend_scores(path))
+            sync.run_on_primary("scores", lambda: orbax_options.repair_metric_files(path))
         with quiet.quietly():
             self._manager = ocp.CheckpointManager(
                 path,
@@ -64,21 +64,21 @@ class Checkpointer:
         return self._manager.latest_step()
 
     def is_new(self) -> bool:
-        """Whether nothing was ever written here, not even what is damaged now.
+        """Whether the directory has never held a checkpoint, not even one that is damaged now.
 
         Raises:
           ValueError: not all processes see the same checkpoints.
         """
         step = self.latest_step()
         sync.check_same("latest", {f"in {self._manager.directory} as latest": str(step)})
-        return step is None and not self._aside().exists()
+        return step is None and not self._damaged_folder().exists()
 
     def count(self) -> int:
-        """How many complete checkpoints there are."""
+        """Number of complete checkpoints."""
         return len(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the highest validation score, the last of equals; or None."""
+        """Step with the highest validation score (the latest of equal ones), or None."""
         found = {
             step: orbax_options.score_of(self._manager.directory / str(step))
             for step in self._manager.all_steps()
@@ -93,24 +93,24 @@ class Checkpointer:
         metadata: dict[str, Any],
         score: float | None = None,
     ) -> None:
-        """Start writing; returns as soon as the state has been copied.
+        """Start a save; returns as soon as the state has been copied.
 
         Args:
-          state: its leaves are arrays of any type, random keys among them.
-          data: what JSON can hold.
-          metadata: likewise.
-          score: of validation; the checkpoint with the highest one is kept. One that is not finite
-            is no score.
+          state: its leaves are arrays of any type, including random keys.
+          data: values that JSON can hold.
+          metadata: values that JSON can hold.
+          score: of validation; the checkpoint with the highest one is kept. A score that is not
+            finite counts as None.
 
         Raises:
-          InputError: a leaf of the state is no array.
+          InputError: a leaf of the state is not an array.
           OSError: this save or the one before it could not be written. Complete checkpoints are
             not touched.
         """
         step = int(state.step)
         if step == self.latest_step():
             return
-        score = orbax_options.usable(score)
+        score = orbax_options.finite_or_none(score)
         data, arrays = data | {"score": score}, checksums.flatten_state(state)
         args = ocp.args.Composite(
             arrays=ocp.args.PyTreeSave(arrays),
@@ -121,30 +121,30 @@ class Checkpointer:
         metrics = None if score is None else {"score": score}
         self._begin()
         try:
-            with orbax_options.short_turns():
+            with orbax_options.frequent_thread_switches():
                 self._manager.save(step, args=args, metrics=metrics, force=True)
         except Exception as error:
-            raise self._failed(error) from error
+            raise self._save_error(error) from error
 
     def restore(self, like: TrainState) -> Restored:
-        """Read the latest sound checkpoint into the shapes and shardings of `like`.
+        """Read the latest undamaged checkpoint into the shapes and shardings of `like`.
 
-        Damaged ones are reported on stdout, skipped and, unless `read_only`, moved to `damaged/`
-        beside the steps.
+        Damaged checkpoints are reported on stdout, skipped and, unless `read_only`, moved to
+        `damaged/` beside the folder of steps.
 
         Raises:
-          ValueError: the latest sound checkpoint is of another model or of an older version, or
-            none is sound.
-          OSError: one cannot be read now, which says nothing about what it holds.
+          ValueError: the latest undamaged checkpoint is of another model or of an older version,
+            or all are damaged.
+          OSError: the storage failed while a checkpoint was read; the checkpoint may be undamaged.
         """
         arrays, plain = self._read_latest(checksums.flatten_state(like), whole=True)
         state = checksums.unflatten_state(arrays, like)
         return Restored(state, plain["data"], plain["metadata"])
 
     def restore_params(self, like: Any) -> tuple[Any, int]:
-        """The parameters of the latest sound checkpoint and its step, in the form of `like`.
+        """The parameters of the latest undamaged checkpoint, in the form of `like`, and its step.
 
-        Nothing else of it is read: an optimizer's moments are twice as large.
+        The optimizer's moments, which are twice as large as the parameters, are not read.
 
         Raises:
           ValueError, OSError: as `restore`.
@@ -155,63 +155,66 @@ class Checkpointer:
     def _read_latest(
         self, like: dict[str, jax.Array], whole: bool
     ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
-        """Arrays by name, in the form of `like`, and what is no array; `whole`: all there are."""
+        """Arrays by name in the form of `like`, and the JSON items.
+
+        With `whole` the checkpoint must hold the arrays of `like` and no others.
+        """
         messages, steps = [], self._newest_first()
         for step in steps:
             try:
                 return self._read(step, like, whole)
             except (read_errors.Damaged, InputError) as error:
-                if self._moved_on(steps):
+                if self._replaced_since(steps):
                     break
                 if isinstance(error, InputError):
                     raise
                 messages.append(f"the checkpoint {self._manager.directory / str(step)} is {error}")
                 runtime.log(f"{messages[-1]}; trying the one before it")
                 if not self._read_only:
-                    self._put_aside(step)
+                    self._move_to_damaged(step)
         else:
-            raise InputError(f"{'; '.join(messages)}; {self._none_left()}")
+            raise InputError(f"{'; '.join(messages)}; {self._advice_if_none_left()}")
         return self._read_latest(like, whole)
 
     def metadata(self) -> dict[str, Any]:
-        """The metadata of the latest checkpoint with sound metadata, without reading any array.
+        """The metadata of the latest checkpoint whose metadata is undamaged; reads no array.
 
         Raises:
-          ValueError: there is none, or it is of an older version.
+          ValueError: there is no such checkpoint, or it is of an older version.
         """
         steps = self._newest_first()
         for step in steps:
             try:
                 return self._read_plain(step)["metadata"]
             except (read_errors.Damaged, InputError) as error:
-                if self._moved_on(steps):
+                if self._replaced_since(steps):
                     break
                 if isinstance(error, InputError):
                     raise
         else:
             raise InputError(
-                f"{self._manager.directory}: expected a checkpoint; none of {steps} has readable "
-                f"contents; {self._none_left()}"
+                f"{self._manager.directory}: expected a checkpoint, got {steps} without readable "
+                f"contents; {self._advice_if_none_left()}"
             )
         return self.metadata()
 
     def wait(self) -> None:
-        """Until the last save is complete.
+        """Wait until the last save is complete.
 
         Raises:
-          OSError: it could not be written.
+          OSError: the checkpoint could not be written.
         """
         unfinished.discard(self)
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise self._failed(error) from error
+            raise self._save_error(error) from error
         if self._writing:
             self._writing = False
             quiet.end()
 
     def close(self) -> None:
-        """Wait for the last save and stop."""
+        """Wait for the last save and release the directory."""
         self.wait()
         self._manager.close()
 
@@ -222,12 +225,12 @@ class Checkpointer:
         unfinished.add(self)
 
     def _read_plain(self, step: int) -> dict[str, Any]:
-        """All but the arrays, checked against their digests."""
+        """The JSON items, checked against their digests, and the descriptions of the arrays."""
         folder = self._manager.directory / str(step)
         if (folder / "state").exists():
             raise InputError(
                 f"the checkpoint {folder} is of an older version of ncl_jax (it has `state`, not "
-                "`arrays`); go on with that version, or give another --workdir"
+                "`arrays`); resume it with that version, or choose another --workdir"
             )
         return sync.run_on_all("plain", lambda: self._plain(folder, step), *read_errors.READING)
 
@@ -240,7 +243,7 @@ class Checkpointer:
         except Exception as error:
             raise read_errors.translate_read_error(error, folder) from error
         if changed:
-            raise read_errors.Damaged(f"damaged (its {changed} differ from what was written)")
+            raise read_errors.Damaged(f"damaged (its item {changed} differs from what was saved)")
         return {
             "data": read["data"],
             "metadata": read["metadata"],
@@ -262,7 +265,7 @@ class Checkpointer:
             try:
                 with quiet.quietly():
                     return dict(self._manager.restore(step, args=args)["arrays"])
-            except Exception as error:  # Orbax and TensorStore raise whatever damage leads to
+            except Exception as error:  # damage makes Orbax and TensorStore raise many kinds
                 folder = self._manager.directory / str(step)
                 raise read_errors.translate_read_error(error, folder) from error
 
@@ -273,10 +276,10 @@ class Checkpointer:
             for name, leaf in found.items():
                 if leaf != plain["leaves"][name]:
                     raise read_errors.Damaged(
-                        f"damaged (the numbers of {name} are not those that were written)"
+                        f"damaged (the values of {name} differ from those that were saved)"
                     )
 
-        sync.run_on_all("sums", compare, read_errors.Damaged)  # each process has read for itself
+        sync.run_on_all("sums", compare, read_errors.Damaged)  # each process has read its own copy
         return arrays, plain | {"step": step}
 
     def _check_same_tree(
@@ -289,62 +292,60 @@ class Checkpointer:
                 raise InputError(
                     f"the checkpoint {self._manager.directory / str(step)} does not fit the model "
                     "of this config; use its own config or another --workdir. First difference: "
-                    f"{name} is {found or 'absent'} there and {wanted.get(name) or 'absent'} here"
+                    f"{name} is {found or 'absent'} in the checkpoint and "
+                    f"{wanted.get(name) or 'absent'} in the model"
                 )
 
     def _newest_first(self) -> list[int]:
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def _moved_on(self, steps: list[int]) -> bool:
-        """Whether a run that is training has replaced what a reader was reading."""
+    def _replaced_since(self, steps: list[int]) -> bool:
+        """Whether a training run has replaced checkpoints since this reader listed `steps`."""
         if not self._read_only:
             return False
         self._manager.reload()
         return self._newest_first() != steps
 
-    def _put_aside(self, step: int) -> None:
+    def _move_to_damaged(self, step: int) -> None:
         def move() -> None:
-            aside = self._aside()
-            aside.mkdir(exist_ok=True)
-            (self._manager.directory / str(step)).rename(aside / f"{step}-{_next(aside, step)}")
+            folder = self._damaged_folder()
+            folder.mkdir(exist_ok=True)
+            number = sum(path.name.startswith(f"{step}-") for path in folder.iterdir())
+            (self._manager.directory / str(step)).rename(folder / f"{step}-{number}")
 
-        sync.run_on_primary("aside", move)
+        sync.run_on_primary("move", move)
         self._manager.reload()
 
-    def _aside(self) -> epath.Path:
+    def _damaged_folder(self) -> epath.Path:
         return self._manager.directory.parent / "damaged"
 
-    def _none_left(self) -> str:
+    def _advice_if_none_left(self) -> str:
         return (
-            "none is left to go on from: give another --workdir, or remove "
-            f"{self._aside()} to begin anew"
+            "no checkpoint is left to resume from: choose another --workdir, or remove "
+            f"{self._damaged_folder()} to start from the beginning"
         )
 
-    def _failed(self, error: Exception) -> Exception:
-        """What to raise: another process may be lost, or this one could not write."""
+    def _save_error(self, error: Exception) -> Exception:
+        """The exception to raise after a failed save: a lost process, a bug, or failed storage."""
         if isinstance(error, BUGS):
             return error
-        return runtime.lost_peer(error) or self._unwritten(error)
+        return runtime.lost_peer(error) or self._storage_error(error)
 
-    def _unwritten(self, error: Exception) -> OSError:
+    def _storage_error(self, error: Exception) -> OSError:
         self._manager.reload()
-        kept = self._manager.all_steps()
+        steps = self._manager.all_steps()
         return OSError(
             f"a checkpoint could not be written to {self._manager.directory} "
             f"({read_errors.first_line(error)}); free space there and start the same command "
-            f"again: it goes on from step {max(kept, default=0)}"
+            f"again: it resumes from step {max(steps, default=0)}"
         )
 
 
-def _next(folder: epath.Path, step: int) -> int:
-    return sum(path.name.startswith(f"{step}-") for path in folder.iterdir())
-
-
 def _check() -> None:
-    """Writes and reads a small checkpoint; `python -m ncl_jax.checkpoint.checkpointer` runs it.
+    """Saves and restores a small checkpoint; `python -m ncl_jax.checkpoint.checkpointer` runs it.
 
-    `read_errors` asks before it calls a checkpoint damaged for an error that a bug raises too: a
-    checkpoint that an Orbax of another version cannot read must be left alone.
+    Some errors come both from damage and from a bug. `read_errors` runs this check before it calls
+    a checkpoint damaged for one: a checkpoint that this Orbax cannot read must not be moved.
     """
     state = TrainState(jnp.int32(1), {"a": jnp.arange(3.0)}, (), jax.random.key(0))
     with tempfile.TemporaryDirectory() as folder:

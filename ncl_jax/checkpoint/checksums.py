@@ -1,4 +1,4 @@
-"""What a checkpoint holds, in few numbers: to name the first difference, and to notice damage."""
+"""Descriptions of a checkpoint's contents, which name the first difference and reveal damage."""
 
 import contextlib
 import hashlib
@@ -13,28 +13,34 @@ from jaxtyping import Array, UInt32
 from ncl_jax.errors import InputError
 from ncl_jax.types import TrainState
 
-BASE, PARTS = 31, 8  # of the weights of places; that a sum is folded into
+BASE = 31  # of the weights that mark the positions of entries
+PARTS = 8  # equal parts into which an array is split before it is summed
 
 
 def describe(
     arrays: dict[str, Array], data: dict[str, Any], metadata: dict[str, Any]
 ) -> dict[str, Any]:
-    """Every array described, and digests of the rest and of the description itself."""
-    held = {"leaves": describe_arrays(arrays), "data": digest(data), "metadata": digest(metadata)}
-    return held | {"digest": digest(held)}
+    """A description of every array, and digests of the rest and of the description itself."""
+    parts = {"leaves": describe_arrays(arrays), "data": digest(data), "metadata": digest(metadata)}
+    return parts | {"digest": digest(parts)}
 
 
-def changed(held: dict[str, Any], data: dict[str, Any], metadata: dict[str, Any]) -> str:
-    """Which of the parts that are not arrays is not as `describe` saw it; "" where all are.
+def changed(contents: dict[str, Any], data: dict[str, Any], metadata: dict[str, Any]) -> str:
+    """The name of the first JSON item that differs from its digest, "" if none does.
+
+    Args:
+      contents: from `describe`.
+      data: as restored.
+      metadata: as restored.
 
     Raises:
-      KeyError: `held` is not from `describe`.
+      KeyError: `contents` is not from `describe`.
     """
-    own = digest({name: value for name, value in held.items() if name != "digest"})
+    own = digest({name: value for name, value in contents.items() if name != "digest"})
     for name, found, expected in (
-        ("contents", own, held["digest"]),
-        ("data", digest(data), held["data"]),
-        ("metadata", digest(metadata), held["metadata"]),
+        ("contents", own, contents["digest"]),
+        ("data", digest(data), contents["data"]),
+        ("metadata", digest(metadata), contents["metadata"]),
     ):
         if found != expected:
             return name
@@ -42,16 +48,16 @@ def changed(held: dict[str, Any], data: dict[str, Any], metadata: dict[str, Any]
 
 
 def flatten_state(state: TrainState) -> dict[str, Array]:
-    """{"params.logit_scale": array, ...}: every leaf of a state; random keys as their numbers.
+    """{"params.logit_scale": array, ...}: every leaf of a state; random keys become their key data.
 
     Raises:
-      InputError: a leaf is no array, nor a number that JAX keeps as it is.
+      InputError: a leaf is neither an array nor a number that JAX stores unchanged.
     """
     return _by_path(state)
 
 
 def flatten_params(params: Any) -> dict[str, Array]:
-    """The part of `flatten_state` that are parameters."""
+    """The parameters only, under the same names as in `flatten_state`."""
     return _by_path({"params": params})
 
 
@@ -63,18 +69,18 @@ def unflatten_params(arrays: dict[str, Array], like: Any) -> Any:
 def _by_path(tree: Any) -> dict[str, Array]:
     named = jax.tree_util.tree_flatten_with_path(tree)[0]
     names = (jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in named)
-    return {name: _numbers(name, leaf) for name, (_, leaf) in zip(names, named, strict=True)}
+    return {name: _storable(name, leaf) for name, (_, leaf) in zip(names, named, strict=True)}
 
 
 def _from_path(arrays: dict[str, Array], like: Any) -> Any:
     leaves, tree = jax.tree.flatten(like)
     found = (arrays[name] for name in _by_path(like))
-    made = (_as_leaf(array, leaf) for leaf, array in zip(leaves, found, strict=True))
+    made = (_restore_leaf(array, leaf) for leaf, array in zip(leaves, found, strict=True))
     return jax.tree.unflatten(tree, list(made))
 
 
-def _as_leaf(array: Array, like: Any) -> Array:
-    """The inverse of `_numbers`."""
+def _restore_leaf(array: Array, like: Any) -> Array:
+    """The inverse of `_storable`."""
     if _is_key(like):
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
     return array.astype(like.dtype) if isinstance(like, Array) and _is_narrow(like) else array
@@ -85,12 +91,12 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _is_narrow(leaf: Array) -> bool:
-    """Of fewer than eight bits: TensorStore does not know all of these."""
+    """Whether entries have fewer than eight bits: TensorStore lacks some of these types."""
     return leaf.dtype != bool and not _is_key(leaf) and _width(leaf) < 8
 
 
-def _numbers(name: str, leaf: Any) -> Array:
-    """A leaf as an array that can be kept: keys as their data, narrow numbers in wider ones."""
+def _storable(name: str, leaf: Any) -> Array:
+    """A leaf as an array that can be saved: keys as key data, narrow types as wider ones."""
     if isinstance(leaf, Array):
         if _is_key(leaf):
             return jax.random.key_data(leaf)
@@ -99,15 +105,16 @@ def _numbers(name: str, leaf: Any) -> Array:
         wider = ((jnp.signedinteger, jnp.int8), (jnp.unsignedinteger, jnp.uint8))
         kind = next((to for of, to in wider if jnp.issubdtype(leaf.dtype, of)), jnp.float32)
         return leaf.astype(kind)
-    kept = None
+    array = None
     with contextlib.suppress(TypeError, ValueError):
-        kept = jnp.asarray(leaf)
-    if kept is None or (isinstance(leaf, np.ndarray) and kept.dtype != leaf.dtype):
+        array = jnp.asarray(leaf)
+    if array is None or (isinstance(leaf, np.ndarray) and array.dtype != leaf.dtype):
         got = getattr(leaf, "dtype", type(leaf).__name__)
         raise InputError(
-            f"{name} of the state is {got}, which JAX does not keep as it is; make it a jax.Array"
+            f"{name} of the state: expected an array that JAX stores unchanged, got {got}; make it "
+            "a jax.Array"
         )
-    return kept
+    return array
 
 
 def unflatten_state(arrays: dict[str, Array], like: TrainState) -> TrainState:
@@ -122,15 +129,15 @@ def describe_arrays(arrays: dict[str, Array]) -> dict[str, list[Any]]:
     for name, array in arrays.items():
         sums[name] = _bit_sum(array)
         if not array.sharding.is_fully_replicated:
-            # A sum of a spread array is a collective, and on CPUs those of several programs at
-            # once can wait for each other for ever.
+            # The sum of a sharded array is a collective. On CPUs, the collectives of programs that
+            # run at the same time can deadlock, so each sum is awaited before the next.
             sums[name].block_until_ready()
     sums = jax.device_get(sums)
     return {name: [*form(array), int(sums[name])] for name, array in arrays.items()}
 
 
 def form(array: Array) -> list[Any]:
-    """[shape, type], as JSON gives them back."""
+    """[shape, type] in the form in which JSON returns them."""
     return [list(array.shape), str(array.dtype)]
 
 
@@ -140,21 +147,21 @@ def digest(value: Any) -> str:
 
 
 def digest_of_arrays(tree: Any) -> str:
-    """SHA-256 of the bits of all leaves, taken on the host: nothing is compiled for it."""
-    found = hashlib.sha256()
+    """SHA-256 of the bits of all leaves, computed on the host without compilation."""
+    total = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
-        found.update(np.asarray(leaf).tobytes())
-    return found.hexdigest()
+        total.update(np.asarray(leaf).tobytes())
+    return total.hexdigest()
 
 
 @jax.jit
 def _bit_sum(leaf: Array) -> UInt32[Array, ""]:
-    """The sum of its bits modulo 2^32, every entry weighted by its place.
+    """The sum of the entries' bits modulo 2^32, each entry weighted by its position.
 
-    Integers wrap, so neither the order of summation nor the number of devices matters, and with
-    odd weights no change of a single entry cancels.
+    Integer addition wraps, so the order of summation and the number of devices do not matter. The
+    weights are odd, so a change of a single entry always changes the sum.
     """
-    bits, rest = _folded(_bits(leaf).astype(jnp.uint32))
+    bits, rest = _fold(_bits(leaf).astype(jnp.uint32))
     weight = jnp.zeros((), jnp.uint32)
     for axis in range(bits.ndim):
         place = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
@@ -163,7 +170,7 @@ def _bit_sum(leaf: Array) -> UInt32[Array, ""]:
 
 
 def _bits(leaf: Array) -> Array:
-    """Its bits as unsigned numbers of at most 32 bits; wider ones along one more axis."""
+    """The bits as unsigned integers of at most 32 bits; wider types get one more axis."""
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         leaf = jnp.stack([leaf.real, leaf.imag], axis=-1)
     if leaf.dtype == bool:
@@ -172,17 +179,17 @@ def _bits(leaf: Array) -> Array:
 
 
 def _width(leaf: Array) -> int:
-    """Bits of an entry; of a complex one, of its real part."""
+    """Bits of an entry; for complex types, bits of its real part."""
     integer = jnp.issubdtype(leaf.dtype, jnp.integer)
     return int((jnp.iinfo if integer else jnp.finfo)(leaf.dtype).bits)
 
 
-def _folded(bits: Array) -> tuple[Array, Array | int]:
-    """An array of an eighth, whose sum with weights, and with the second, is that of the whole.
+def _fold(bits: Array) -> tuple[Array, Array | int]:
+    """An array of an eighth of the size and a correction: their weighted sum is that of `bits`.
 
-    XLA sums integers one by one on a CPU, but adds whole arrays several numbers at a time. Weights
-    grow evenly along an axis, so those of a later part are those of the first and a constant. The
-    shortest axis is folded: it is not the one that is cut where the state is spread over devices.
+    On a CPU, XLA sums integers one by one, but adds whole arrays several numbers at a time. Weights
+    grow linearly along an axis, so the weights of a later part are those of the first part plus a
+    constant. The shortest axis is folded, because a sharded state is split along the longest one.
     """
     fitting = [axis for axis in range(bits.ndim) if bits.shape[axis] % PARTS == 0]
     if not fitting:

@@ -1,4 +1,4 @@
-"""How Orbax saves and opens checkpoints: what it keeps, in which form, how processes meet."""
+"""Options of Orbax: which checkpoints it keeps, in which format, how processes synchronize."""
 
 import contextlib
 import json
@@ -17,12 +17,12 @@ PLAIN = ("data", "metadata", "contents")  # the items that are JSON
 
 
 def reading() -> ocp.CheckpointManagerOptions:
-    """Changes nothing in the folder; Orbax's own `read_only` would warn about itself each time."""
+    """Options to read without any change; Orbax's own `read_only` would log a warning each time."""
     return ocp.CheckpointManagerOptions(create=False, cleanup_tmp_directories=False)
 
 
 def saving(keep: int) -> ocp.CheckpointManagerOptions:
-    """The latest `keep` stay and the best; what a killed save left is removed."""
+    """Options to keep the latest `keep` and the best, and to remove what killed saves left."""
     best = policies.BestN(
         get_metric_fn=_score,
         n=1,
@@ -31,16 +31,16 @@ def saving(keep: int) -> ocp.CheckpointManagerOptions:
     return ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
         best_fn=_score,  # without it, scores would not be written
-        async_options=ocp.AsyncOptions(barrier_sync_fn=_meet),
+        async_options=ocp.AsyncOptions(barrier_sync_fn=_barrier),
         create=True,
         cleanup_tmp_directories=True,
     )
 
 
 def handlers() -> dict[str, ocp.CheckpointHandler]:
-    """{item: how it is written and read}."""
-    # Neither a file of shardings, as who restores says where arrays go, nor compression, as weights
-    # hardly shrink: both take much of the cores' time while training goes on.
+    """{item: its Orbax handler}."""
+    # No file of shardings, because the caller of `restore` gives them, and no compression, because
+    # weights hardly shrink: both would take much of the CPU time while training continues.
     array = ocp.type_handlers.ArrayHandler(enable_write_sharding_file=False)
     registry = ocp.type_handlers.create_type_handler_registry((jax.Array, array))
     plain = {name: ocp.JsonCheckpointHandler() for name in PLAIN}
@@ -49,28 +49,28 @@ def handlers() -> dict[str, ocp.CheckpointHandler]:
 
 
 @contextlib.contextmanager
-def short_turns() -> Iterator[None]:
-    """Threads of Python change over more often.
+def frequent_thread_switches() -> Iterator[None]:
+    """Makes Python switch between threads ten times as often.
 
-    Orbax's begin to write while the one that trains has yet to come back from the save, which took
-    longer than the copy where it waited a whole turn for each of them.
+    Orbax's threads start to write before `save` returns to the training thread. At the usual switch
+    interval, waiting for each of them delayed that return by more than the copy of the state takes.
     """
-    turn = sys.getswitchinterval()
-    sys.setswitchinterval(turn / 10)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(interval / 10)
     try:
         yield
     finally:
-        sys.setswitchinterval(turn)
+        sys.setswitchinterval(interval)
 
 
-def mend_scores(directory: epath.Path) -> None:
-    """Makes Orbax's own copies of the scores those in `data`, which has a digest.
+def repair_metric_files(directory: epath.Path) -> None:
+    """Makes Orbax's own copies of the scores equal to those in `data`, which has a digest.
 
-    Orbax reads its copies unchecked when it opens a folder: a damaged one would keep it from
-    opening, a missing or changed one would let the best checkpoint go.
+    Orbax reads its copies unchecked when it opens a folder: with a damaged copy it fails to open
+    the folder, and with a missing or changed one it would delete the best checkpoint.
     """
     for folder in directory.glob("[0-9]*"):
-        if not folder.name.isdigit():  # a save that was cut short
+        if not folder.name.isdigit():  # an unfinished save
             continue
         copy, score = folder / "metrics" / "metrics", score_of(folder)
         wanted = None if score is None else json.dumps({"score": score})
@@ -83,28 +83,28 @@ def mend_scores(directory: epath.Path) -> None:
 
 
 def score_of(folder: epath.Path) -> float | None:
-    """The validation score of a checkpoint; None where none was measured, or it is damaged."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # told when it is read
-        data, held = (json.loads((folder / name / "metadata").read_text())
+    """The validation score of a checkpoint; None if there is none or the checkpoint is damaged."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # `restore` reports damage
+        data, contents = (json.loads((folder / name / "metadata").read_text())
                       for name in ("data", "contents"))  # fmt: skip
-        if "score" not in data:  # written before scores were kept there
+        if "score" not in data:  # saved by a version that wrote scores to `metrics` only
             data = json.loads((folder / "metrics" / "metrics").read_text())
-        elif checksums.digest(data) != held["data"]:
+        elif checksums.digest(data) != contents["data"]:
             return None
-        return usable(data["score"])
+        return finite_or_none(data["score"])
     return None
 
 
-def usable(score: float | None) -> float | None:
-    """A score that others can be compared with: one that is not finite is none."""
+def finite_or_none(score: float | None) -> float | None:
+    """The score, or None if it is not finite and so cannot be compared with others."""
     return score if score is not None and math.isfinite(score) else None
 
 
-def _meet(*, key: str, timeout_ms: int) -> None:
-    """A meeting of all processes in the midst of a save.
+def _barrier(*, key: str, timeout_ms: int) -> None:
+    """Orbax's barrier of all processes during a save.
 
-    Orbax comes to its last one even after a failure, which would keep the failure from being told:
-    the others wait elsewhere, for the part that failed.
+    After a failure, Orbax still enters its last barrier while the other processes wait at another
+    one, so the failure would never be reported. This function raises the failure instead.
     """
     if error := sys.exception():
         raise error

@@ -1,8 +1,8 @@
-"""Keeps to itself what Orbax and TensorStore print about a checkpoint they cannot read or write.
+"""Suppresses what Orbax and TensorStore print about a checkpoint they cannot read or write.
 
-What went wrong is raised, in one sentence; their many parallel parts each report the same again:
-in logs, in tasks and coroutines that nobody awaits, and from threads that come back to an event
-loop that is closed, some of them after the work has ended.
+The package raises one sentence about the failure. The parallel parts of these libraries report the
+same failure again: in logs, in tasks and coroutines that were never awaited, and from threads that
+return to a closed event loop, some of them after the work has ended.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-_THEIRS = ("orbax/checkpoint/", "tensorstore/", "etils/epath/")
+_LIBRARIES = ("orbax/checkpoint/", "tensorstore/", "etils/epath/")
 _LOGGERS = ("absl", "asyncio")
 _changing, _work = threading.Lock(), 0
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Nothing of work that fails reaches stderr but what is raised, now or later.
+    """Work that fails raises its exception and prints nothing to stderr, now or later.
 
     Example:
       >>> with quietly():
@@ -33,15 +33,16 @@ def quietly() -> Iterator[None]:
     try:
         yield
     except Exception:
-        gc.collect()  # what nobody awaits is complained of here, and not in the midst of a line
+        gc.collect()  # reports never-awaited coroutines here, where the filters drop them
         raise
     end()
 
 
 def begin() -> None:
-    """From here to `end` the filters are in place.
+    """Install the filters; `end` removes them.
 
-    Work that fails does not call it, and they stay for the rest of the process, as its echoes do.
+    After a failure, `end` is not called: late reports may follow for the rest of the process, and
+    the filters stay for them.
     """
     global _work
     with _changing:
@@ -49,11 +50,11 @@ def begin() -> None:
         if not isinstance(sys.unraisablehook, _Hook):
             sys.unraisablehook = _Hook(sys.unraisablehook)
         for name in _LOGGERS:
-            logging.getLogger(name).addFilter(_not_theirs)  # once, however often
+            logging.getLogger(name).addFilter(_is_foreign)  # adding it again has no effect
 
 
 def end() -> None:
-    """The work of one `begin` went well."""
+    """Report that the work of one `begin` succeeded; the last one removes the filters."""
     global _work
     with _changing:
         _work -= 1
@@ -62,11 +63,11 @@ def end() -> None:
         if isinstance(sys.unraisablehook, _Hook):
             sys.unraisablehook = sys.unraisablehook.before
         for name in _LOGGERS:
-            logging.getLogger(name).removeFilter(_not_theirs)
+            logging.getLogger(name).removeFilter(_is_foreign)
 
 
 class _Hook:
-    """Passes on to the hook there was what is not theirs."""
+    """Passes on to the previous hook what Orbax and TensorStore did not cause."""
 
     def __init__(self, before: Any) -> None:
         self.before = before
@@ -75,26 +76,26 @@ class _Hook:
         code = getattr(unraisable.object, "cr_code", None)
         files = [*_files(unraisable.exc_traceback), getattr(code, "co_filename", "")]
         closed = "Event loop is closed" in str(unraisable.exc_value)
-        if not (closed or _of_theirs(files)):
+        if not (closed or _from_libraries(files)):
             self.before(unraisable)
 
 
-def _not_theirs(record: logging.LogRecord) -> bool:
-    """Whether a record is about other things.
+def _is_foreign(record: logging.LogRecord) -> bool:
+    """Whether a log record comes from anything but Orbax and TensorStore.
 
-    What asyncio says of a task names the file of its coroutine; what it says of a gathered future
-    has its traceback; a future of TensorStore has neither, but begins with the code of its status.
+    asyncio's record of a task names the file of its coroutine, and that of a gathered future has a
+    traceback. That of a TensorStore future has neither, but its error starts with a status code.
     """
     if record.name == "absl":
-        return not _of_theirs([record.pathname])
+        return not _from_libraries([record.pathname])
     _, error, trace = record.exc_info or (None, None, None)
     status = trace is None and re.match(r"[A-Z_]+: ", str(error)) is not None
-    return not (status or _of_theirs([record.getMessage(), *_files(trace)]))
+    return not (status or _from_libraries([record.getMessage(), *_files(trace)]))
 
 
 def _files(trace: TracebackType | None) -> list[str]:
     return [frame.filename for frame in traceback.extract_tb(trace)]
 
 
-def _of_theirs(files: list[str]) -> bool:
-    return any(part in file for file in files for part in _THEIRS)
+def _from_libraries(files: list[str]) -> bool:
+    return any(part in file for file in files for part in _LIBRARIES)

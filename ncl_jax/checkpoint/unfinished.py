@@ -1,7 +1,7 @@
-"""Saves under way when the program ends: they are finished first, or it says that they are lost."""
+"""Finishes saves in progress when the program ends, or reports that they failed."""
 
 import atexit
-import concurrent.futures.thread  # noqa: F401  before ours: the last one registered comes first
+import concurrent.futures.thread  # noqa: F401  before ours: exit hooks run last to first
 import os
 import sys
 import threading
@@ -9,22 +9,22 @@ from typing import Protocol
 
 
 class Unfinished(Protocol):
-    """What may have something to write yet."""
+    """An object that may still have something to write."""
 
     def wait(self) -> None: ...
 
 
 _waiting: set[Unfinished] = set()
-_lost: list[BaseException] = []
+_failures: list[BaseException] = []
 
 
 def add(saver: Unfinished) -> None:
-    """`saver.wait` is called when the program ends; the saver lives until then, or `discard`."""
+    """Call `saver.wait` when the program ends; keeps the saver alive until then or `discard`."""
     _waiting.add(saver)
 
 
 def discard(saver: Unfinished) -> None:
-    """It has been waited for."""
+    """Undo `add`, because the saver has been waited for."""
     _waiting.discard(saver)
 
 
@@ -33,31 +33,31 @@ def _finish() -> None:
         try:
             saver.wait()
         except Exception as error:
-            _lost.append(error)
-            print(f"at the end of the program: {_explained(error)}", file=sys.stderr)
-    if _lost:
-        # Python would wait for Orbax's threads first, and they for one that was never started.
-        atexit._run_exitfuncs()  # `_fail` is the last of them
+            _failures.append(error)
+            print(f"at the end of the program: {_message(error)}", file=sys.stderr)
+    if _failures:
+        # Python would first wait for Orbax's threads, which wait for a thread that never started.
+        atexit._run_exitfuncs()  # the last one is `_exit_on_failure`
 
 
-def _explained(error: Exception) -> str:
-    # Python 3.12 starts no thread from here on, 3.11 and 3.13 do.
+def _message(error: Exception) -> str:
+    # At this point Python 3.12 starts no threads; 3.11 and 3.13 do.
     if isinstance(error, RuntimeError) and "new thread at interpreter shutdown" in str(error):
         return (
-            "a checkpoint could not be written, because this Python starts no threads any more; "
-            "call `close()` of its Checkpointer before the script ends"
+            "a checkpoint could not be written, because this Python starts no threads during its "
+            "exit; call `close()` of its Checkpointer before the script ends"
         )
     return str(error)
 
 
-def _fail() -> None:
-    """A lost checkpoint is no success."""
-    if _lost:
+def _exit_on_failure() -> None:
+    """Exit with code 1 if a checkpoint could not be written."""
+    if _failures:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
 
 
-atexit.register(_fail)
-# `atexit` itself comes when no thread can be started any more, which writing needs.
+atexit.register(_exit_on_failure)
+# Writing needs new threads, and `atexit` callbacks run too late to start any.
 getattr(threading, "_register_atexit", atexit.register)(_finish)

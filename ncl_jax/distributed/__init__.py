@@ -1,1 +1,1 @@
-"""Jobs of several processes, the devices of all of them, and what they decide together."""
+"""Jobs of several processes: joining a job, joint decisions, meshes and shardings."""

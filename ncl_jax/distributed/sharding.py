@@ -1,4 +1,4 @@
-"""Devices: one mesh over all of them, where the state lies, and the step mapped over `data`."""
+"""One mesh over all devices, the sharding of the state, and the step mapped over `data`."""
 
 import collections
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from ncl_jax.types import Batch, TrainState
 
 AXIS = "data"
 MIN_SHARDED = 1 << 12
-"""Entries below which a parameter is not worth a gather of its own and stays replicated."""
+"""Parameters with fewer entries stay replicated: a gather would cost more than it saves."""
 ParallelBackend = Literal["shard_map", "pmap"]
 Sharding = Literal["replicated", "fsdp"]
 Metrics = dict[str, Array]
@@ -35,10 +35,10 @@ class Step(NamedTuple):
 
 
 class MappedStep(NamedTuple):
-    """A step made global.
+    """A step mapped to all devices.
 
-    `place` turns this process's rows of a batch into the form `run` takes; the state has no
-    device axis under either backend. `run` gives its state argument's memory away.
+    `place` turns this process's rows of a batch into the form that `run` takes; the state has no
+    device axis under either backend. `run` donates its state argument, which is invalid afterwards.
     """
 
     place: Callable[[Batch], Batch]
@@ -52,9 +52,9 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, micro: int = 0) -> None:
-    """Raise where the global batch does not divide among devices and their micro-batches.
+    """Raise if the global batch does not divide among the devices and their micro-batches.
 
-    Processes bring equal shares, so each must have as many devices as the others.
+    Processes contribute equal shares, so each must have the same number of devices.
     """
     local = collections.Counter(device.process_index for device in mesh.devices.flat)
     if len(set(local.values())) > 1:
@@ -75,11 +75,11 @@ def check_batch_size(batch_size: int, mesh: Mesh, micro: int = 0) -> None:
 
 
 def state_sharding(state: Any, mesh: Mesh, rule: Sharding) -> Any:
-    """Where every leaf of a state lies, as `NamedSharding`s.
+    """The `NamedSharding` of every leaf of a state.
 
-    "replicated" keeps a copy on every device. "fsdp" cuts each leaf of at least `MIN_SHARDED`
-    entries along its longest axis that divides among the devices. The rule sees shapes only, so
-    the moments of an optimizer lie where their parameters do.
+    "replicated" keeps a copy on every device. "fsdp" splits each leaf of at least `MIN_SHARDED`
+    entries along its longest axis that divides among the devices. The rule depends on shapes only,
+    so the moments of an optimizer are sharded like their parameters.
     """
     check_choice("sharding", rule, get_args(Sharding))
 
@@ -95,8 +95,8 @@ def state_sharding(state: Any, mesh: Mesh, rule: Sharding) -> Any:
 
 
 def place_state(state: Any, sharding: Any) -> Any:
-    """The same host state on every process -> global arrays of their own (safe to donate)."""
-    # The copies keep jit from handing its arguments through: those are not ours to donate.
+    """The same host state on every process -> newly allocated global arrays (safe to donate)."""
+    # Without copies jit may return its arguments themselves, which belong to the caller.
     copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=sharding)
     return copy(state)
 
@@ -109,10 +109,10 @@ def map_step(
     Args:
       step: both halves.
       mesh: from `data_mesh`.
-      parallel_backend: "shard_map", or "pmap", which JAX implements by shard_map: the same numbers.
-      shardings: of the state, from `state_sharding`. With sharded leaves a device gathers the
-        parameters at the step's start and keeps its shard of the summed gradient at the end;
-        optimizer state and update are never gathered.
+      parallel_backend: "shard_map", or "pmap", which JAX implements by shard_map: same results.
+      shardings: of the state, from `state_sharding`. With sharded leaves, each device gathers the
+        parameters at the start of the step and keeps its shard of the summed gradient at the end;
+        the optimizer state and the update are never gathered.
 
     Raises:
       ValueError: an unknown backend, or pmap with a sharded state.
@@ -124,7 +124,7 @@ def map_step(
         if not whole:
             raise InputError(
                 "parallel_backend: pmap keeps a whole copy of the state on every device; use "
-                "parallel_backend=shard_map with sharding=fsdp, or sharding=replicated"
+                "parallel_backend=shard_map for sharding=fsdp, or sharding=replicated"
             )
         return _by_pmap(step, mesh)
 
@@ -152,21 +152,21 @@ def map_step(
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:
-    """Host arrays -> global arrays split over `data`; each process brings its own rows."""
+    """Host arrays -> global arrays split over `data`; each process passes its own rows."""
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
 
 def gathered(encode: Callable[..., Array], mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
-    """An encoder of rows, spread over all devices of all processes.
+    """An encoder of rows, distributed over all devices of all processes.
 
     Args:
       encode: (params, *rows) -> embeddings [row dim].
       mesh: from `data_mesh`.
 
     Returns:
-      (params, ids, *rows) -> (ids, embeddings): each process brings its own rows and gets the
-      rows of all.
+      (params, ids, *rows) -> (ids, embeddings): each process passes its own rows and receives
+      those of all processes.
     """
     everywhere = NamedSharding(mesh, PartitionSpec())
     run = jax.jit(
@@ -191,14 +191,14 @@ def _by_pmap(step: Step, mesh: Mesh) -> MappedStep:
     )
     everywhere = NamedSharding(mesh, PartitionSpec())
 
-    def of_all_processes(leaf: Array) -> Array:
-        """Of pmap a process gets an array of its own devices; the rest of us knows global ones."""
-        mine = [shard.data for shard in leaf.addressable_shards]
-        return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, mine)
+    def to_global(leaf: Array) -> Array:
+        """An array of this process's devices, as pmap returns it -> a global, replicated array."""
+        local = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, local)
 
     def run_all(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         state, metrics = mapped(state, batch)
-        return jax.tree.map(of_all_processes, state), metrics
+        return jax.tree.map(to_global, state), metrics
 
     return MappedStep(
         place=lambda batch: jax.tree.map(lambda x: x.reshape(rows, -1, *x.shape[1:]), batch),

@@ -1,7 +1,7 @@
-"""What the processes of a job decide together, so that none goes another way than the rest.
+"""Joint decisions of the processes of a job, so that all follow the same control flow.
 
-Where the processes took different ways, one would wait in a collective for others that never come.
-A process alone needs none of it: every function here is then the plain thing it stands for.
+If processes took different branches, one would wait forever in a collective that the others never
+enter. In a job of one process each function here just calls its work or returns its argument.
 """
 
 import json
@@ -20,11 +20,11 @@ DAY_MS = 24 * 3600 * 1000
 
 
 def run_on_primary(name: str, work: Callable[[], Result]) -> Result | None:
-    """Do something on process 0 while the others wait; they get None.
+    """Call `work` on process 0 while the others wait; the others return None.
 
-    The wait has no limit but a dead peer, so the work may take hours. Where it fails, every
-    process raises: process 0 the error itself, the others one of the same kind of those that
-    commands tell apart: `TimeoutError`, `InputError`, or `RuntimeError` for a fault of the program.
+    The wait ends early only when a process dies, so the work may take hours. If it fails, every
+    process raises: process 0 the error itself, the others the matching one of the kinds that
+    commands distinguish: `TimeoutError`, `InputError`, or `RuntimeError` for a bug.
     """
     if runtime.alone():
         return work()
@@ -34,7 +34,7 @@ def run_on_primary(name: str, work: Callable[[], Result]) -> Result | None:
             result = work()
         except Exception as error:
             failure = error
-    failed = gather_texts(name, "" if failure is None else _described(failure))[0]
+    failed = gather_texts(name, "" if failure is None else _encode_failure(failure))[0]
     if failure is not None:
         raise failure
     if failed:
@@ -43,23 +43,23 @@ def run_on_primary(name: str, work: Callable[[], Result]) -> Result | None:
     return result
 
 
-def _described(error: Exception) -> str:
+def _encode_failure(error: Exception) -> str:
     """`<kind>:<message>` of an error of process 0."""
     if isinstance(error, TimeoutError):
         return f"late:{error}"
     if isinstance(error, InputError | OSError):
         return f"input:{error}"
-    return f"fault:process 0 has failed with {error!r}"
+    return f"fault:process 0 failed with {error!r}"
 
 
 def run_on_all(name: str, work: Callable[[], Result], *kinds: type[Exception]) -> Result:
-    """Do something on every process; where it fails on one, it fails on all.
+    """Call `work` on every process; if it fails on one, all of them raise.
 
     Args:
-      name: of the meeting.
-      work: must not itself wait for other processes.
-      kinds: of errors that are passed on to the others; all processes raise the first one's kind
-        and message, whatever happened to themselves.
+      name: of the barrier.
+      work: must not wait for other processes itself.
+      kinds: exception types that are passed on to the other processes. All raise the kind and
+        message of the first process that failed, whether their own call succeeded or not.
     """
     if runtime.alone():
         return work()
@@ -77,7 +77,7 @@ def run_on_all(name: str, work: Callable[[], Result], *kinds: type[Exception]) -
 
 
 def check_same(name: str, facts: dict[str, str]) -> None:
-    """Make sure that something is the same on every process.
+    """Check that the facts are the same on every process.
 
     Raises:
       ValueError: on every process, with the first difference from process 0.
@@ -93,7 +93,7 @@ def check_same(name: str, facts: dict[str, str]) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether it is so on at least one process."""
+    """Whether the flag is true on at least one process."""
     if runtime.alone():
         return flag
     return bool(np.max(multihost_utils.process_allgather(np.int32(flag))))
@@ -103,7 +103,7 @@ def gather_texts(name: str, text: str) -> list[str]:
     """The text of each process, on every process."""
     if runtime.alone():
         return [text]
-    # Collectives give up on a process that is late; this wait does not.
+    # Collectives time out when a process is late; this barrier waits up to a day.
     ocp.multihost.get_barrier_sync_fn()(key=f"ncl_jax_{name}", timeout_ms=DAY_MS)
     raw = np.frombuffer(text.encode(), np.uint8)
     sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(raw))))

@@ -1,4 +1,4 @@
-"""InfoNCE with its own backward: two softmaxes of one score matrix, no autodiff matrices."""
+"""InfoNCE with a custom backward pass, for which autodiff stores no softmax matrices."""
 
 from functools import partial
 from typing import Any
@@ -45,7 +45,7 @@ def _backward(options: Options, residuals: Any, g: Array) -> Any:
     inputs, scores, row_lse, col_lse, *primal = residuals
     g = jnp.where(inputs.valid, g, 0.0)
     g_all = gather(g, options.axis_name)
-    # Padded rows and columns get no weight, whatever their log-sum-exp is.
+    # An infinite log-sum-exp gives padded rows and columns weight 0.
     row_lse = jnp.where(inputs.valid, row_lse, jnp.inf)
     col_lse = jnp.where(inputs.pairs.valid, col_lse, jnp.inf)
 

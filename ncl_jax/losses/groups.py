@@ -1,4 +1,4 @@
-"""Positives: which pairs of a batch show the same clip, and sums over them without a B x B mask."""
+"""Pairs of a batch that show the same clip, and sums over them without a B x B mask."""
 
 from typing import Literal, NamedTuple
 
@@ -11,10 +11,11 @@ Positives = Literal["same_clip", "diagonal"]
 
 
 class Pairs(NamedTuple):
-    """The whole batch as every device sees it, and where this device's rows begin.
+    """The whole batch, equal on every device, and the position of this device's first row.
 
     `slot` numbers the clips: pairs with equal slots are positives of each other. None stands for
-    "diagonal", where every pair is alone. `sharing` is the number of valid pairs in its slot.
+    "diagonal", where a pair is its own only positive. `sharing` is the number of valid pairs in
+    the slot of each pair.
     """
 
     valid: Bool[Array, " batch"]
@@ -30,7 +31,7 @@ def make_pairs(
     positives: Positives,
     axis_name: str | None,
 ) -> Pairs:
-    """Gathers validity, and the ids where they count."""
+    """Gathers the validity of all pairs and, unless "diagonal", their ids."""
     size = valid.shape[0]
     first = jnp.zeros((), jnp.int32)
     if axis_name is not None:
@@ -56,7 +57,7 @@ def group_sum(of_all: Float[Array, "batch *dim"], pairs: Pairs) -> Float[Array, 
 def group_sum_of_local(
     of_local: Float[Array, "local *dim"], pairs: Pairs
 ) -> Float[Array, "batch *dim"]:
-    """The part of `group_sum` that the local rows give: a sum over devices completes it."""
+    """The local rows' part of `group_sum`; the sum over devices completes it."""
     size, everyone = of_local.shape[0], pairs.valid.shape[0]
     if pairs.slot is None:
         if size == everyone:
@@ -68,7 +69,7 @@ def group_sum_of_local(
 
 
 def local(of_all: Array, pairs: Pairs, size: int) -> Array:
-    """The `size` entries of this device."""
+    """The `size` entries that belong to this device."""
     if of_all.shape[0] == size:
         return of_all
     return lax.dynamic_slice_in_dim(of_all, pairs.first, size)
@@ -80,5 +81,5 @@ def gather(x: Array, axis_name: str | None) -> Array:
 
 
 def scatter_sum(x: Array, axis_name: str | None) -> Array:
-    """Sums over devices and keeps this device's rows: the transpose of `gather`."""
+    """The sum over devices, of which each keeps its own rows: the transpose of `gather`."""
     return x if axis_name is None else lax.psum_scatter(x, axis_name, tiled=True)

@@ -1,4 +1,4 @@
-"""What both losses share: clean inputs, what is stored, positive logits, gradients."""
+"""Code of both losses: input checks, storage of scores, positive logits, gradients."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -23,14 +23,14 @@ from ncl_jax.sinkhorn.blocks import Panels, Stored, Tiled, score_panel
 
 Materialize = Literal["auto", "always", "never"]
 STORED_BYTES = 2 << 30
-"""`auto` stores the kernel of a device up to this size."""
+"""Largest kernel of a device that "auto" stores."""
 
 _HIGHEST = 5000.0
-"""Logits that no unit rows reach; float32 has less than .001 left of their differences."""
+"""Largest logit accepted, far beyond those of unit rows; up to it float32 rounds by < .001."""
 
 
 class Options(NamedTuple):
-    """Everything static about a loss."""
+    """All static options of a loss."""
 
     iterations: int = 0
     tolerance: float | None = None
@@ -42,7 +42,7 @@ class Options(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Local texts, every video, zeros where padded; in float32 or float64."""
+    """Local texts and all videos, with zeros in padded rows; in float32 or float64."""
 
     text: Float[Array, "local dim"]
     video: Float[Array, "batch dim"]
@@ -59,14 +59,14 @@ class Inputs(NamedTuple):
 def make_inputs(
     text: Array, video: Array, scale: Array, video_id: Array, valid: Array, options: Options
 ) -> Inputs:
-    """Cleans the local rows and gathers the videos: the only B x dim traffic of the forward."""
+    """Zeroes padded rows and gathers the videos, the only B x dim transfer of the forward pass."""
     dtype = jnp.promote_types(jnp.float32, text.dtype)
     clean_text, clean_video = (
         jnp.where(valid[:, None], x, jnp.zeros_like(x)) for x in (text, video)
     )
-    everyone = gather(clean_video, options.axis_name)  # in its own, possibly shorter, type
+    everyone = gather(clean_video, options.axis_name)  # before the cast to a possibly wider type
     pairs = make_pairs(video_id, valid, dtype, options.positives, options.axis_name)
-    # An infinity would pass for a mask: it makes every logit NaN, without a copy of the rows.
+    # An infinite row would act as a mask. A NaN scale makes every logit NaN without copying rows.
     sound = jnp.isfinite(clean_text).all() & jnp.isfinite(everyone).all()
     scale = jnp.where(sound, scale, jnp.nan)
     return Inputs(
@@ -75,7 +75,7 @@ def make_inputs(
 
 
 def scores_of(inputs: Inputs, options: Options) -> Panels:
-    """Logits of the local texts against every video, stored or to be recomputed."""
+    """Logits of the local texts against all videos, stored or recomputed at each use."""
     rows, (cols, dim) = inputs.text.shape[0], inputs.video.shape
     if stores(rows, cols, dim, inputs.text.dtype, options.materialize):
         return Stored((score_panel(inputs.scaled, inputs.video),))
@@ -83,10 +83,10 @@ def scores_of(inputs: Inputs, options: Options) -> Panels:
 
 
 def stores(rows: int, cols: int, dim: int, dtype: Any, materialize: Materialize) -> bool:
-    """Whether a device keeps its `rows x cols` kernel in memory.
+    """Whether a device stores its `rows x cols` kernel in memory.
 
-    "auto" does so up to `STORED_BYTES`, and whenever the kernel is no larger than four copies of
-    the videos, which the gradients need anyway. Recomputing it would cost a matrix product per
+    "auto" stores it up to `STORED_BYTES`, and whenever it is no larger than four copies of the
+    videos, which the gradients need anyway. Recomputing the kernel would cost a matrix product per
     iteration instead of one read.
     """
     if materialize != "auto":
@@ -119,8 +119,9 @@ def positive_logits(
 def positive_gradient(
     inputs: Inputs, g: Float[Array, " batch"]
 ) -> tuple[Float[Array, "local dim"], Float[Array, "batch dim"]]:
-    """Gradient of sum_i g_i (t2v_i + v2t_i) / 2 in the scaled texts, and this device's part of
-    that in the videos.
+    """Gradient of sum_i g_i (t2v_i + v2t_i) / 2 in the scaled texts and in the videos.
+
+    The second is only this device's part.
     """
 
     def weighted() -> tuple[Array, Array]:
@@ -143,7 +144,7 @@ def positive_gradient(
 def equal_positive_gradient(
     inputs: Inputs, g: Float[Array, " batch"]
 ) -> tuple[Float[Array, "local dim"], Float[Array, "batch dim"]]:
-    """`positive_gradient` where all positives of a pair have its own weight: half the sums."""
+    """`positive_gradient` if all positives of a pair have equal weights: needs half the sums."""
     pairs, size = inputs.pairs, inputs.text.shape[0]
     per = (g / pairs.sharing)[:, None]
     dx = local(per, pairs, size) * local(group_sum(inputs.video, pairs), pairs, size)
@@ -153,7 +154,7 @@ def equal_positive_gradient(
 def embedding_gradients(
     inputs: Inputs, dx: Array, dy: Array, options: Options
 ) -> tuple[Float[Array, "local dim"], Float[Array, "local dim"], Float[Array, ""]]:
-    """From gradients in the scaled texts and (partial) videos to those of the loss's arguments."""
+    """Gradients of the loss's arguments from those of the scaled texts and (partial) videos."""
     dy = scatter_sum(dy, options.axis_name)
     valid = inputs.valid[:, None]
     return (
@@ -164,24 +165,24 @@ def embedding_gradients(
 
 
 def is_uniform(g: Float[Array, " batch"], pairs: Pairs) -> Bool[Array, ""]:
-    """Whether all valid pairs count the same, as they do in any mean: one product less each."""
+    """Whether all valid pairs have equal weights, as in any mean; this saves one product."""
     top = jnp.max(jnp.where(pairs.valid, g, -jnp.inf), initial=-jnp.inf)
     return jnp.all(jnp.where(pairs.valid, g == top, True))
 
 
 def check(text: Any, video: Any, scale: Any, video_id: Any, valid: Any, options: Options) -> None:
-    """Raises ValueError for arguments that do not fit; for values where they are known."""
+    """Raises ValueError for mismatched arguments and, outside `jit`, for invalid values."""
     if len(jnp.shape(text)) != 2 or jnp.shape(text) != jnp.shape(video):
         raise InputError(
-            f"text and video must both be [batch, dim], got {jnp.shape(text)} and "
+            f"expected text and video of equal shape [batch, dim], got {jnp.shape(text)} and "
             f"{jnp.shape(video)}"
         )
     batch = jnp.shape(text)[0]
     if batch == 0:
-        raise InputError("the batch is empty: a loss needs at least one row (it may be padding)")
+        raise InputError("expected at least one row (padding is enough), got an empty batch")
     for name, x in (("video_id", video_id), ("valid", valid)):
         if jnp.shape(x) != (batch,):
-            raise InputError(f"{name} must have shape ({batch},), got {jnp.shape(x)}")
+            raise InputError(f"{name}: expected shape ({batch},), got {jnp.shape(x)}")
     for name, choice, choices in (
         ("positives", options.positives, ("same_clip", "diagonal")),
         ("materialize", options.materialize, ("auto", "always", "never")),
@@ -196,25 +197,27 @@ def check(text: Any, video: Any, scale: Any, video_id: Any, valid: Any, options:
     for name, x in (("text", text), ("video", video)):
         bad = np.flatnonzero(live & ~np.isfinite(np.asarray(x, np.float64)).all(axis=1))
         if bad.size:
-            raise InputError(f"{name}: {bad.size} valid rows are not finite, the first is {bad[0]}")
+            raise InputError(
+                f"{name}: expected finite valid rows, got {bad.size} others, the first {bad[0]}"
+            )
     if not 0 < float(scale) < np.inf:
-        raise InputError(f"scale must be finite and > 0, got {scale}")
+        raise InputError(f"expected a finite scale > 0, got {scale}")
     lengths = [np.linalg.norm(np.asarray(x, np.float64)[live], axis=1) for x in (text, video)]
     longest = [float(x.max(initial=0.0)) for x in lengths]
     if float(scale) * longest[0] * longest[1] > _HIGHEST:
         raise InputError(
-            f"logits must lie within {_HIGHEST:g}, got rows of norm {longest[0]:.3g} and "
+            f"expected logits of at most {_HIGHEST:g}, got rows of norm {longest[0]:.3g} and "
             f"{longest[1]:.3g} at scale {float(scale):.3g}; bring each row to unit norm"
         )
 
 
 def _check_ids(video_id: Any) -> None:
-    """Ids that JAX would cut to 32 bits in silence would merge clips."""
+    """Refuses ids that JAX would silently truncate to 32 bits, because that would merge clips."""
     if isinstance(video_id, jax.Array) or jax.config.jax_enable_x64:
         return
     ids = np.asarray(video_id)
     if ids.size and (ids.min() < -(2**31) or ids.max() >= 2**31):
         raise InputError(
-            f"video_id must fit 32 bits, got {ids.min()} to {ids.max()}; number the clips anew, "
+            f"expected video_id within 32 bits, got {ids.min()} to {ids.max()}; renumber them, "
             "for instance by np.unique(video_id, return_inverse=True)[1]"
         )

@@ -1,13 +1,13 @@
-"""NCL with its own forward and backward, in three gradient semantics.
+"""NCL with custom forward and backward passes, and three definitions of its gradient.
 
 With E the kernel, u and v the biases' weights on it, R = E v its row sums and g the cotangent of
-each pair, the direct gradient (biases held) is
+each pair, the direct gradient (biases constant) is
 
     dL/dS_ij = E_ij (g_i v_j / R_i + u_i v_j g_j) / 2 - positives,
 
 because the last column update makes v_j the reciprocal of column j's sum. Every further term is a
-diagonal scaling of the same E. So dL/dS = E * (U W^T) - positives in all semantics, of rank one
-where all pairs count the same and biases are constants, and it is never formed as a whole.
+diagonal scaling of the same E. So dL/dS = E * (U W^T) - positives under all three definitions. Its
+U W^T has rank one if pairs have equal weights and biases are constant; dL/dS is never stored whole.
 """
 
 from functools import partial
@@ -27,13 +27,13 @@ from ncl_jax.losses.inputs import Inputs, Options
 from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn import kernel as kernels
 from ncl_jax.sinkhorn.blocks import Stored, Tiled
-from ncl_jax.sinkhorn.iterate import Masses, Plan, State
+from ncl_jax.sinkhorn.iterate import IterationOptions, Masses, State
 from ncl_jax.sinkhorn.kernel import Kernel
 from ncl_jax.types import CONVERGED, SinkhornReport
 
-_PART = 0.1  # of the tolerance: damping where the diagonal is small, the plan nearly a permutation
-_ROUNDINGS = 32  # units of rounding that damping covers at least
-_CG_LIMIT = 500  # iterations of conjugate gradients, if the solver was allowed fewer
+_PART = 0.1  # smallest damping over tolerance, for small diagonals (nearly a permutation)
+_ROUNDINGS = 32  # smallest damping in units of rounding error
+_CG_LIMIT = 500  # least limit on iterations of conjugate gradients
 
 
 class Balance(NamedTuple):
@@ -59,41 +59,44 @@ def _forward(
 ) -> Any:
     inputs = common.make_inputs(text, video, scale, video_id, valid, options)
     masses = _masses(inputs)
-    plan = Plan(
+    iteration = IterationOptions(
         options.iterations, options.tolerance, options.overrelaxation, 1.0, options.axis_name
     )
-    solved = _balance(inputs, masses, plan, options)
+    solved = _balance(inputs, masses, iteration, options)
     a, b = solved.state.a, solved.state.b
     finite_a, finite_b = (jnp.where(x == -jnp.inf, 0.0, x) for x in (a, b))
     as_text, as_video = common.positive_logits(inputs, finite_a, finite_b, options)
     col_lse = -local(b, inputs.pairs, text.shape[0])  # the last column update: b = 0 - lse
     loss = jnp.where(valid, (solved.row_lse - as_text + col_lse - as_video) / 2, 0.0)
 
-    error = iterate.row_error(solved.row_lse, a, masses, plan)
+    error = iterate.row_error(solved.row_lse, a, masses, iteration)
     error = jnp.where(jnp.isnan(error), jnp.inf, error)
-    bound = CONVERGED if plan.tolerance is None else plan.tolerance
+    bound = CONVERGED if iteration.tolerance is None else iteration.tolerance
     report = SinkhornReport(error, solved.state.done, error < bound)
     return (loss, report), (inputs, solved, text, video, scale)
 
 
-def _balance(inputs: Inputs, masses: Masses, plan: Plan, options: Options) -> Balance:
+def _balance(
+    inputs: Inputs, masses: Masses, iteration: IterationOptions, options: Options
+) -> Balance:
     scores = common.scores_of(inputs, options)
     if isinstance(scores, Tiled):
-        return _balance_exactly(scores, masses, plan)
+        return _balance_exactly(scores, masses, iteration)
     a, b = masses.free_row(), masses.free_col()
-    kernel = kernels.store(scores, a, b, columns_first=True, axis_name=plan.axis_name)
-    first = iterate.stored_first_columns(kernel, masses, plan, a)
-    state, reached = iterate.run(iterate.stored_pair(kernel, masses, plan), a, first, masses, plan)
+    kernel = kernels.store(scores, a, b, columns_first=True, axis_name=iteration.axis_name)
+    first = iterate.stored_first_columns(kernel, masses, iteration, a)
+    update = iterate.stored_pair(kernel, masses, iteration)
+    state, reached = iterate.run(update, a, first, masses, iteration)
     lse, ok = kernels.trusted_row_lse(kernel, state.b, masses.row)
     fast = Balance(kernel, first, state, reached, lse)
     trusted = state.trusted & ok
-    if plan.axis_name is not None:
-        trusted = lax.pmin(trusted.astype(jnp.int32), plan.axis_name) > 0
+    if iteration.axis_name is not None:
+        trusted = lax.pmin(trusted.astype(jnp.int32), iteration.axis_name) > 0
 
-    # A loop of at most one round and not a `cond`: XLA keeps the kernel of a loop in place.
+    # A loop of at most one iteration, because XLA updates the kernel in place there, not in `cond`.
     def again(carry: tuple[Array, Balance]) -> tuple[Array, Balance]:
         tiled = Tiled(inputs.scaled, inputs.video)
-        exact = _balance_exactly(tiled, masses, plan)
+        exact = _balance_exactly(tiled, masses, iteration)
         panels = carry[1].kernel.panels
         assert isinstance(panels, Stored)
         (stored,) = panels.parts
@@ -103,11 +106,12 @@ def _balance(inputs: Inputs, masses: Masses, plan: Plan, options: Options) -> Ba
     return lax.while_loop(lambda carry: ~carry[0], again, (trusted, fast))[1]
 
 
-def _balance_exactly(scores: Tiled, masses: Masses, plan: Plan) -> Balance:
-    """In the log domain, from recomputed panels; the kernel is shifted to the solution."""
+def _balance_exactly(scores: Tiled, masses: Masses, iteration: IterationOptions) -> Balance:
+    """Solves in the log domain from recomputed panels; shifts the kernel by the solution."""
     a = masses.free_row()
-    first = iterate.exact_first_columns(scores, masses, plan, a)
-    state, reached = iterate.run(iterate.exact_pair(scores, masses, plan), a, first, masses, plan)
+    first = iterate.exact_first_columns(scores, masses, iteration, a)
+    update = iterate.exact_pair(scores, masses, iteration)
+    state, reached = iterate.run(update, a, first, masses, iteration)
     _, lse = scores.fold(
         lambda _, s, __: (None, kernels.exact_row_lse(s, state.b)), None, masses.row
     )
@@ -155,12 +159,12 @@ def _factors(
     if options.gradient == "stop":
         return left, right
     axis, size = options.axis_name, u.shape[0]
-    held = group_sum(g_all / inputs.pairs.sharing, inputs.pairs) / 2
-    held = jnp.where(inputs.pairs.valid, held, 0.0)
-    # What the loss asks of the final biases: bbar of the columns, abar of the rows.
+    positive = group_sum(g_all / inputs.pairs.sharing, inputs.pairs) / 2
+    positive = jnp.where(inputs.pairs.valid, positive, 0.0)
+    # Cotangents of the final biases: bbar of the columns, abar of the rows.
     _, by_col = weighted.sweep(solved.kernel, v, lambda _, w: w, by_row, axis_name=axis)
-    bbar = v * by_col - held
-    abar = -local(held, inputs.pairs, size)
+    bbar = v * by_col - positive
+    abar = -local(positive, inputs.pairs, size)
     if options.gradient == "implicit":
         p, q = _fixed_point_adjoint(solved.kernel, u, v, abar, bbar, g_all, inputs, options)
         return jnp.stack([by_row - u * p, u], 1), jnp.stack([v, v * (g_all / 2 - q)], 1)
@@ -171,12 +175,12 @@ def _factors(
 def _adjoint(
     solved: Balance, abar: Array, bbar: Array, g_all: Array, inputs: Inputs, axis: str | None
 ) -> Any:
-    """Reverse sweep over the pairs of updates: two rank-one terms each, and one for the first."""
+    """Reverse sweep over the pairs of updates: two rank-one terms per pair, one for the start."""
     kernel, (all_a, all_b) = solved.kernel, solved.reached
     us, vs = kernels.weight(all_a, kernel.row), kernels.weight(all_b, kernel.col)
     first_v = kernels.weight(solved.first_b, kernel.col)
     before = jnp.concatenate([first_v[None], vs[:-1]]) if len(vs) else vs
-    # The loss's own dependence on a: the column softmaxes' weight on each row.
+    # Direct dependence of the loss on a: the weight of the column softmaxes on each row.
     own = kernels.row_sums(kernel, g_all / 2 * (vs[-1] if len(vs) else first_v))
 
     def back(carry: tuple[Array, Array], pair: tuple[Array, Array, Array]) -> Any:
@@ -202,13 +206,13 @@ def _fixed_point_adjoint(
 ) -> Any:  # fmt: skip
     """Adjoints `p` of the rows and `q` of the columns, summed over all pairs at the fixed point.
 
-    One pair takes q to P^T P q, with the row sums of P exactly 1 and its column sums c, so the sum
-    over pairs solves (diag(c) - P^T P) x = what the first pair leaves: by conjugate gradients,
-    orthogonal to the constants, the free direction of the biases. This operator is a graph's
-    Laplacian, positive semidefinite whether or not the solver has converged. Where the plan is
-    nearly decomposable it is nearly singular in directions that hardly move the plan, and what
-    rounding leaves there is damped. Where all pairs count the same that right side is the remaining
-    error of the solver, and the gradient is (P - Q)/B.
+    One pair maps q to P^T P q, where P has row sums of exactly 1 and column sums c. So the sum over
+    pairs solves (diag(c) - P^T P) x = r, with r the result of the first pair. Conjugate gradients
+    solve it orthogonally to the constants, the free direction of the biases. The operator is a
+    graph Laplacian: positive semidefinite even if the solver has not converged. For a nearly
+    decomposable plan it is nearly singular in directions that hardly change the plan; damping
+    removes rounding errors there. If all pairs have equal weights, r is the remaining error of the
+    solver, and the gradient is (P - Q)/B.
     """
     axis = options.axis_name
     everyone = inputs.pairs.valid
@@ -240,8 +244,9 @@ def _fixed_point_adjoint(
 
 
 def _damping(diagonal: Array, options: Options) -> tuple[Array, float]:
-    """What is added to the operator's diagonal: the tolerance's part of it, no less than rounding
-    would do to it. And how much conjugate gradients may leave of each unit of the cotangents.
+    """The addition to the operator's diagonal, and the residual allowed per unit of cotangent.
+
+    The addition is proportional to the tolerance and at least as large as rounding errors.
     """
     assert options.tolerance is not None  # `ncl` refuses "implicit" without one
     eps = float(np.finfo(diagonal.dtype).eps)

@@ -1,4 +1,4 @@
-"""Gradients through a kernel without its B x B gradient: panel by panel, or by scaling only."""
+"""Gradients through a kernel without a B x B gradient: panel by panel, or by scaling only."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,16 +10,16 @@ from ncl_jax.losses.inputs import Inputs
 from ncl_jax.sinkhorn.blocks import Step, Stored, scan_panels
 from ncl_jax.sinkhorn.kernel import Kernel, sum_over
 
-_ROWS = 512  # of a gradient panel cut from a stored matrix: an eighth of it at B = 4096
+_ROWS = 512  # rows of a gradient panel of a stored matrix: an eighth of it at B = 4096
 
 
 class Slices(NamedTuple):
-    """A stored matrix read in slices one after the other, so that only one gradient panel lives."""
+    """A stored matrix, read slice by slice, so only one gradient panel is in memory at a time."""
 
     matrix: Float[Array, "row col"]
 
     def fold(self, step: Step, init: Any, *rows: Array) -> tuple[Any, Any]:
-        """As `Stored.fold`."""
+        """Like `Stored.fold`."""
         return scan_panels(step, init, _ROWS, (self.matrix, *rows))
 
 
@@ -28,7 +28,7 @@ def accumulate(
 ) -> tuple[Float[Array, "local dim"], Float[Array, "batch dim"]]:
     """`(D Y, D^T X)` for `D = weigh(panel, *rows of the panel)`, one panel of D at a time.
 
-    X are the scaled texts and Y the videos; the second result is this device's part.
+    X holds the scaled texts and Y the videos; the second result is this device's part.
     """
     if isinstance(matrix, Kernel) and isinstance(matrix.panels, Stored):
         matrix = matrix.panels
@@ -56,7 +56,7 @@ def low_rank(
 def rank_one(
     kernel: Kernel, left: Float[Array, " local"], right: Float[Array, " batch"], inputs: Inputs
 ) -> tuple[Float[Array, "local dim"], Float[Array, "batch dim"]]:
-    """`low_rank` with one column: D is E scaled from both sides, so the embeddings are scaled."""
+    """`low_rank` of rank one: D is E scaled on both sides, so scaling the embeddings suffices."""
     x, y = left[:, None] * inputs.scaled, right[:, None] * inputs.video
 
     def step(dy: Array, e: Array, x: Array) -> tuple[Array, Array]:
@@ -77,7 +77,7 @@ def sweep(
     *rows: Array,
     axis_name: str | None,
 ) -> tuple[Float[Array, " local"], Float[Array, " batch"]]:
-    """`t = respond(E @ right, *rows)` and `E.T @ t` over all devices, in one read of E."""
+    """`t = respond(E @ right, *rows)` and `E.T @ t` over all devices, reading E once."""
 
     def step(total: Array, e: Array, *rows: Array) -> tuple[Array, Array]:
         t = respond(e @ right, *rows)

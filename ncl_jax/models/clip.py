@@ -1,9 +1,9 @@
 """CLIP over video frames, in Flax NNX.
 
-The parameter tree has the names of Hugging Face's `CLIPModel`; `hf_name` states the mapping
-(`kernel`, `scale` and `embedding` are all `weight` there). Source of the architecture: Radford et
-al. 2021 and `transformers` `CLIPModel`; heads over frames and 3d patches: CLIP4Clip (see
-`temporal.py`). Published weights are read by `weights.py` and `convert.py`.
+The parameter tree uses the names of Hugging Face's `CLIPModel`; `hf_name` defines the mapping
+(Hugging Face calls `kernel`, `scale` and `embedding` all `weight`). Source of the architecture:
+Radford et al. 2021 and `transformers` `CLIPModel`; heads over frames and 3d patches: CLIP4Clip (see
+`temporal.py`). `weights.py` and `convert.py` read published weights.
 """
 
 import dataclasses
@@ -50,10 +50,10 @@ class ClipConfig:
     temporal_layers: int
     temporal_heads: int
     init_scale: float
-    patch_frames: int = 1  # frames that a patch spans: 1, or 3 as CLIP4Clip's 3d patches
+    patch_frames: int = 1  # frames per patch: 1, or 3 for CLIP4Clip's 3d patches
     activation: str = "quick_gelu"  # a key of ACTIVATIONS
     dtype: str = "float32"  # of the towers' matrix products: a key of DTYPES
-    remat: bool = False  # recompute the blocks' insides in the backward pass
+    remat: bool = False  # recompute the activations inside blocks in the backward pass
 
     def __post_init__(self) -> None:
         if self.image_size % self.patch_size:
@@ -89,12 +89,15 @@ class TextEmbeddings(nnx.Module):
     def __call__(self, tokens: Int[Array, "text token"]) -> Float[Array, "text token width"]:
         length, limit = tokens.shape[1], self.position_embedding.num_embeddings
         if length > limit:
-            raise InputError(f"captions of {length} tokens: the model has {limit} positions")
+            raise InputError(
+                f"expected captions of at most {limit} tokens, as many as the model has positions, "
+                f"got {length}; shorten them"
+            )
         return self.token_embedding(tokens) + self.position_embedding(jnp.arange(length))
 
 
 class TextModel(nnx.Module):
-    """Causal transformer; the caption's vector is read at its end token."""
+    """Causal transformer; the output at the end token represents the caption."""
 
     def __init__(self, config: ClipConfig, *, rngs: nnx.Rngs):
         self.embeddings = TextEmbeddings(config, rngs=rngs)
@@ -107,7 +110,7 @@ class TextModel(nnx.Module):
         length = tokens.shape[1]
         causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
         hidden = self.encoder(self.embeddings(tokens), causal)
-        # The end token is the last real one: id 0 is also a word, so the mask decides.
+        # The end token is the last unmasked one. Ids cannot mark padding: id 0 is also a word.
         end = jnp.maximum(jnp.sum(token_mask, axis=1) - 1, 0)
         return self.final_layer_norm(jnp.take_along_axis(hidden, end[:, None, None], axis=1)[:, 0])
 
@@ -124,7 +127,7 @@ class VisionEmbeddings(nnx.Module):
         self.patch_embedding = PatchEmbedding(
             config.patch_size, width, frames=config.patch_frames, dtype=dtype, rngs=rngs
         )
-        # Patch features start with entries of size 1: positions far below that are not seen.
+        # Patch features start with entries of size 1; much smaller positions would have no effect.
         normal = nnx.initializers.normal(0.5)
         self.position_embedding = nnx.Embed(
             patches + 1, width, embedding_init=normal, dtype=dtype, rngs=rngs
@@ -142,7 +145,7 @@ class VisionEmbeddings(nnx.Module):
 
 
 class VisionModel(nnx.Module):
-    """Vision transformer; the image's vector is read at the class token."""
+    """Vision transformer; the output at the class token represents the image."""
 
     def __init__(self, config: ClipConfig, *, rngs: nnx.Rngs):
         width, dtype = config.vision.width, DTYPES[config.dtype]
@@ -206,7 +209,7 @@ class VideoClip(nnx.Module):
     def encode_text(
         self, tokens: Int[Array, "text token"], token_mask: Bool[Array, "text token"]
     ) -> Float[Array, "text dim"]:
-        """Unit-norm float32 embedding of each caption; for `tightTransf` of any norm."""
+        """Unit-norm float32 embedding of each caption (of any norm for `tightTransf`)."""
         features = self.text_features(tokens, token_mask)
         return features if isinstance(self.temporal, TightTransformer) else unit_norm(features)
 
@@ -215,14 +218,14 @@ class VideoClip(nnx.Module):
         video: UInt8[Array, "video frame height width channel"],
         frame_mask: Bool[Array, "video frame"],
     ) -> Float[Array, "video dim"]:
-        """Unit-norm float32 embedding of each clip, which needs at least one valid frame.
+        """Unit-norm float32 embedding of each clip; every clip needs at least one valid frame.
 
-        For `tightTransf` [video, frame, dim + 1]: every frame's features and its mask.
+        For `tightTransf` the result is [video, frame, dim + 1]: features and mask of every frame.
         """
         pixels = (video.astype(jnp.float32) / 255 - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(
             PIXEL_STD
         )
-        # Padded frames are zero after normalisation: 3d patches look at neighbours.
+        # Padded frames become zero after normalisation: 3d patches read neighbouring frames.
         pixels = jnp.where(frame_mask[:, :, None, None, None], pixels, 0.0)
         features = self.frame_features(pixels)
         return self.temporal(features.reshape(*video.shape[:2], -1), frame_mask)
@@ -230,7 +233,7 @@ class VideoClip(nnx.Module):
     def scale(self) -> Float[Array, ""]:
         """Logits per cosine, `exp(logit_scale)`; the optimizer keeps it at or below 100.
 
-        1 for `tightTransf`, whose scores are logits.
+        It is 1 for `tightTransf`, whose scores are logits.
         """
         if isinstance(self.temporal, TightTransformer):
             return jnp.ones(())
@@ -238,7 +241,7 @@ class VideoClip(nnx.Module):
 
 
 def functional(model: VideoClip) -> tuple[Towers, Any]:
-    """The model as pure functions of its parameters, and its present parameters (a dict)."""
+    """The model as pure functions of its parameters, and its current parameters (a dict)."""
     graph, params = nnx.split(model)
 
     def bind(params: Any) -> VideoClip:
@@ -260,14 +263,14 @@ def functional(model: VideoClip) -> tuple[Towers, Any]:
 
 
 def abstract(config: ClipConfig) -> tuple[Towers, Any]:
-    """`functional` of a model that has shapes and types but no weights: nothing is drawn."""
+    """`functional` of a model with shapes and types only: no weights are initialized."""
     return functional(nnx.eval_shape(lambda: VideoClip(config, rngs=nnx.Rngs(0))))
 
 
 def hf_name(path: tuple[str, ...]) -> str:
-    """Name in Hugging Face's `CLIPModel` of the parameter at `path` of our tree.
+    """Name in Hugging Face's `CLIPModel` of the parameter at `path` in our tree.
 
-    The temporal head has no counterpart there and keeps its own name.
+    `CLIPModel` has no temporal head; parameters of that head keep our names.
 
     Example:
       >>> hf_name(("text_model", "encoder", "layers", "0", "mlp", "fc1", "kernel"))

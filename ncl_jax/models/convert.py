@@ -1,7 +1,7 @@
-"""Published weights -> our parameters, and back.
+"""Converts published weights to our parameters, and back.
 
-Both ways are exact: only names and the order of axes differ. Every name must find its partner and
-every shape must fit; position tables of another length are cut or interpolated only when asked.
+Both directions are exact: only names and the order of axes change. Names must correspond one to one
+and shapes must agree; position tables of another length are cut or interpolated only on request.
 """
 
 import json
@@ -33,7 +33,7 @@ _SIGNS = {
     "seqLSTM": "hidden_proj.weight",
     "seqTransf": "position_embedding.weight",
 }
-"""Weights that only one head has, the surest first."""
+"""A weight that identifies each head, the most specific first."""
 _TABLE = "position_embedding.weight"
 
 
@@ -48,16 +48,16 @@ def to_params(
     """Parameters (a dict, float32) of the model of `config` with the published weights.
 
     Args:
-      published: as `weights.read` gives it.
-      config: its sizes must be those of the weights.
-      positions: what to do with a table of positions of another length.
-      head: what a head over frames starts from where the weights have none: "text" copies the
-        first layers and positions of the text tower and draws the rest, as CLIP4Clip does;
-        "random" draws everything.
-      seed: of what is drawn.
+      published: from `weights.read`.
+      config: its sizes must match the weights.
+      positions: how to treat a table of positions of another length.
+      head: initialization of a head over frames that the weights lack: "text" copies the first
+        layers and positions of the text tower and initializes the rest at random, as CLIP4Clip
+        does; "random" initializes everything at random.
+      seed: of the random initialization.
 
     Raises:
-      ValueError: names without a partner on either side, shapes or a model that do not fit.
+      ValueError: names without a counterpart on either side; shapes or a model that do not match.
     """
     for name, value, kind in (("positions", positions, Positions), ("head", head, Head)):
         check_choice(f"init.{name}", value, get_args(kind))
@@ -68,10 +68,10 @@ def to_params(
     if not any(name.startswith(_HEAD) for name in arrays):
         arrays |= start_head(arrays, config, head, seed)
     if config.patch_frames > 1 and PATCHES in arrays and arrays[PATCHES].ndim == 4:
-        arrays[PATCHES] = _deepened(arrays[PATCHES], config.patch_frames)
+        arrays[PATCHES] = _inflate_kernel(arrays[PATCHES], config.patch_frames)
     _check_names(arrays, wanted, published.source)
     arrays = {
-        name: _fitted(name, array, wanted[name][1].shape[0], positions, published.source)
+        name: _fit_positions(name, array, wanted[name][1].shape[0], positions, published.source)
         if name.endswith(_TABLE) and array.ndim == 2 else array
         for name, array in arrays.items()
     }  # fmt: skip
@@ -90,7 +90,7 @@ def to_params(
 
 
 def start_head(arrays: Arrays, config: ClipConfig, head: Head, seed: int) -> Arrays:
-    """Weights of a new head over frames, by their published names."""
+    """Initial weights of a head over frames, by their published names."""
     drawn = TEMPORAL_HEADS[config.temporal](
         config.embed_dim,
         max_frames=config.max_frames,
@@ -123,7 +123,7 @@ def start_head(arrays: Arrays, config: ClipConfig, head: Head, seed: int) -> Arr
 
 
 def from_params(params: Any) -> Arrays:
-    """Our parameters by their published names, in torch's layouts; the inverse of `to_params`."""
+    """Parameters by their published names, in torch's layouts; the inverse of `to_params`."""
     return {
         hf_name(path): _to_torch(path, np.asarray(leaf))
         for path, leaf in _leaves(params)
@@ -131,10 +131,10 @@ def from_params(params: Any) -> Arrays:
 
 
 def sizes_of(published: weights.Published) -> ClipConfig:
-    """The sizes that the weights have; the activation and the heads as far as they are known.
+    """The model sizes that the weights imply; activation and heads if `published` states them.
 
     Raises:
-      ValueError: these are not the weights of a CLIP ViT.
+      ValueError: the weights are not those of a CLIP ViT.
     """
     arrays = published.arrays
     try:
@@ -143,7 +143,10 @@ def sizes_of(published: weights.Published) -> ClipConfig:
         context = len(arrays["text_model.embeddings." + _TABLE])
         dim = len(arrays["text_projection.weight"])
     except (KeyError, TypeError) as error:
-        raise InputError(f"{published.source}: a CLIP ViT has {error}, this has not") from None
+        raise InputError(
+            f"{published.source}: expected the weights of a CLIP ViT, got others (missing or "
+            f"malformed: {error}); choose another checkpoint"
+        ) from None
     vision, text = (
         TowerConfig(width, sum(n.startswith(f"{kind}_model.") and n.endswith("fc1.bias")
                                for n in arrays), heads)
@@ -177,19 +180,20 @@ def save(
 ) -> None:
     """Write `model.safetensors` and `config.json` for `transformers.CLIPModel.from_pretrained`.
 
-    The head over frames, unknown there, goes to `head.safetensors`; `weights.read` reads both.
+    `CLIPModel` has no head over frames, so that goes to `head.safetensors`; `weights.read` reads
+    both files.
 
     Args:
-      folder: created where it is missing.
+      folder: created if missing.
       arrays: by published names, from `from_params` or `weights.read`.
       config: of the model.
-      tokenizer: text of a tokenizer.json to leave beside them.
+      tokenizer: text of a tokenizer.json to write into the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     own = {name: array for name, array in arrays.items() if name.startswith(_HEAD)}
     rest = {name: array for name, array in arrays.items() if name not in own}
-    # Not `save_file`: what it writes only its owner can read.
+    # `safetensors.save_file` would write files that only their owner can read.
     _write(folder / "model.safetensors", rest)
     (folder / weights.HEAD).unlink(missing_ok=True)
     if own:
@@ -205,7 +209,7 @@ def _write(path: pathlib.Path, arrays: Arrays) -> None:
 
 
 def hf_config(config: ClipConfig, tokenizer: str | None = None) -> dict[str, Any]:
-    """What `transformers.CLIPConfig` calls the sizes of `config`."""
+    """The sizes of `config` under the names of `transformers.CLIPConfig`."""
     ids = {}
     if tokenizer:
         words = {t["content"]: t["id"] for t in json.loads(tokenizer).get("added_tokens", [])}
@@ -238,14 +242,14 @@ def _leaves(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
 
 
 def _with_keys_of(like: Any, tree: Any) -> Any:
-    """`tree` with the keys of `like`, which numbers its lists by integers."""
+    """`tree` with the keys of `like`, which uses integers as keys of lists."""
     if not isinstance(like, dict):
         return tree
     return {key: _with_keys_of(part, tree[str(key)]) for key, part in like.items()}
 
 
 def _to_ours(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
-    """Torch's order of axes -> ours."""
+    """From torch's order of axes to ours."""
     if path[-1] != "kernel":
         return array
     if array.ndim > 3:  # (width, channel, [frame,] patch, patch)
@@ -259,17 +263,17 @@ def _to_torch(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
     return np.moveaxis(array, (-1, -2), (0, 1)) if array.ndim > 3 else array.T
 
 
-def _deepened(kernel: np.ndarray, frames: int) -> np.ndarray:
-    """A 2d kernel in the middle of a 3d one whose other frames are zero."""
+def _inflate_kernel(kernel: np.ndarray, frames: int) -> np.ndarray:
+    """A 3d kernel whose middle frame is the 2d kernel and whose other frames are zero."""
     deep = np.zeros((*kernel.shape[:2], frames, *kernel.shape[2:]), kernel.dtype)
     deep[:, :, frames // 2] = kernel
     return deep
 
 
-def _fitted(
+def _fit_positions(
     name: str, table: np.ndarray, rows: int, positions: Positions, source: str
 ) -> np.ndarray:
-    """A table of positions with `rows` rows."""
+    """The table of positions, cut or interpolated to `rows` rows."""
     if len(table) == rows:
         return table
     vision = name.startswith("vision_model")
@@ -280,13 +284,13 @@ def _fitted(
         return _resized_grid(table, rows) if vision else _resized(table, (rows, table.shape[1]))
     also = "" if vision or len(table) < rows else "cut or "
     raise InputError(
-        f"{source}: {name} has {len(table)} rows, the config asks for {rows}; set "
+        f"{source}: expected {rows} rows in {name} for this config, got {len(table)}; set "
         f"init.positions to {also}interpolate, or the config to the checkpoint's length"
     )
 
 
 def _resized_grid(table: np.ndarray, rows: int) -> np.ndarray:
-    """The class row as it is, the square of patches bicubically."""
+    """Keeps the row of the class token and resizes the grid of patches bicubically."""
     old, new = (math.isqrt(n - 1) for n in (len(table), rows))
     grid = table[1:].reshape(old, old, -1)
     return np.concatenate([table[:1], _resized(grid, (new, new, grid.shape[-1])).reshape(
@@ -307,18 +311,18 @@ def _check_kind(published: weights.Published, config: ClipConfig) -> None:
         if theirs is not None and theirs != ours:
             raise InputError(
                 f"{published.source}: its model has {name} {theirs}, the config {ours}; set "
-                "config.model to what the checkpoint was trained with"
+                "config.model to the values that the checkpoint was trained with"
             )
 
 
 def _check_names(arrays: Arrays, wanted: dict[str, Any], source: str) -> None:
     missing, unused = sorted(wanted.keys() - arrays.keys()), sorted(arrays.keys() - wanted.keys())
-    problems = [f"missing there: {listed(missing)}"] * bool(missing)
-    problems += [f"not in the model of this config: {listed(unused)}"] * bool(unused)
+    problems = [f"missing in the checkpoint: {listed(missing)}"] * bool(missing)
+    problems += [f"missing in the model of this config: {listed(unused)}"] * bool(unused)
     if problems:
         raise InputError(
             f"{source}: expected {len(wanted)} weights by name, found {len(arrays)}; "
-            f"{'; '.join(problems)}. Choose layers, width and head as the checkpoint has them"
+            f"{'; '.join(problems)}. Set layers, width and head to those of the checkpoint"
         )
 
 
@@ -330,6 +334,6 @@ def _check_shapes(arrays: Arrays, wanted: dict[str, tuple[int, ...]], source: st
     ]
     if wrong:
         raise InputError(
-            f"{source}: {len(wrong)} weights have another shape than the config asks for: "
-            f"{listed(wrong, 4)}. Set the sizes below config.model to those of the checkpoint"
+            f"{source}: {len(wrong)} weights have another shape than the config expects: "
+            f"{listed(wrong, 4)}. Set the sizes in config.model to those of the checkpoint"
         )

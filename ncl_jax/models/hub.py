@@ -1,7 +1,7 @@
-"""Weights of the Hugging Face hub: from its cache where they are whole there, else fetched.
+"""Weights of the Hugging Face hub, from its local cache if that is complete, else downloaded.
 
-Which files a repository lacks is kept in the cache as well (by the hub's own library), so that a
-cache can be known to be complete without a network.
+The hub's library also records in the cache which files a repository does not have, so a complete
+cache can be recognized without a network.
 """
 
 import pathlib
@@ -16,12 +16,12 @@ CONFIGS = ("config.json", "open_clip_config.json")
 
 
 class Wanted(NamedTuple):
-    """What is needed of a repository.
+    """The files needed from a repository.
 
     Attributes:
-      weights: names of which the first that is there is taken.
-      beside: taken too, as far as they are there.
-      parts: a file of weights -> names of the further ones that it stands for.
+      weights: names of weight files; the first that exists is used.
+      beside: names of further files, used if they exist.
+      parts: a weight file -> names of the files it is the index of.
     """
 
     weights: Sequence[str]
@@ -30,13 +30,13 @@ class Wanted(NamedTuple):
 
 
 def fetch(name: str, wanted: Wanted) -> pathlib.Path:
-    """Folder with files of a repository; asks the hub only for what its cache may lack.
+    """Folder with the files of a repository; contacts the hub only if the cache may lack some.
 
-    A cached repository is used as it is: a later revision is not looked for.
+    A complete cached repository is used without a check for later revisions.
 
     Raises:
-      FileNotFoundError: this is no name of a repository.
-      InputError: it can neither be read from the cache nor fetched.
+      FileNotFoundError: `name` does not have the form of a repository's name.
+      InputError: the repository is neither in the cache nor can it be downloaded.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise FileNotFoundError(
@@ -47,8 +47,8 @@ def fetch(name: str, wanted: Wanted) -> pathlib.Path:
         import huggingface_hub as hub
     except ImportError:
         raise InputError(
-            f"{name}: there is no such folder, and fetching it takes a package more: "
-            "pip install huggingface_hub"
+            f"{name}: there is no such folder, and the hub's package, which could fetch it, is not "
+            "installed; run pip install huggingface_hub"
         ) from None
     cached = _cached(hub, name, wanted)
     if cached and cached.complete:
@@ -58,21 +58,21 @@ def fetch(name: str, wanted: Wanted) -> pathlib.Path:
     except InputError as error:
         if not (cached and cached.usable):
             raise
-        print(f"{error}; what its cache holds is used: {cached.folder}", file=sys.stderr)
+        print(f"{error}; using the files in its cache: {cached.folder}", file=sys.stderr)
         return cached.folder
 
 
 class _Cached(NamedTuple):
     folder: pathlib.Path
-    complete: bool  # nothing else is there to be fetched
-    usable: bool  # all weights and a config
+    complete: bool  # the repository has no further files that are needed
+    usable: bool  # it has all weights and a config
 
 
 def _cached(hub: Any, name: str, wanted: Wanted) -> _Cached | None:
-    """What the cache holds; None where a file of weights is missing."""
+    """The state of the cache; None if a file of weights is missing from it."""
 
     def look(file: str) -> str | None:
-        """Its place; "" where the repository has no such file, None where that is not known."""
+        """Path in the cache; "" if the repository lacks the file, None if that is unknown."""
         found = hub.try_to_load_from_cache(name, file)
         return found if found is None or isinstance(found, str) else ""
 
@@ -93,11 +93,11 @@ def _cached(hub: Any, name: str, wanted: Wanted) -> _Cached | None:
 
 
 def _download(hub: Any, name: str, wanted: Wanted) -> pathlib.Path:
-    """All of it at one revision; what the repository lacks, the library notes in its cache."""
+    """Downloads the files at one revision; the library records missing files in its cache."""
 
     def get(file: str, revision: str | None = None) -> pathlib.Path | None:
-        # Its network library raises many kinds.
-        advice = "where there is no network, give the path of a downloaded folder"
+        # The network library of `huggingface_hub` raises many kinds of exceptions.
+        advice = "without a network, give the path of a downloaded folder"
         with blame_input(f"{name}: cannot be fetched from the Hugging Face hub", advice):
             try:
                 return pathlib.Path(hub.hf_hub_download(name, file, revision=revision))

@@ -1,7 +1,7 @@
 """Transformer parts with the names of Hugging Face's CLIP.
 
-Weights are float32. `dtype` is that of the matrix products and of what flows between them;
-softmax and the moments of the norms are computed in float32 whatever it is.
+Weights are float32. `dtype` is the type of matrix products and activations; softmax and the moments
+of the norms are always computed in float32.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from ncl_jax.errors import InputError
 
 
 def quick_gelu(x: Array) -> Array:
-    """`x * sigmoid(1.702 x)`, OpenAI's cheap form of GELU."""
+    """`x * sigmoid(1.702 x)`, OpenAI's fast approximation of GELU."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
 def gelu(x: Array) -> Array:
-    """The exact GELU, of the models trained with OpenCLIP."""
+    """The exact GELU, used by models trained with OpenCLIP."""
     return jax.nn.gelu(x, approximate=False)
 
 
@@ -92,10 +92,10 @@ class EncoderLayer(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """A stack of blocks; residual branches start smaller the deeper the stack, as in CLIP.
+    """A stack of blocks; as in CLIP, deeper stacks start with smaller residual branches.
 
     Args:
-      remat: keep only the input of each block for the backward pass and recompute the rest.
+      remat: store only the input of each block for the backward pass and recompute the rest.
     """
 
     def __init__(
@@ -132,11 +132,11 @@ class Encoder(nnx.Module):
 
 
 class PatchEmbedding(nnx.Module):
-    """Non-overlapping patches through one linear map, of one frame or of three.
+    """A linear map of non-overlapping patches, which span one frame or three.
 
-    The kernel has the shape of a convolution, (patch, patch, channel, width), or over three
-    frames (frame, patch, patch, channel, width), and is applied as a matrix product, which XLA
-    runs several times faster on a CPU. Over frames the clip is padded with zeros at both ends.
+    The kernel has the shape of a convolution, (patch, patch, channel, width), or for three frames
+    (frame, patch, patch, channel, width). It is applied as a matrix product, which XLA runs several
+    times faster on a CPU. In time, the clip is padded with zeros at both ends.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class PatchEmbedding(nnx.Module):
         self.patch, self.frames, self.dtype = patch, frames, dtype
         init = nnx.initializers.normal((3 * patch * patch) ** -0.5)
         flat = init(rngs.params(), (patch, patch, 3, width))
-        # A 3d kernel starts as the 2d one: its outer frames are zero, as in CLIP4Clip.
+        # A 3d kernel starts equal to the 2d one: its outer frames are zero, as in CLIP4Clip.
         deep = jnp.zeros((frames, *flat.shape)).at[frames // 2].set(flat)
         self.kernel = nnx.Param(flat if frames == 1 else deep)
 

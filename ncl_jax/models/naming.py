@@ -1,8 +1,8 @@
-"""Names of published weights -> the one naming used here, that of Hugging Face's `CLIPModel`.
+"""Renames published weights to the names of Hugging Face's `CLIPModel`, which are used here.
 
-Known: Hugging Face; OpenAI and OpenCLIP (`visual.conv1.weight`, fused `in_proj_weight`);
-CLIP4Clip (OpenAI's below `clip.`, and heads). Heads are called `temporal.*`, as in our own tree.
-Layouts stay those of torch.
+Supported: Hugging Face; OpenAI and OpenCLIP (`visual.conv1.weight`, fused `in_proj_weight`);
+CLIP4Clip (OpenAI's names with the prefix `clip.`, and heads). Heads are renamed to `temporal.*`, as
+in our parameter tree. Arrays keep torch's layouts.
 """
 
 import re
@@ -15,7 +15,7 @@ from ncl_jax.errors import InputError
 Arrays = dict[str, np.ndarray]
 
 BUFFERS = {"position_ids", "input_resolution", "context_length", "vocab_size", "attn_mask"}
-"""Last parts of names that hold no weights."""
+"""Last parts of the names of arrays that are not weights."""
 
 PARTS = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
@@ -58,7 +58,7 @@ def to_hf(arrays: Arrays, source: str) -> Arrays:
     """The same weights under Hugging Face's names.
 
     Raises:
-      ValueError: none of the known namings, or names that no rule knows.
+      ValueError: the names follow no supported scheme, or some of them are unknown.
     """
     arrays = {k: v for k, v in arrays.items() if k.split(".")[-1] not in BUFFERS}
     if arrays and all(name.startswith("module.") for name in arrays):
@@ -73,16 +73,19 @@ def to_hf(arrays: Arrays, source: str) -> Arrays:
             f"{source}: expected the names of a CLIP ViT as Hugging Face, OpenAI, OpenCLIP or "
             f"CLIP4Clip write them, got {', '.join(list(arrays)[:4]) or 'nothing'}, ..."
         )
-    # CLIP4Clip keeps tables that its forward pass never reads.
+    # CLIP4Clip's files contain tables that its forward pass never reads.
     unread = {
         "visual.conv1.weight": "visual.conv2.weight" in arrays,
         "frame_position_embeddings.weight": "lstm_visual.weight_ih_l0" in arrays,
     }
-    kept = {k: v for k, v in arrays.items() if not unread.get(k)}
-    named = [pair for name, array in kept.items() for pair in _renamed(name, array)]
+    used = {k: v for k, v in arrays.items() if not unread.get(k)}
+    named = [pair for name, array in used.items() for pair in _renamed(name, array)]
     unknown = [name for name, _ in named if name.startswith("?")]
     if unknown:
-        raise InputError(f"{source}: no such weights are known here: {listed(unknown)}")
+        raise InputError(
+            f"{source}: expected weights of a CLIP ViT, got unknown weights: {listed(unknown)}; "
+            "choose another checkpoint"
+        )
     return dict(named)
 
 
@@ -94,7 +97,10 @@ def listed(names: list[str], limit: int = 8) -> str:
 
 
 def _renamed(name: str, array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """One OpenAI-style array -> one, or the three of a fused projection; "?" marks an unknown."""
+    """One array by OpenAI's name -> one array, or three for a fused projection.
+
+    The prefix "?" marks an unknown name.
+    """
     block = _RESBLOCK.fullmatch(name)
     if name in PARTS:
         yield PARTS[name], array.T if name in TRANSPOSED else array

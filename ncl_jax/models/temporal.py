@@ -1,8 +1,8 @@
-"""Heads over frames (CLIP4Clip, Luo et al. 2021): frame features -> a clip, or a pair's score.
+"""Heads over frames (CLIP4Clip, Luo et al. 2021): frame features -> clip embedding or score.
 
-`meanP`, `seqLSTM` and `seqTransf` give one unit-norm vector per clip, scored by cosines.
-`tightTransf` reads a caption and a clip together and gives the logit of the pair. All compute in
-float32.
+`meanP`, `seqLSTM` and `seqTransf` return one unit-norm vector per clip, scored by cosines.
+`tightTransf` reads a caption and a clip together and returns the logit of the pair. All heads
+compute in float32.
 """
 
 import functools
@@ -16,11 +16,11 @@ from jaxtyping import Array, Bool, Float
 from ncl_jax.models.layers import Encoder, layer_norm, quick_gelu
 
 PAIRS = 2048
-"""Pairs that `TightTransformer` reads at a time; the backward pass recomputes each such chunk."""
+"""Pairs that `TightTransformer` reads at a time; the backward pass recomputes each chunk."""
 
 
 class MeanPool(nnx.Module):
-    """meanP: unit-norm frames, averaged over the valid ones. Blind to the order of frames."""
+    """meanP: unit-norm frames, averaged over the valid ones; the order of frames has no effect."""
 
     def __init__(
         self, dim: int, *, max_frames: int, layers: int, heads: int, activation: str,
@@ -37,8 +37,8 @@ class MeanPool(nnx.Module):
 class SeqLSTM(nnx.Module):
     """seqLSTM: one LSTM from the first frame to the last, added to its input, then meanP.
 
-    Gates are in torch's order: input, forget, cell, output. Masked frames come last, so that they
-    never reach a valid one.
+    Gates are in torch's order: input, forget, cell, output. Masked frames come last, so they never
+    affect valid ones.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class SeqTransformer(nnx.Module):
         self, dim: int, *, max_frames: int, layers: int, heads: int, activation: str,
         rngs: nnx.Rngs,
     ):  # fmt: skip
-        # Frame features start with entries of size 1: positions far below that are not seen.
+        # Frame features start with entries of size 1; much smaller positions would have no effect.
         self.position_embedding = nnx.Embed(
             max_frames, dim, embedding_init=nnx.initializers.normal(0.5), rngs=rngs
         )
@@ -96,9 +96,9 @@ class SeqTransformer(nnx.Module):
 class TightTransformer(nnx.Module):
     """tightTransf: a transformer over (caption, frame, frame, ...) and a linear score per pair.
 
-    A clip stays a row of frames, [frame, dim + 1], the last channel being the mask. Scoring all
-    of N captions against M clips runs the transformer N M times: there is no index of clips, and
-    no cosine; the score is the logit.
+    A clip is represented by its frames, [frame, dim + 1], whose last channel is the mask. Scoring N
+    captions against M clips runs the transformer N M times, so clips cannot be indexed; the score
+    is a logit, not a cosine.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class TightTransformer(nnx.Module):
     def score(
         self, text: Float[Array, "text dim"], video: Float[Array, "video frame dim_and_mask"]
     ) -> Float[Array, "text video"]:
-        """Logits of all pairs, some captions at a time against every clip."""
+        """Logits of all pairs; reads a few captions at a time together with every clip."""
         frames, frame_mask = video[..., :-1], video[..., -1] > 0
 
         def row(caption: Float[Array, " dim"]) -> Float[Array, " video"]:

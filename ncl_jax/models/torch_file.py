@@ -1,11 +1,10 @@
-"""Arrays of a torch file, read without torch and without running anything from it.
+"""Reads the arrays of a torch file without torch and without running any code from the file.
 
 A file of `torch.save` and a TorchScript archive are both a zip with a pickle (`data.pkl`) that
-names tensors, and one record of raw bytes per tensor. The pickle is read by an unpickler that
-knows a fixed list of names, what `torch.load(weights_only=True)` knows, and refuses every other
-one. Of these, tensors become arrays, a module of a TorchScript archive becomes a plain holder of
-its attributes, its code never looked at, and what stands beside the weights (settings of an
-optimizer or a scheduler) becomes a holder of nothing.
+names tensors, and one record of raw bytes per tensor. An unpickler reads the pickle; it accepts a
+fixed list of names, that of `torch.load(weights_only=True)`, and refuses all others. Tensors become
+arrays. A module of a TorchScript archive becomes an object with its attributes; its code is never
+read. Other objects (settings of an optimizer or a scheduler) become empty placeholders.
 """
 
 import contextlib
@@ -44,14 +43,14 @@ ELEMENTS: dict[str, Any] = {
     "float8_e5m2": ml_dtypes.float8_e5m2, "float8_e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
     "float8_e8m0fnu": ml_dtypes.float8_e8m0fnu,
 }  # fmt: skip
-"""What `torch.dtype` calls them."""
+"""Types by the names that `torch.dtype` has for them."""
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Arrays by their dotted names, as they are stored; a wrapper `state_dict` is opened.
+    """Arrays by their dotted names, in stored types; a wrapping `state_dict` is unwrapped.
 
     Raises:
-      ValueError: not such a file, damaged, or its pickle asks for anything but tensors.
+      ValueError: not a torch file, damaged, or its pickle refers to anything but tensors.
     """
     problem, advice = f"{path}: cannot be read", "nothing in it was run; fetch it again"
     try:
@@ -66,14 +65,14 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    arrays = dict(_flat(content, "", set()))
+    arrays = dict(_flatten(content, "", set()))
     if not arrays:
         raise InputError(f"{path}: expected tensors by name (a state dict), found none")
     return arrays
 
 
 class _Module:
-    """What is left of a TorchScript module: its attributes."""
+    """Replaces a TorchScript module: holds its attributes only."""
 
     attributes: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -81,8 +80,8 @@ class _Module:
         self.attributes = state if isinstance(state, dict) else {}
 
 
-class _Beside:
-    """What is left of anything that is no tensor."""
+class _Placeholder:
+    """Replaces any object that is neither a tensor nor a container."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -96,7 +95,7 @@ class _Dtype:
 
 
 class _Unpickler(PlainUnpickler):
-    """Tensors, containers and holders; every other name in the pickle is an error."""
+    """Accepts names of tensors, containers and placeholders; any other name is an error."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str):
         super().__init__(archive.read(f"{root}data.pkl"))
@@ -112,7 +111,7 @@ class _Unpickler(PlainUnpickler):
             if name in ELEMENTS:
                 return _Dtype(ELEMENTS[name])
         if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"its pickle asks for {module}.{name}, which is no tensor")
+            raise pickle.UnpicklingError(f"its pickle asks for {module}.{name}, not a tensor")
         return _KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> np.ndarray:
@@ -129,10 +128,10 @@ def _rebuild_tensor(
     storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> np.ndarray:
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    count = math.prod(size)  # a stride of 0 could make it endless
+    count = math.prod(size)  # unbounded if a stride is 0
     most = max(len(storage), limits.EXPANDED if 0 in stride else 0)
     if min((offset, *size, *stride)) < 0 or count > most or (count and last >= len(storage)):
-        raise pickle.UnpicklingError("a tensor reaches beyond its bytes")
+        raise pickle.UnpicklingError("a tensor extends beyond its bytes")
     steps = tuple(s * storage.itemsize for s in stride)
     return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
 
@@ -141,13 +140,13 @@ def _rebuild_typed_tensor(
     storage: np.ndarray, offset: int, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any,
     *_: Any,
 ) -> np.ndarray:  # fmt: skip
-    """Of the types that have no storage of their own, such as float8."""
+    """Rebuilds a tensor of a type without its own storage class, such as float8."""
     return _rebuild_tensor(storage.view(dtype.dtype), offset, size, stride)
 
 
 def _rebuild_subclass(rebuild: Any, kind: Any, arguments: Any, *_: Any) -> Any:
-    """A tensor with attributes, which are left out."""
-    return rebuild(*arguments) if rebuild in _REBUILDERS else _Beside()
+    """Rebuilds a tensor without its additional attributes."""
+    return rebuild(*arguments) if rebuild in _REBUILDERS else _Placeholder()
 
 
 def _first(value: Any, *_: Any) -> Any:
@@ -170,7 +169,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("torch.jit._pickle", "restore_type_tag"): _first,
     **{("torch.jit._pickle", f"build_{kind}list"): _list
        for kind in ("int", "double", "bool", "tensor")},
-    **{("torch._utils", f"_rebuild_{kind}"): _Beside
+    **{("torch._utils", f"_rebuild_{kind}"): _Placeholder
        for kind in ("qtensor", "sparse_tensor", "meta_tensor_no_storage", "nested_tensor",
                     "wrapper_subclass", "device_tensor_from_numpy",
                     "device_tensor_from_cpu_tensor")},
@@ -179,29 +178,37 @@ _KNOWN: dict[tuple[str, str], Any] = {
         ("torch", "device"), ("torch", "Tensor"), ("torch.nn.parameter", "Parameter"),
         ("torch.nn.parameter", "Buffer"), ("torch.serialization", "_get_layout"),
         ("_codecs", "encode"),
-    ), _Beside),
-    **{(module, name): _Beside for module in ("builtins", "__builtin__")
+    ), _Placeholder),
+    **{(module, name): _Placeholder for module in ("builtins", "__builtin__")
        for name in ("bytearray", "set", "complex", "frozenset")},
-    **{("torch", name): _Beside
+    **{("torch", name): _Placeholder
        for name in ("complex32", "chalf", "quint8", "qint8", "qint32", "quint4x2", "quint2x4",
                     "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "float4_e2m1fn_x2",
                     *(f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)))},
 }  # fmt: skip
-"""Names of `torch.load(weights_only=True)`; what is called here may get any arguments."""
+"""The names that `torch.load(weights_only=True)` accepts; a file may pass them any arguments."""
 
 
 def _unpickle(archive: zipfile.ZipFile, path: str) -> Any:
     pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1:
-        raise InputError(f"{path}: a zip, but not of torch: expected one data.pkl in its folder")
+        raise InputError(
+            f"{path}: expected a zip of torch with one data.pkl in its folder, got {len(pickles)}; "
+            "choose another file"
+        )
     root = pickles[0].removesuffix("data.pkl")
-    for info in archive.infolist():  # a small file must not unfold into a large one
+    for info in archive.infolist():  # a small file must not expand into a large one
         needed = info.filename.startswith((f"{root}data", f"{root}byteorder"))
         if needed and info.compress_type != zipfile.ZIP_STORED:
-            raise InputError(f"{path}: compressed tensors; torch writes plain ones")
+            raise InputError(
+                f"{path}: expected uncompressed tensors, got compressed ones; save it with torch"
+            )
     with contextlib.suppress(KeyError):
         if archive.read(f"{root}byteorder").strip() == b"big":
-            raise InputError(f"{path}: big-endian numbers; save it on a little-endian machine")
+            raise InputError(
+                f"{path}: expected little-endian numbers, got big-endian numbers; save it on a "
+                "little-endian machine"
+            )
     if archive.getinfo(pickles[0]).file_size > limits.PICKLE:
         raise InputError(f"{path}: expected a pickle of at most {limits.PICKLE:,} bytes")
     problem, advice = f"{path}: cannot be read", "nothing in it was run; fetch it again"
@@ -210,7 +217,7 @@ def _unpickle(archive: zipfile.ZipFile, path: str) -> Any:
 
 
 def _control() -> None:
-    """Reads what is sound; an error here is a fault of the program."""
+    """Reads a valid file; an error here is a bug of the program, not bad input."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("a/data.pkl", b"")
@@ -220,10 +227,12 @@ def _control() -> None:
     assert _rebuild_typed_tensor(np.ones(8, np.uint8), 0, (2,), (1,), 0, 0, _Dtype("f4")).size == 2
 
 
-def _flat(value: Any, prefix: str, seen: set[int], depth: int = 0) -> list[tuple[str, np.ndarray]]:
-    """Arrays of nested modules and dicts with dotted names; other attributes are left out.
+def _flatten(
+    value: Any, prefix: str, seen: set[int], depth: int = 0
+) -> list[tuple[str, np.ndarray]]:
+    """Arrays of nested modules and dicts with dotted names; skips other attributes.
 
-    A part met again is left out too: a pickle may contain itself, or one part many times over.
+    Skips repeated parts too: a pickle may contain itself, or the same part many times.
     """
     if isinstance(value, np.ndarray):
         return [(prefix, value)]
@@ -236,7 +245,7 @@ def _flat(value: Any, prefix: str, seen: set[int], depth: int = 0) -> list[tuple
         pair
         for name, part in inner.items()
         if isinstance(name, str)
-        for pair in _flat(part, f"{dot}{name}", seen, depth + 1)
+        for pair in _flatten(part, f"{dot}{name}", seen, depth + 1)
     ]
 
 
@@ -246,5 +255,5 @@ def _not_a_zip(path: str | os.PathLike[str], error: Exception) -> str:
     if start[:2] == b"PK":
         return f"a damaged zip ({reason(error)}); fetch the file again"
     if start[:1] == b"\x80":
-        return "a torch file older than version 1.6; save it again with a newer torch"
+        return "a file of torch before version 1.6; save it again with a newer torch"
     return "expected a torch file (a zip), got something else"

@@ -1,7 +1,7 @@
-"""Where published weights lie and what is in their files.
+"""Finds published weights and reads their files.
 
-`read` takes what a user has: a Hugging Face name, a folder of one, a file of OpenAI, OpenCLIP or
-CLIP4Clip. Files are only read: no code in them is run.
+`read` accepts a Hugging Face name, a folder with such files, or a file of OpenAI, OpenCLIP or
+CLIP4Clip. Code inside the files is never run.
 """
 
 import pathlib
@@ -20,19 +20,19 @@ FILES = (
     "model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin", "pytorch_model.bin",
 )  # fmt: skip
-"""Files of weights a folder may hold, the best first."""
+"""Files of weights that a folder may contain, the preferred one first."""
 HEAD, TOKENIZER = "head.safetensors", "tokenizer.json"
 SAFETENSORS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8",
                "BOOL")  # fmt: skip
-BESIDE = ("config.json", "open_clip_config.json", HEAD, TOKENIZER)
+COMPANIONS = ("config.json", "open_clip_config.json", HEAD, TOKENIZER)
 
 
 class Published(NamedTuple):
-    """Weights by Hugging Face's names in torch's layouts, and what is known of their model."""
+    """Weights by Hugging Face's names in torch's layouts, and known facts about their model."""
 
     arrays: Arrays
     source: str
-    activation: str | None = None  # None: the files do not say
+    activation: str | None = None  # None: the files do not state it
     heads: tuple[int, int] | None = None  # of the vision and the text tower
     tokenizer: pathlib.Path | None = None
 
@@ -41,26 +41,28 @@ def read(checkpoint: str) -> Published:
     """Weights from a file, a folder, or a name on the Hugging Face hub.
 
     Raises:
-      FileNotFoundError: there is no such file, and it is no name either.
-      ValueError: what is there cannot be used; one sentence says why.
+      FileNotFoundError: there is no such file, and this is not a name on the hub either.
+      ValueError: the files cannot be used; the message says why.
     """
     path = pathlib.Path(checkpoint).expanduser()
     if not path.exists():
-        path = hub.fetch(checkpoint, hub.Wanted(FILES, BESIDE, _parts))
-    file = path / _best([p.name for p in path.iterdir()], str(path)) if path.is_dir() else path
+        path = hub.fetch(checkpoint, hub.Wanted(FILES, COMPANIONS, _parts))
+    file = path
+    if path.is_dir():
+        file = path / _preferred_file([p.name for p in path.iterdir()], str(path))
     arrays = naming.to_hf(_read_file(file), str(file))
     if path.is_dir() and (path / HEAD).exists():
         arrays |= read_safetensors(path / HEAD)
     tokenizer = file.parent / TOKENIZER
-    activation, heads = _described(file, arrays)
+    activation, heads = _activation_and_heads(file, arrays)
     found = tokenizer if tokenizer.exists() else None
     return Published(arrays, str(file), activation, heads, found)
 
 
 def read_safetensors(path: pathlib.Path) -> Arrays:
-    """Arrays by name; bfloat16 comes as float32, which holds it exactly."""
+    """Arrays by name; bfloat16 is converted to float32, which is exact."""
     with (
-        blame_input(f"{path}: not whole or no safetensors file", "fetch it again"),
+        blame_input(f"{path}: incomplete or not a safetensors file", "fetch it again"),
         safe_open(path, framework="np") as file,
     ):
         names = [n for n in file.keys() if n.split(".")[-1] not in naming.BUFFERS]  # noqa: SIM118
@@ -85,7 +87,9 @@ def _read_file(path: pathlib.Path) -> Arrays:
         read_safetensors if path.suffix == ".safetensors" else torch_file.read
     )
     if not path.exists():
-        raise FileNotFoundError(f"{path}: named by the index beside it, but not there")
+        raise FileNotFoundError(
+            f"{path}: the index beside it names this file, but there is none; fetch it"
+        )
     return reader(path)
 
 
@@ -97,26 +101,26 @@ def _shards(index: pathlib.Path) -> list[str]:
 
 
 def _parts(path: pathlib.Path) -> list[str]:
-    """Names of the files that a file of weights is only the index of."""
+    """Names of the weight files that an index lists; none if the file holds weights itself."""
     return _shards(path) if path.name.endswith(".index.json") else []
 
 
-def _best(names: list[str], where: str) -> str:
+def _preferred_file(names: list[str], where: str) -> str:
     found = [file for file in FILES if file in names]
     if not found:
         raise InputError(f"{where}: expected one of {', '.join(FILES)}, found none of them")
     return found[0]
 
 
-def _described(
+def _activation_and_heads(
     file: pathlib.Path, arrays: Arrays
 ) -> tuple[str | None, tuple[int, int] | None]:
-    """Activation and heads by the config beside the weights, or as OpenAI's models have them."""
+    """Activation and heads from the config beside the weights, else those of OpenAI's models."""
     hugging, open_clip = file.parent / "config.json", file.parent / "open_clip_config.json"
     if hugging.exists() and not file.name.startswith("open_clip"):
         given = _json(hugging)
         towers = [_part(given, f"{side}_config") for side in ("vision", "text")]
-        # What a config leaves out is CLIPConfig's default.
+        # A value that the config omits has CLIPConfig's default.
         heads = tuple(t.get("num_attention_heads", n) for t, n in zip(towers, (12, 8), strict=True))
         return towers[0].get("hidden_act", "quick_gelu"), heads
     widths = [

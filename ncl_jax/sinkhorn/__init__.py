@@ -1,10 +1,10 @@
-"""Sinkhorn-Knopp: scores and masses -> biases with evidence.
+"""Sinkhorn-Knopp: biases from scores and masses, with a report of their accuracy.
 
 Finds `a` (text) and `b` (video) so that `P = exp(scores + a[:, None] + b[None, :])` has row sums
-`row_mass` and column sums `col_mass`. The biases are updated in the log domain; the sums come from
-one stored, doubly stabilised kernel, and from exact log-sum-exps should the biases ever move too
-far for it. `solve` is the public face; `iterate` holds the updates and the loop, `kernel` the
-stabilisation, `overrelaxation` the over-relaxation, `panels` the reading of matrices in row panels.
+`row_mass` and column sums `col_mass`. The biases are updated in the log domain. The sums come from
+one stored, doubly stabilised kernel, or from exact log-sum-exps if the biases move too far from it.
+`solve` is the public function; `iterate` has the updates and the loop, `kernel` the stabilisation,
+`overrelaxation` the step lengths, and `blocks` the matrices read in row panels.
 
 Source: Park et al., Normalized Contrastive Learning, EMNLP 2022; Cuturi 2013 for the iteration.
 """
@@ -22,14 +22,14 @@ from ncl_jax.errors import InputError
 from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn import kernel as kernels
 from ncl_jax.sinkhorn.blocks import Stored, split
-from ncl_jax.sinkhorn.iterate import Masses, Plan
+from ncl_jax.sinkhorn.iterate import IterationOptions, Masses
 from ncl_jax.types import CONVERGED, AnyArray, Biases, SinkhornReport
 
 __all__ = ["PAPER", "PAPER_ITERATIONS", "Order", "solve"]
 
 PAPER_ITERATIONS = 4
 PAPER = {"iterations": PAPER_ITERATIONS, "order": "gallery"}
-"""As the public descendants of NCL run it: `solve(..., **PAPER)`."""
+"""Settings of NCL's published implementations: `solve(..., **PAPER)`."""
 _CACHED_ENTRIES = 1 << 19  # 2 MB: a panel is still in cache when it is read a second time
 _MAX_PANELS = 64
 
@@ -57,34 +57,33 @@ def solve(
 
     Args:
       scores: logits, [text, video], any scale; float32 or float64 (others are cast to float32).
-        Masked entries may hold anything, NaN included.
+        Masked entries may have any value, including NaN.
       row_mass: mass of each text [text], >= 0; 0 masks the row (padding).
       col_mass: mass of each video [video], >= 0; 0 masks the column. The two totals must be equal.
-      iterations: K >= 0; with a tolerance the most pairs to do.
-      order: which side starts.
-      tolerance: stop once the largest relative error of a row is below it (noticed one pair
-        late, because the error costs no pass of its own). None: exactly `iterations` pairs.
-      overrelaxation: safeguarded: several times fewer pairs where many are needed, one more where
-        few are. Needs a tolerance and strength 1.
-      strength: in [0, 1]; each update is multiplied by it (unbalanced Sinkhorn). 1 balances
-        fully, 0 gives zero biases. Below 1 the constant is not free, so it is left as it comes.
+      iterations: K >= 0; with a tolerance, the largest number of pairs.
+      order: the side that is updated first.
+      tolerance: stop once the largest relative error of a row is below it (detected one pair
+        later, because the error is computed as part of a pair). None: exactly `iterations` pairs.
+      overrelaxation: safeguarded over-relaxation: several times fewer pairs for problems that need
+        many, one more for those that need few. Requires a tolerance and strength 1.
+      strength: in [0, 1]; each update is multiplied by it (unbalanced Sinkhorn). 1 balances fully,
+        0 gives zero biases. Below 1 an additive constant matters, so the biases are not centred.
       start: video biases [video] to start from instead of the first update (warm start).
 
     Returns:
       `Biases` in logit units (at strength 1 the mean video bias is 0; masked entries are 0) and a
-      `SinkhornReport`. Nothing is differentiated: gradients belong to `losses`.
+      `SinkhornReport`. They carry no gradient; `losses` defines gradients.
 
-      A batch in which nothing is live gives zeros. Non-finite live scores cannot be refused under
-      `jit`: there every bias is NaN, `error` is inf and `converged` is False.
+      If all entries are masked, the biases are 0. Under `jit`, where values cannot be checked,
+      non-finite unmasked scores make every bias NaN, `error` inf and `converged` False.
 
     Raises:
-      ValueError: shapes or options that do not fit; and, where the values are known (outside
-        `jit`), non-finite live scores or `start`, masses that are negative
-        or below the least float, or totals that differ: such a problem has
-        no solution.
+      ValueError: mismatched shapes or options; outside `jit` also non-finite unmasked scores or
+        `start`, masses that are negative or positive but below the smallest normal float, or
+        totals that differ, which no biases can balance.
 
-    Relations: zero iterations of order "gallery" is inverted softmax; a constant added to a column
-    of `scores` leaves the biased scores as they are at any K, one added to a row at convergence.
+    Relations: zero iterations of order "gallery" is inverted softmax. A constant added to a column
+    of `scores` does not change the biased scores; one added to a row does not at convergence.
 
     Example:
       >>> import jax.numpy as jnp
@@ -102,36 +101,36 @@ def solve(
     )
     _check_values(scores, row_mass, col_mass, start)
     masses = Masses(jnp.log(row_mass), jnp.log(col_mass))
-    plan = Plan(iterations, tolerance, overrelaxation, strength)
+    options = IterationOptions(iterations, tolerance, overrelaxation, strength)
     if start is None and order == "text":
         start = jnp.zeros_like(col_mass)
     if start is not None:
         start = lax.stop_gradient(jnp.where(col_mass > 0, start.astype(dtype), -jnp.inf))
-    return _solve(scores, masses, plan, start)
+    return _solve(scores, masses, options, start)
 
 
-@partial(jax.jit, static_argnames="plan")
+@partial(jax.jit, static_argnames="options")
 def _solve(
-    scores: Array, masses: Masses, plan: Plan, start: Array | None
+    scores: Array, masses: Masses, options: IterationOptions, start: Array | None
 ) -> tuple[Biases, SinkhornReport]:
     panels = _panels(scores, masses.row > -jnp.inf, masses.col > -jnp.inf)
-    return _report(*_iterate(panels, masses, plan, start), masses, plan)
+    return _report(*_iterate(panels, masses, options, start), masses, options)
 
 
 def _iterate(
-    scores: Stored, masses: Masses, plan: Plan, start: Array | None
+    scores: Stored, masses: Masses, options: IterationOptions, start: Array | None
 ) -> tuple[iterate.State, Array]:
-    """The last state and `lse_j(s_ij + b_j)`: fast on the kernel, again exactly if untrusted."""
+    """The last state and `lse_j(s_ij + b_j)`: from the kernel, or exact if that is not trusted."""
     a = masses.free_row()
     any_b = masses.free_col() if start is None else start
     kernel = kernels.store(scores, a, any_b, columns_first=start is None, axis_name=None)
-    b = iterate.stored_first_columns(kernel, masses, plan, a) if start is None else start
-    state, _ = iterate.run(iterate.stored_pair(kernel, masses, plan), a, b, masses, plan)
+    b = iterate.stored_first_columns(kernel, masses, options, a) if start is None else start
+    state, _ = iterate.run(iterate.stored_pair(kernel, masses, options), a, b, masses, options)
     lse, ok = kernels.trusted_row_lse(kernel, state.b, masses.row)
 
     def exactly(fast: tuple[iterate.State, Array]) -> tuple[iterate.State, Array]:
-        b = iterate.exact_first_columns(scores, masses, plan, a) if start is None else start
-        exact, _ = iterate.run(iterate.exact_pair(scores, masses, plan), a, b, masses, plan)
+        b = iterate.exact_first_columns(scores, masses, options, a) if start is None else start
+        exact, _ = iterate.run(iterate.exact_pair(scores, masses, options), a, b, masses, options)
         lse = scores.fold(lambda _, s, a: (None, kernels.exact_row_lse(s, exact.b)), None, exact.a)[
             1
         ]
@@ -141,29 +140,29 @@ def _iterate(
 
 
 def _report(
-    state: iterate.State, lse: Array, masses: Masses, plan: Plan
+    state: iterate.State, lse: Array, masses: Masses, options: IterationOptions
 ) -> tuple[Biases, SinkhornReport]:
     rows, cols = masses.row > -jnp.inf, masses.col > -jnp.inf
-    error = iterate.row_error(lse, state.a, masses, plan)
+    error = iterate.row_error(lse, state.a, masses, options)
     error = jnp.where(jnp.isnan(error), jnp.inf, error)
     shift = jnp.sum(jnp.where(cols, state.b, 0.0)) / jnp.maximum(jnp.sum(cols), 1)
-    shift = jnp.where(plan.strength == 1.0, shift, 0.0)
+    shift = jnp.where(options.strength == 1.0, shift, 0.0)
     text = jnp.where(rows, state.a + shift, 0.0)
     video = jnp.where(cols, state.b - shift, 0.0)
-    # Bad scores must not look like an answer for the rows that happen to be finite.
+    # Non-finite scores invalidate the biases of all rows, also of rows that are finite themselves.
     sound = jnp.all(jnp.isfinite(jnp.where(rows, lse, 0.0)))
     poison = jnp.where(sound, 0.0, jnp.nan).astype(text.dtype)
-    bound = CONVERGED if plan.tolerance is None else plan.tolerance
+    bound = CONVERGED if options.tolerance is None else options.tolerance
     return Biases(text + poison, video + poison), SinkhornReport(error, state.done, error < bound)
 
 
 def _panels(scores: Array, rows: Array, cols: Array) -> Stored:
-    """Panels small enough to be in cache for the second read; large ones on an accelerator."""
+    """Panels that stay in cache for a second read on a CPU; one panel on an accelerator."""
     n, m = scores.shape
     height = max(1, _CACHED_ENTRIES // m, -(-n // _MAX_PANELS))
     if jax.default_backend() != "cpu":
         height = n
-    sound = jnp.where(scores == -jnp.inf, jnp.nan, scores)  # else it would pass for a mask
+    sound = jnp.where(scores == -jnp.inf, jnp.nan, scores)  # -inf would act as a mask
     clean = jnp.where(rows[:, None] & cols[None, :], sound, 0.0)
     return split(clean, height)
 
@@ -174,37 +173,39 @@ def _check_options(
 ) -> None:  # fmt: skip
     shape = jnp.shape(scores)
     if len(shape) != 2 or 0 in shape:
-        raise InputError(f"scores must be a non-empty [text, video] matrix, got shape {shape}")
+        raise InputError(f"scores: expected a non-empty [text, video] matrix, got shape {shape}")
     for name, mass, size in (("row_mass", row_mass, shape[0]), ("col_mass", col_mass, shape[1])):
         if jnp.shape(mass) != (size,):
-            raise InputError(f"{name} must have shape ({size},), got {jnp.shape(mass)}")
+            raise InputError(f"{name}: expected shape ({size},), got {jnp.shape(mass)}")
     if start is not None and jnp.shape(start) != (shape[1],):
-        raise InputError(f"start must have one bias per video ({shape[1]},), got {start.shape}")
+        raise InputError(f"start: expected one bias per video ({shape[1]},), got {start.shape}")
     if iterations < 0:
-        raise InputError(f"iterations must be >= 0, got {iterations}")
+        raise InputError(f"expected iterations >= 0, got {iterations}")
     if order not in ("gallery", "text"):
-        raise InputError(f"order must be 'gallery' or 'text', got {order!r}")
+        raise InputError(f"order: expected 'gallery' or 'text', got {order!r}")
     if tolerance is not None and not tolerance > 0:
-        raise InputError(f"tolerance must be > 0 or None, got {tolerance}")
+        raise InputError(f"expected a tolerance > 0 or None, got {tolerance}")
     if not 0 <= strength <= 1:
-        raise InputError(f"strength must lie in [0, 1], got {strength}")
+        raise InputError(f"expected a strength in [0, 1], got {strength}")
     if overrelaxation and (tolerance is None or strength < 1):
-        raise InputError("overrelaxation needs a tolerance and strength 1: it uses the error")
+        raise InputError("overrelaxation needs a tolerance and strength 1; set them or turn it off")
 
 
 def _check_masses(row_mass: AnyArray, col_mass: AnyArray, dtype: jnp.dtype) -> None:
-    """Before they are cast: what would become 0 then, or is flushed to it, would be a mask."""
+    """Checks masses before the cast to `dtype`, where tiny ones would become 0 and so a mask."""
     least = float(np.finfo(dtype).tiny)
     for name, mass in (("row_mass", row_mass), ("col_mass", col_mass)):
         if isinstance(mass, jax.core.Tracer):
             continue
         values = np.asarray(mass, np.float64)
         if not (np.isfinite(values).all() and (values >= 0).all()):
-            raise InputError(f"{name} must be finite and >= 0")
+            raise InputError(
+                f"{name}: expected finite masses >= 0, got negative, infinite or NaN ones"
+            )
         if ((values > 0) & (values < least)).any():
             raise InputError(
-                f"{name} holds {values[values > 0].min():.2g}: expected 0 (masked) or at least "
-                f"{least:.2g}, the least number of {np.dtype(dtype)}; raise the masses or mask it"
+                f"{name}: expected 0 (masked) or at least {least:.2g}, the smallest normal "
+                f"{np.dtype(dtype)}, got {values[values > 0].min():.2g}; raise masses or mask it"
             )
 
 
@@ -213,16 +214,18 @@ def _check_values(scores: Array, row_mass: Array, col_mass: Array, start: AnyArr
         return
     rows, cols = np.asarray(row_mass), np.asarray(col_mass)
     if start is not None and not np.isfinite(np.asarray(start)[cols > 0]).all():
-        raise InputError("start must be finite where col_mass > 0, got NaN or infinity; drop it")
+        raise InputError(
+            "start: expected finite biases where col_mass > 0, got NaN or infinity; omit start"
+        )
     if not np.isclose(rows.sum(), cols.sum(), rtol=1e-4):
         raise InputError(
-            f"row_mass adds up to {rows.sum():g} and col_mass to {cols.sum():g}; they must be "
-            "equal, or no biases balance both. For N texts and M videos use 1 and N/M."
+            f"expected equal totals, without which no biases balance both, got {rows.sum():g} of "
+            f"row_mass and {cols.sum():g} of col_mass; for N texts and M videos use 1 and N/M"
         )
     bad = _not_finite(scores, row_mass, col_mass)
-    if count := int(bad.sum()):  # the matrix stays on its device unless something is wrong
+    if count := int(bad.sum()):  # copies the matrix to the host only after an error
         i, j = np.argwhere(np.asarray(bad))[0]
-        raise InputError(f"{count} scores are not finite, the first at [{i}, {j}]")
+        raise InputError(f"expected finite scores, got {count} others, the first at [{i}, {j}]")
 
 
 @jax.jit

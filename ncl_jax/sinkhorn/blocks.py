@@ -1,7 +1,7 @@
-"""Score matrices read in row panels, stored or recomputed, behind one `fold`.
+"""Score matrices as row panels, stored or recomputed, with a common `fold`.
 
-Everything the solver and the losses do with a B x B matrix is a fold over its row panels, so each
-algorithm is written once and runs on a stored matrix, on one device's rows of it, or on panels
+The solver and the losses process a B x B matrix only by folds over its row panels. So each
+algorithm is written once, and works on a stored matrix, on one device's rows of it, or on panels
 recomputed from the embeddings in O(B dim) memory.
 """
 
@@ -14,15 +14,15 @@ from jax import lax
 from jaxtyping import Array, Float
 
 PANEL_ENTRIES = 1 << 22
-"""Entries of a recomputed panel (16 MB in float32) ..."""
+"""Entries of a recomputed panel (16 MB in float32), unless it then has too few rows."""
 PANEL_ROWS = 128
-"""... but at least this many rows: fewer would starve the matrix multiplication."""
+"""Fewest rows of a recomputed panel: a matrix product of fewer would be inefficient."""
 
 Step = Callable[..., tuple[Any, Any]]
 
 
 class Stored(NamedTuple):
-    """Row panels held in memory, top to bottom."""
+    """Row panels stored in memory, from top to bottom."""
 
     parts: tuple[Float[Array, "panel col"], ...]
 
@@ -48,7 +48,7 @@ class Tiled(NamedTuple):
     cols: Float[Array, "col dim"]
 
     def fold(self, step: Step, init: Any, *rows: Array) -> tuple[Any, Any]:
-        """As `Stored.fold`; a last ragged panel is taken after the loop."""
+        """Like `Stored.fold`; a smaller last panel is processed after the loop."""
         height = panel_height(self.rows.shape[0], self.cols.shape[0])
 
         def scored(carry: Any, x: Array, *rows: Array) -> tuple[Any, Any]:
@@ -61,9 +61,9 @@ Panels = Stored | Tiled
 
 
 def scan_panels(step: Step, init: Any, height: int, rows: tuple[Array, ...]) -> tuple[Any, Any]:
-    """`carry, out = step(carry, *panels)` one panel of `height` rows after the other.
+    """`carry, out = step(carry, *panels)` for one panel of `height` rows after the other.
 
-    A last ragged panel is taken after the loop. Returns the last carry and the joined outputs.
+    A smaller last panel is processed after the loop. Returns the last carry and the joined outputs.
     """
     n = rows[0].shape[0]
     height = min(height, n)
@@ -78,10 +78,10 @@ def scan_panels(step: Step, init: Any, height: int, rows: tuple[Array, ...]) -> 
 
 
 def score_panel(rows: Array, cols: Array) -> Array:
-    """`rows @ cols.T` in full float32 (or float64), also where the default is coarser.
+    """`rows @ cols.T` in full float32 (or float64), even if JAX's default precision is lower.
 
-    At scale 100 a bfloat16 product would be off by .4 logits; the product is a tiny share of a
-    training step, so it is never rounded.
+    At scale 100 a bfloat16 product would deviate by .4 logits. The product is a tiny part of a
+    training step, so full precision costs little.
     """
     return jnp.matmul(rows, cols.T, precision=lax.Precision.HIGHEST)
 

@@ -1,10 +1,10 @@
 """The stabilised kernel `E = exp(scores + row[:, None] + col[None, :])` and exact log-domain sums.
 
-`E` is stored once and every Sinkhorn update is a matrix-vector product with it. Both shifts are
-maxima, so that each row and each column of `E` holds a 1 and nothing exceeds it: sums over it can
-neither overflow nor vanish at any scale, unlike with the usual shift by row, where a column e^-88
-below every row's maximum is all zeros. As the biases move away from the shifts, the entries that
-were flushed to zero gain weight; `trusted` says when they no longer may be neglected.
+`E` is stored once, and every Sinkhorn update is a matrix-vector product with it. Both shifts are
+maxima, so each row and each column of `E` contains a 1 and no entry exceeds 1: sums can neither
+overflow nor vanish at any scale. With the usual shift by row only, a column e^-88 below the maximum
+of every row would be all zeros. As the biases move away from the shifts, entries that were flushed
+to zero gain weight; `trusted` reports whether they may still be neglected.
 """
 
 import math
@@ -16,13 +16,13 @@ from jaxtyping import Array, Bool, Float
 
 from ncl_jax.sinkhorn.blocks import Panels, Step, Stored, Tiled
 
-_LARGE = 1 << 22  # entries from which a second copy of the matrix is worth avoiding
+_LARGE = 1 << 22  # entries; larger matrices are exponentiated in place to avoid a copy
 _IN_PLACE_SLICES = 16
 _TRUST = 30.0  # logits; entries below e^-87 then weigh less than e^-27 of any sum
 
 
 class Kernel(NamedTuple):
-    """`exp(scores + row + col)`: stored, or recomputed when `panels` are `Tiled` scores.
+    """`exp(scores + row + col)`: stored, or recomputed if `panels` are `Tiled` scores.
 
     Masked rows and columns have a shift of -inf and are zero in E.
     """
@@ -50,10 +50,10 @@ def store(
     columns_first: bool,
     axis_name: str | None,
 ) -> Kernel:
-    """The kernel stabilised around the biases `a`, `b` (-inf masks); the scores are consumed.
+    """The kernel stabilised around the biases `a`, `b` (-inf masks), in the memory of the scores.
 
-    `columns_first` when the next update is that of the columns: it bounds that update's sums
-    between 1 and the number of rows, and every later one too.
+    Set `columns_first` if the columns are updated next: the sums of that update and of every later
+    one then lie between 1 and the number of rows.
     """
     live_row, live_col = a > -jnp.inf, b > -jnp.inf
     if columns_first:
@@ -70,7 +70,7 @@ def store(
 
 
 def exponential(scores: Stored, row: Float[Array, " row"], col: Float[Array, " col"]) -> Kernel:
-    """The stored kernel with the given shifts, in the memory of the scores; -inf masks."""
+    """The stored kernel with the given shifts (-inf masks), in the memory of the scores."""
     parts, top = [], 0
     for part in scores.parts:
         bottom = top + part.shape[0]
@@ -80,7 +80,7 @@ def exponential(scores: Stored, row: Float[Array, " row"], col: Float[Array, " c
 
 
 def _exponential_in_place(s: Array, row: Array, col: Array) -> Array:
-    """`exp(s + row + col)`; a large matrix slice by slice, which XLA:CPU does where it lies."""
+    """`exp(s + row + col)`; slice by slice for a large matrix, which XLA:CPU does in place."""
     height = -(-s.shape[0] // _IN_PLACE_SLICES)
     if s.size < _LARGE or s.shape[0] % height:
         return jnp.exp(s + row[:, None] + col)
@@ -100,7 +100,7 @@ def overwrite(
     row: Float[Array, " row"],
     col: Float[Array, " col"],
 ) -> Kernel:
-    """As `exponential`, of recomputed scores into the memory of an old kernel."""
+    """Like `exponential`, but writes recomputed scores into the memory of an old kernel."""
 
     def write(carry: tuple[Array, Array], s: Array, row: Array) -> Any:
         kernel, top = carry
@@ -124,7 +124,7 @@ def row_lse(kernel: Kernel, b: Float[Array, " col"]) -> Float[Array, " row"]:
 def trusted_row_lse(
     kernel: Kernel, b: Float[Array, " col"], log_mass: Float[Array, " row"]
 ) -> tuple[Float[Array, " row"], Bool[Array, ""]]:
-    """`row_lse`, and whether its sums left out nothing that counts."""
+    """`row_lse`, and whether its sums include all entries that matter."""
     total = row_sums(kernel, weight(b, kernel.col))
     return log_sum(total, kernel.row), trusted(b, kernel.col, total, log_mass)
 
@@ -138,12 +138,12 @@ def col_lse(kernel: Kernel, a: Float[Array, " row"], axis_name: str | None) -> A
 
 
 def weight(bias: Array, shift: Array) -> Array:
-    """What a bias weighs on E: `exp(bias - shift)`, 0 where masked."""
+    """The weight of a bias on E: `exp(bias - shift)`, 0 where masked."""
     return jnp.where(bias == -jnp.inf, 0.0, jnp.exp(bias - shift))
 
 
 def log_sum(total: Array, shift: Array) -> Array:
-    """A sum over E as a log-sum-exp of scores: the shift taken out, -inf where masked."""
+    """The log-sum-exp of scores from a sum over E: without the shift, -inf where masked."""
     return jnp.where(shift == -jnp.inf, -jnp.inf, jnp.log(total) - shift)
 
 
@@ -162,7 +162,7 @@ def add_to_col_lse(
     shifted = s + a[:, None]
     new = jnp.maximum(top, jnp.max(shifted, axis=0))
     safe = _or_zero(new)
-    # A product with ones: XLA:CPU reduces columns many times slower than it multiplies.
+    # A product with ones, because XLA:CPU sums columns many times more slowly than it multiplies.
     added = jnp.ones_like(a) @ jnp.exp(shifted - safe)
     return new, total * jnp.exp(top - safe) + added
 
@@ -170,10 +170,11 @@ def add_to_col_lse(
 def finish_col_lse(
     running: tuple[Array, Array], axis_name: str | None, reference: Array | None = None
 ) -> Array:
-    """The column log-sum-exp over all devices from each one's running pair.
+    """The column log-sum-exp over all devices from their running pairs.
 
-    With the biases `reference` of a preceding column update, after which no column of a
-    row-normalised plan can vanish or exceed the total mass, one psum does; else a pmax precedes it.
+    `reference` are the biases of a preceding column update. After that update, no column of a
+    row-normalised plan can vanish or exceed the total mass, so one psum suffices; without it, a
+    pmax comes first.
     """
     top, total = running
     if axis_name is not None:
@@ -189,7 +190,7 @@ def start_col_lse(like: Float[Array, " col"]) -> tuple[Array, Array]:
 
 
 def trusted(bias: Array, shift: Array, total: Array, log_mass: Array) -> Bool[Array, ""]:
-    """Whether the sums `total`, weighted by `bias` over `shift`, left out nothing that counts.
+    """Whether the sums `total`, weighted by `bias` over `shift`, include all that matters.
 
     `log_mass` masks the sums. NaN is never trusted.
     """
@@ -222,5 +223,5 @@ def _col_max(scores: Stored, a: Array, axis_name: str | None, b: Array | float =
 
 
 def _or_zero(x: Array) -> Array:
-    """Replaces the -inf of masked entries; NaN stays."""
+    """Replaces -inf, the mark of masked entries, by 0; NaN stays NaN."""
     return jnp.where(x == -jnp.inf, 0.0, x)

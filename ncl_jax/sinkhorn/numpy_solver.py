@@ -1,12 +1,12 @@
-"""NCL's biases solved on the host, for any size: nothing to compile, few copies.
+"""NCL's biases solved on the host by NumPy, for any size: no compilation and few copies.
 
-The same updates as `sinkhorn.solve` in gallery-first order, on the host, in row panels:
+It makes the same updates as `sinkhorn.solve` in gallery-first order, in row panels:
 
-* `stored` keeps one float32 kernel of 4 * bank * gallery bytes, exp(s_ij - m_i) with m the row
-  maxima. Should a column nearly vanish there, the kernel is made anew with the first item update
+* `StoredKernel` stores one float32 kernel of 4 * bank * gallery bytes, exp(s_ij - m_i) with m the
+  row maxima. If a column nearly vanishes there, the kernel is recomputed with the first item update
   b0 in the exponent: every row then has maximum 1 and every column an entry of at least 1/bank,
-  so neither sum can vanish in float32 at any scale. An iteration is one read of it.
-* `tiled` keeps nothing and computes each panel anew: one product per iteration.
+  so neither sum can vanish in float32 at any scale. An iteration reads the kernel once.
+* `RecomputedKernel` stores nothing and recomputes each panel: one matrix product per iteration.
 """
 
 import os
@@ -20,20 +20,21 @@ from scipy.linalg.blas import sgemv
 from ncl_jax.types import CONVERGED, Biases, SinkhornReport
 
 MEMORY = 1e9
-"""Bytes that a stored kernel may take, unless the caller has more to give."""
+"""Bytes that a stored kernel may take by default."""
 PANEL = 1 << 22
-"""Entries of a panel (16 MB) that is computed or exponentiated at once."""
+"""Entries of a panel (16 MB), which is computed or exponentiated at once."""
 BLOCK = 1 << 19
-"""Entries of a block of the kernel (2 MB): read for rows, it is still in cache for columns."""
+"""Entries of a block of the kernel (2 MB), still in cache when its columns are summed."""
 FOLDED = 64
-"""Rows that are summed in float32 before they join the float64 sums."""
+"""Rows that are summed in float32 before they are added to the float64 sums."""
 SHARED = 1 << 19
-"""Entries from which the exponentials of a panel are shared among the cores."""
+"""Entries from which all cores exponentiate a panel together."""
 TRUSTED = 60.0
-"""Spread of the logs of the weights beyond which float32 kernel entries that vanished (below
-e^-87) could matter; a pass is then made on recomputed logits. Only far below strength 1."""
+"""Largest spread of the log weights at which the stored kernel is used. Beyond it, float32 entries
+that vanished (below e^-87) could matter, and the pass recomputes the logits; this happens only far
+below strength 1."""
 VANISHING = float(np.exp(-TRUSTED))
-"""Least sum, relative to the largest weight, that vanished entries cannot have changed."""
+"""Smallest sum, relative to the largest weight, that vanished entries cannot have changed."""
 
 
 def balance(
@@ -52,11 +53,11 @@ def balance(
       scale: logits per cosine, > 0.
       iterations: pairs of updates, >= 0.
       strength: in [0, 1].
-      memory: bytes the kernel may take; a larger one is recomputed instead (`tiled`).
+      memory: bytes the kernel may take; a larger one is recomputed in each pass.
 
     Relations: equals `sinkhorn.solve` on `scale * query @ gallery.T` up to rounding.
     """
-    make = Stored if 4 * len(query) * len(gallery) <= memory else Tiled
+    make = StoredKernel if 4 * len(query) * len(gallery) <= memory else RecomputedKernel
     log_c = np.log(len(query) / len(gallery))
     source = make(scale * query, gallery, strength, log_c)
     a, b = np.zeros(len(query)), source.first
@@ -68,8 +69,8 @@ def balance(
     return Biases(jnp.asarray(a + shift, jnp.float32), jnp.asarray(b - shift, jnp.float32)), report
 
 
-class Tiled:
-    """Panels recomputed at every pass; O((bank + gallery) dim) memory."""
+class RecomputedKernel:
+    """Panels of logits, recomputed in every pass in O((bank + gallery) dim) memory."""
 
     def __init__(self, query: np.ndarray, gallery: np.ndarray, strength: float, log_c: float):
         self.query, self.gallery = query, gallery
@@ -82,7 +83,7 @@ class Tiled:
         b32 = b.astype(np.float32)
         for rows, panel in self._panels():
             panel += b32
-            lse = _exp_rows(panel)  # panel is now softmax_j(s + b), at most 1: no column maximum
+            lse = _exp_rows(panel)  # panel is now softmax_j(s + b) <= 1: needs no column maximum
             a[rows] = -self.strength * lse
             columns.add(a[rows] + lse, panel)
         if columns.total.min() > VANISHING:
@@ -99,7 +100,7 @@ class Tiled:
             yield rows, self.query[rows] @ self.gallery.T
 
     def _column_lse(self, a: np.ndarray | None = None) -> np.ndarray:
-        """lse_i(s + a), carried over the panels as a maximum and a sum."""
+        """lse_i(s + a), accumulated over the panels as a maximum and a sum."""
         top = np.full(len(self.gallery), -np.inf, np.float32)
         total = np.zeros(len(self.gallery), np.float64)
         for rows, panel in self._panels():
@@ -114,11 +115,11 @@ class Tiled:
         return top + np.log(total)
 
 
-class Stored(Tiled):
+class StoredKernel(RecomputedKernel):
     """One kernel in memory, `exp(s - m_i)` with m the row maxima, exponentiated once.
 
-    Rare columns that vanish beside the row maxima are taken into account by a second
-    exponentiation, stabilised by the first item update too.
+    If columns vanish relative to the row maxima, which is rare, the kernel is exponentiated a
+    second time, also shifted by the first item update.
     """
 
     def __init__(self, query: np.ndarray, gallery: np.ndarray, strength: float, log_c: float):
@@ -127,7 +128,7 @@ class Stored(Tiled):
         self.strength, self.log_c = strength, log_c
         self.top, self.origin = np.empty(len(query)), np.zeros(len(gallery))
         columns = ColumnSums(len(gallery))
-        np.matmul(query, gallery.T, out=self.kernel)  # by panels it would pack the gallery anew
+        np.matmul(query, gallery.T, out=self.kernel)  # one product: BLAS packs the gallery once
         with ThreadPoolExecutor() as threads:
             for rows in panels(*self.kernel.shape):
                 panel = self.kernel[rows]
@@ -139,7 +140,10 @@ class Stored(Tiled):
         self.first = strength * (log_c - lse)
 
     def _stabilise(self) -> np.ndarray:
-        """`exp(s_ij + b0_j - m_i)`, b0 the first item update at full strength; lse_i(s)."""
+        """Recomputes the kernel as `exp(s_ij + b0_j - m_i)`; returns lse_i(s).
+
+        b0 is the first item update at full strength.
+        """
         lse = self._column_lse()
         self.origin = self.log_c - lse
         np.matmul(self.query, self.gallery.T, out=self.kernel)
@@ -151,7 +155,7 @@ class Stored(Tiled):
         return lse
 
     def update(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `Tiled.update`, with two products of the kernel with a vector, block by block."""
+        """As `RecomputedKernel.update`, with two kernel-vector products, block by block."""
         if np.ptp(b - self.origin) > TRUSTED:
             return super().update(b)
         a, columns, smallest = np.empty(len(self.top)), ColumnSums(len(b)), np.inf
@@ -178,7 +182,7 @@ class Stored(Tiled):
 
 
 class ColumnSums:
-    """Running `exp(weight) @ panel`, kept relative to the largest weight so far."""
+    """Running sum of `exp(log_weight) @ panel`, scaled by the largest weight so far."""
 
     def __init__(self, columns: int):
         self._folded, self._recent = np.zeros(columns), np.zeros(columns, np.float32)
@@ -186,13 +190,13 @@ class ColumnSums:
 
     def add(self, log_weight: np.ndarray, panel: np.ndarray) -> None:
         most = float(log_weight.max())
-        if most > self.most:  # seldom after the first panels: a pass over all columns
+        if most > self.most:  # rare after the first panels; a pass over all columns
             self._fold()
             self._folded *= np.exp(self.most - most)
             self.most = most
         weight = np.exp(log_weight - self.most).astype(np.float32)
         for few in panels(len(panel), 1, FOLDED):
-            # Adds in place, where `weight @ panel` would write its result and read it again.
+            # BLAS adds in place; `weight @ panel` would write its result and read it again.
             self._recent = sgemv(
                 1.0, panel[few].T, weight[few], beta=1.0, y=self._recent, overwrite_y=1
             )
@@ -215,13 +219,13 @@ class ColumnSums:
 
 
 def _scaled_exp(x: np.ndarray) -> tuple[np.ndarray, float]:
-    """`exp(x - shift)` in float32 and the shift, the maximum."""
+    """`exp(x - shift)` in float32, and the shift, which is the maximum."""
     shift = float(x.max())
     return np.exp(x - shift).astype(np.float32), shift
 
 
 def _exp_in_place(panel: np.ndarray, threads: ThreadPoolExecutor) -> np.ndarray:
-    """Replaces each row by `exp(row - maximum)`; returns the maxima. NumPy alone uses one core."""
+    """Replaces each row by `exp(row - maximum)`; returns the maxima. NumPy itself uses one core."""
     cores = os.cpu_count() or 1 if panel.size >= SHARED else 1
     parts = np.array_split(panel, min(len(panel), cores))
 
@@ -234,7 +238,7 @@ def _exp_in_place(panel: np.ndarray, threads: ThreadPoolExecutor) -> np.ndarray:
 
 
 def panels(rows: int, columns: int, entries: int = PANEL) -> list[slice]:
-    """Row slices of at most `entries` entries, or of one row."""
+    """Row slices of at most `entries` entries each, but at least one row."""
     size = max(1, entries // columns)
     return [slice(s, min(s + size, rows)) for s in range(0, rows, size)]
 

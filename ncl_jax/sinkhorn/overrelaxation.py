@@ -1,21 +1,23 @@
-"""Safeguarded over-relaxation: how far beyond the plain update to go.
+"""Safeguarded over-relaxation: chooses how far to move beyond the plain update.
 
-Near the solution the column biases close in on it by `s` per plain pair of updates, `s` the
-squared second singular value of the plan, and moving `omega = 2 / (1 + sqrt(1 - s))` times as far
-closes in by `omega - 1` instead. So: start plain, measure over a window how fast the moves shrink,
-set omega from it, and measure on. Two safeguards:
+Near the solution, a plain pair of updates multiplies the error of the column biases by `s`, the
+squared second singular value of the transport plan; moving `omega = 2 / (1 + sqrt(1 - s))` times as
+far multiplies it by `omega - 1` instead. The algorithm therefore starts with plain pairs, measures
+over a window how fast the moves shrink, sets omega from that rate, and measures again. It has two
+safeguards:
 
-- Far from the solution the same omega may diverge. Every plain update raises the concave dual
-  objective `sum(row_mass * a) + sum(col_mass * b) - sum(exp(s + a + b))`; a pair that lowers it
-  ends the relaxation, and the next window is twice as long. Moves that grow are no such sign: where
-  the plan is nearly decomposable (s close to 1) they do so for some 1 / (2 - omega) pairs.
-- A relaxed iterate runs ahead of itself: its largest error is up to `1 / (2 - omega)` times that of
-  the plain pair after it, and no bound of it. So the solver stops after plain pairs only, and where
-  one is expected to be within the tolerance two are tried: the second shows the first one's error.
+- Far from the solution, the same omega may diverge. Every plain update raises the concave dual
+  objective `sum(row_mass * a) + sum(col_mass * b) - sum(exp(s + a + b))`. A relaxed pair that
+  lowers it ends the relaxation and doubles the length of the next window. Growing moves do not:
+  where the plan is nearly decomposable (s close to 1), moves grow for about 1 / (2 - omega) pairs.
+- The largest error of a relaxed iterate is up to `1 / (2 - omega)` times that of the plain pair
+  after it, and does not bound it. The solver therefore stops only after plain pairs. Where a plain
+  pair is expected to be within the tolerance, two of them are tried: the second one measures the
+  error that the first one left.
 
 A move is measured in the norm weighted by the column masses, in which one plain pair is a
-symmetric operator near the solution: the observed rate then never overstates `s`, and it is
-settled after a few pairs. The largest row error, by which the solver stops, is neither.
+symmetric operator near the solution: the observed rate then never exceeds `s`, and it settles
+after a few pairs. The largest row error, by which the solver stops, has neither property.
 
 Source: Thibault et al. 2021 and Lehmann et al. 2022 for over-relaxed Sinkhorn, the dual objective
 as its safeguard, and the relation between the observed rate and `s` at a given omega; the windows,
@@ -29,16 +31,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-_WINDOW = 3  # pairs between two estimates, after one pair to settle
-_SLOW = 0.5  # below this s plain Sinkhorn needs fewer than ten pairs to 1e-3: leave it alone
+_WINDOW = 3  # pairs per estimate, after one pair that is not measured
+_SLOW = 0.5  # below this s, plain pairs reach 1e-3 in fewer than ten: keep omega at 1
 _MAX_SPECTRUM = 0.9995  # omega 1.957
 _TRIAL = 2.0  # plain pairs of a trial
 
 
 class Pace(NamedTuple):
-    """The step length, the window's first move, pairs since then, and the window's length.
+    """Step length, first move of the window, pairs since that move, and length of the window.
 
-    During a trial also the plain pairs left of it and the step length after it.
+    During a trial of plain pairs: how many are left, and the step length after them.
     """
 
     omega: Float[Array, ""]
@@ -50,7 +52,7 @@ class Pace(NamedTuple):
 
 
 def start_pace(one: Float[Array, ""]) -> Pace:
-    """Plain steps; the first window begins with the first pair."""
+    """The initial pace: plain steps, and a window that begins with the first pair."""
     return Pace(one, one * jnp.inf, -one, one * _WINDOW, 0 * one, one)
 
 
@@ -85,7 +87,7 @@ def _in_window(pace: Pace, move: Array, gain: Array, excess: Array) -> Pace:
     aim = jnp.where(failed, 1.0, measured)
     close = (excess <= 1) | (ended & ((2 - omega) * excess <= 1))
     tried = (omega > 1) & close & ~failed
-    # The first pair at another omega is still the old one's: it settles and is not measured.
+    # The first pair after a change of omega still reflects the old omega, so it is not measured.
     settled = jnp.where(jnp.abs(aim - omega) > 0.02, -1.0, 0.0)
     restart = ended | failed
     return Pace(

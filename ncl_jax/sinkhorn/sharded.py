@@ -1,4 +1,4 @@
-"""Balancing scores of a gallery that no single device could hold, over all devices of a job."""
+"""Balances scores of a gallery too large for one device, over all devices of a job."""
 
 import math
 from functools import partial
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn.blocks import Tiled
-from ncl_jax.sinkhorn.iterate import Masses, Plan
+from ncl_jax.sinkhorn.iterate import IterationOptions, Masses
 from ncl_jax.types import CONVERGED, Biases, SinkhornReport
 
 AXIS = "rows"
@@ -29,18 +29,18 @@ def balance(
 ) -> tuple[Biases, SinkhornReport]:
     """Biases that balance `exp(scale * text @ video.T)`: mass 1 per text, texts / videos per video.
 
-    The videos are split among the devices; each recomputes panels of its own in every update and
-    never holds more than one. An update costs one sum of a number per text over the devices.
+    The videos are split among the devices. In every update, each device recomputes the panels of
+    its own videos one at a time; the devices then sum one number per text.
 
     Args:
-      text: unit rows; the same host array on every process, kept whole on every device.
-      video: likewise, but each device gets its own part only.
+      text: unit-norm rows; the same host array on every process, copied whole to every device.
+      video: unit-norm rows; the same host array on every process, split among the devices.
       scale: logits per cosine, > 0.
       iterations: pairs of updates, the video side first and last.
       strength: as in `sinkhorn.solve`.
-      devices: default all, of all processes; all processes must call.
+      devices: by default all devices of all processes; every process must call this function.
 
-    Relations: equals `sinkhorn.solve` of the whole matrix, to rounding.
+    Relations: equals `sinkhorn.solve` of the whole matrix up to rounding.
     """
     devices = devices or jax.devices()
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
@@ -57,10 +57,10 @@ def balance(
         check_vma=False,
     )
     solved = jax.jit(run)(
-        _placed(rows, mesh, split),
-        _placed(log_mass, mesh, split),
-        _placed(np.asarray(text, np.float32), mesh, whole),
-        _placed(np.zeros(len(text), np.float32), mesh, whole),
+        _place(rows, mesh, split),
+        _place(log_mass, mesh, split),
+        _place(np.asarray(text, np.float32), mesh, whole),
+        _place(np.zeros(len(text), np.float32), mesh, whole),
     )
     b, a, error = (np.asarray(x) for x in solved)
     b = b[: len(video)]
@@ -73,21 +73,21 @@ def balance(
 def _local(
     iterations: int, strength: float, rows: Array, log_row: Array, text: Array, log_col: Array
 ) -> tuple[Array, Array, Array]:
-    """Rows are this device's videos here, columns all texts: the videos' update comes first."""
-    plan = Plan(max(0, iterations - 1), None, False, strength, AXIS)
+    """Solves with this device's videos as rows, updated first, and all texts as columns."""
+    options = IterationOptions(max(0, iterations - 1), None, False, strength, AXIS)
     scores, masses = Tiled(rows, text), Masses(log_row, log_col)
     b = masses.free_col()
-    a = iterate.exact_rows(scores, masses, plan, b)
+    a = iterate.exact_rows(scores, masses, options, b)
     if iterations:
-        b = iterate.exact_first_columns(scores, masses, plan, a)
-        update = iterate.exact_pair(scores, masses, plan)
-        b = iterate.run(update, a, b, masses, plan)[0].b
-        a = iterate.exact_rows(scores, masses, plan, b)
-    error = iterate.col_error(scores, a, b, masses, plan)
+        b = iterate.exact_first_columns(scores, masses, options, a)
+        update = iterate.exact_pair(scores, masses, options)
+        b = iterate.run(update, a, b, masses, options)[0].b
+        a = iterate.exact_rows(scores, masses, options, b)
+    error = iterate.col_error(scores, a, b, masses, options)
     return lax.all_gather(a, AXIS, tiled=True), b, error
 
 
-def _placed(array: np.ndarray, mesh: Mesh, spec: PartitionSpec) -> Array:
-    """A host array that every process has, as a global one."""
+def _place(array: np.ndarray, mesh: Mesh, spec: PartitionSpec) -> Array:
+    """A global array from a host array that every process has."""
     sharding = NamedSharding(mesh, spec)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

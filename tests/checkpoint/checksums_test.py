@@ -90,7 +90,7 @@ def test_a_leaf_that_would_change_is_refused(tmp_path, leaf):
     state = with_odd_leaves()._replace(opt_state={"odd": leaf})
     with (
         contextlib.closing(checkpointing.Checkpointer(tmp_path)) as checkpointer,
-        pytest.raises(InputError, match=r"opt_state.odd of the state is .* make it a jax.Array"),
+        pytest.raises(InputError, match=r"opt_state.odd of the state: .* make it a jax.Array"),
     ):
         checkpointer.save(state, DATA, METADATA)
 

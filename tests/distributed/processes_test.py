@@ -112,7 +112,7 @@ def test_a_process_whose_peer_never_comes_says_so(tmp_path, index):
     flags, _ = jobs.by_flags(jobs.free_port(), 2, index)
     patient = [*flags, "--config.train.peer_timeout=1"]
     (said,) = jobs.run(tmp_path / "run", patient, codes=runtime.RETRY, timeout=60)
-    assert "(not all came within 5 s)" in said
+    assert "(not all joined within 5 s)" in said
     assert len(said.splitlines()) == 1
 
 

@@ -137,7 +137,7 @@ def test_damage_that_one_process_sees_is_passed_over_by_all(data, reference, tmp
     with jobs.Job(tmp_path / "run", flags, processes=2, faults={1: "sums"}) as job:
         codes = job.wait(180)  # there are two checkpoints, and process 1 sees both changed
     assert codes == [2, 2], job.said()
-    assert "none is left to go on from" in job.said(0)
+    assert "no checkpoint is left to resume from" in job.said(0)
 
 
 def test_sigterm_while_the_last_checkpoint_is_written_waits_for_it(data, tmp_path):
@@ -251,7 +251,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, reference, tmp_path):
     assert "Traceback" not in said
     last = jobs.steps(workdir)[-1]  # the save of step 10 may still have been under way
     assert last in (5, 10)
-    assert f"it goes on from step {last}" in said
+    assert f"it resumes from step {last}" in said
     jobs.run(workdir, data)
     assert jobs.arrays(workdir, 24) == jobs.arrays(reference, 24)
 

@@ -87,7 +87,7 @@ def test_a_name_is_fetched_once_and_then_needs_no_network(hub, tmp_path):
     expected = f"{len(own.arrays)} {own.activation} False\n"
     assert read(tmp_path / "cache", here)[0] == expected
     fetched = {path.rpartition("/")[2] for path in hub.asked if "/resolve/" in path}
-    assert fetched == {"model.safetensors", *weights.BESIDE}
+    assert fetched == {"model.safetensors", *weights.COMPANIONS}
     hub.asked.clear()
     assert read(tmp_path / "cache", here) == (expected, "")
     assert hub.asked == []  # not even the list of files
@@ -109,7 +109,7 @@ def test_what_others_have_cached_is_used_without_a_network(hub, tmp_path):
         path.unlink()
     printed, said = read(cache, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
     assert printed == expected
-    assert "what its cache holds is used: " in said
+    assert "using the files in its cache: " in said
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_an_incomplete_cache_without_a_network_is_one_sentence(hub, tmp_path, lo
     link.unlink()
     printed, _ = read(cache, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
     assert printed.startswith(f"refused: {NAME}: cannot be fetched from the Hugging Face hub (")
-    assert printed.endswith("where there is no network, give the path of a downloaded folder\n")
+    assert printed.endswith("without a network, give the path of a downloaded folder\n")
 
 
 def test_a_repository_without_weights_is_one_sentence(hub, tmp_path):

@@ -50,13 +50,13 @@ def test_a_hopeless_text_keeps_its_bias_finite():
 def test_a_device_holds_only_its_part_of_the_gallery(monkeypatch):
     rng = np.random.default_rng(2)
     placed = {}
-    place = sharded._placed
+    place = sharded._place
 
     def keep(array, mesh, spec):
         placed[array.shape] = place(array, mesh, spec)
         return placed[array.shape]
 
-    monkeypatch.setattr(sharded, "_placed", keep)
+    monkeypatch.setattr(sharded, "_place", keep)
     sharded.balance(unit(rng, 5), unit(rng, 64), 20.0, iterations=2, devices=jax.devices()[:4])
     shapes = {shard.data.shape for shard in placed[64, 16].addressable_shards}
     assert shapes == {(16, 16)}

@@ -147,9 +147,9 @@ def test_masks_and_hopeless_columns_stay_on_the_fast_path():
     kernel = kernels.store(
         blocks.split(jnp.asarray(s), 4), a, masses.free_col(), columns_first=True, axis_name=None
     )
-    plan = iterate.Plan(10)
-    b = iterate.stored_first_columns(kernel, masses, plan, a)
-    state, _ = iterate.run(iterate.stored_pair(kernel, masses, plan), a, b, masses, plan)
+    options = iterate.IterationOptions(10)
+    b = iterate.stored_first_columns(kernel, masses, options, a)
+    state, _ = iterate.run(iterate.stored_pair(kernel, masses, options), a, b, masses, options)
     assert state.trusted
 
 
@@ -216,13 +216,13 @@ def at(omega, scores, iterations):
     masses = iterate.Masses(*(jnp.zeros(n) for n in scores.shape))
     panels = blocks.split(jnp.asarray(scores), len(scores))
     kernel = kernels.store(panels, *masses, columns_first=True, axis_name=None)
-    plan = iterate.Plan(iterations, 1e-3, True)
-    b = iterate.stored_first_columns(kernel, masses, plan, masses.row)
+    options = iterate.IterationOptions(iterations, 1e-3, True)
+    b = iterate.stored_first_columns(kernel, masses, options, masses.row)
     with pytest.MonkeyPatch.context() as patch:
         start = iterate.start_pace
         patch.setattr(iterate, "start_pace", lambda one: start(one)._replace(omega=omega * one))
-        update = iterate.stored_pair(kernel, masses, plan)
-        return iterate.run(update, masses.row, b, masses, plan)[0]
+        update = iterate.stored_pair(kernel, masses, options)
+        return iterate.run(update, masses.row, b, masses, options)[0]
 
 
 def test_a_relaxation_that_diverges_is_ended(x64):
@@ -237,7 +237,9 @@ def test_gain_of_a_pair_is_that_of_the_dual_objective(x64):
     rng = np.random.default_rng(0)
     masses = iterate.Masses(jnp.log(r), jnp.log(c))
     pair = iterate.exact_pair(
-        blocks.split(jnp.asarray(s), 4), masses, iterate.Plan(9, 1e-3, overrelaxation=True)
+        blocks.split(jnp.asarray(s), 4),
+        masses,
+        iterate.IterationOptions(9, 1e-3, overrelaxation=True),
     )
     a = jnp.where(r > 0, rng.normal(size=len(r)), -jnp.inf)
     b = jnp.asarray(rng.normal(size=len(c)))
@@ -276,10 +278,10 @@ def test_zero_strength_has_no_biases():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"row_mass": np.ones(SHAPE[0]) * 2}, "add"),
+        ({"row_mass": np.ones(SHAPE[0]) * 2}, "equal totals"),
         ({"row_mass": -np.ones(SHAPE[0])}, ">= 0"),
         ({"col_mass": np.ones(3)}, "shape"),
-        ({"scores": np.full(SHAPE, np.nan)}, "not finite"),
+        ({"scores": np.full(SHAPE, np.nan)}, "expected finite scores"),
         ({"scores": np.ones((0, 3))}, "non-empty"),
         ({"iterations": -1}, "iterations"),
         ({"order": "rows"}, "order"),
@@ -385,7 +387,7 @@ def test_a_tiny_mass_is_no_mask(mass):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"start": np.nan}, "start must be finite"), ({"mass": 5e-39}, "expected 0 .masked. or")],
+    [({"start": np.nan}, "start: expected finite"), ({"mass": 5e-39}, "expected 0 .masked. or")],
 )
 def test_a_start_of_nan_and_a_mass_below_float32_are_refused(change, message):
     s, r, c = problem()

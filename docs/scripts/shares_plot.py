@@ -1,6 +1,6 @@
 """The plot of README.md, from a finished run.
 
-    python docs/shares_plot.py runs/demo docs/shares.svg
+    python docs/scripts/shares_plot.py runs/demo docs/shares.svg
 
 It is the plot "how often each clip comes up" of the run report, as a file of its own that follows
 the light or dark scheme of the page that shows it.

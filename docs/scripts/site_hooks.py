@@ -9,7 +9,7 @@ import griffe
 from mkdocs.plugins import get_plugin_logger
 from mkdocs.structure.files import File
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
