@@ -23,12 +23,21 @@ jax.config.update("jax_num_cpu_devices", 8)
 def pytest_configure(config):
     """The quick tests ask for right answers, not fast programs: compile with little optimization.
 
-    The slow tests run what users run.
+    The slow tests run what users run, but for those that ask for `quick_compilation`.
     """
     quick = config.option.markexpr == "not slow"
     jax.config.update("jax_disable_most_optimizations", quick)
     if quick:
         typecheck.install()
+
+
+@pytest.fixture
+def quick_compilation():
+    """For slow tests whose time is compilation and whose answers do not depend on it."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

@@ -247,7 +247,7 @@ def survives(mutation: Mutation) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder)
         for name in ("ncl_jax", "tests"):
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, copy / name)  # with its bytecode
         shutil.copy(ROOT / "pyproject.toml", copy)
         apply(mutation, copy)
         options = ["-q", "-x", "-n", "0", "-m", "not slow"]

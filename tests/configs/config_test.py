@@ -62,7 +62,10 @@ def test_no_config_is_left_out():
     ("name", "arg"), SMALL + [pytest.param(*case, marks=pytest.mark.slow) for case in FULL]
 )
 def test_step_of_every_config_traces(name, arg):
+    """With two blocks per tower in place of twelve alike, but for the first and the largest."""
     config = load(name, arg)
+    if (name, arg) not in (FULL[0], ("msvd", "arch=L/14")):
+        config.model.vision.layers = config.model.text.layers = 2
     build.validate_config(config)
     micro = config.batch.micro_batch_size
     sharding.check_batch_size(config.train.batch_size, sharding.data_mesh(), micro)

@@ -81,6 +81,7 @@ def test_biases_come_from_the_head_s_scores_of_the_bank():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("mapper", ["shard_map", "pmap"])
 def test_the_step_differentiates_the_head_s_scores(mapper):
     """On four devices, against autodiff of InfoNCE on the whole score matrix."""

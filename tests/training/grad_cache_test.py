@@ -48,6 +48,7 @@ whole = functools.cache(lambda name: gradient(name, 0, 1))
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(
     ("name", "micro", "devices", "mapper"),
     [

@@ -13,6 +13,7 @@ from ncl_jax.distributed import sharding
 from ncl_jax.training.step import init_state, make_step
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 STEPS, BATCH = 5, 16
 
 
