@@ -286,7 +286,7 @@ def test_a_process_without_its_data_says_so_and_ends_the_job(data, reference, tm
 
 
 @pytest.mark.parametrize(
-    ("processes", "steps", "kills"), [(1, 200, 3), pytest.param(2, 100, 2, marks=needs_ports)]
+    ("processes", "steps", "kills"), [(1, 100, 2), pytest.param(2, 100, 2, marks=needs_ports)]
 )
 def test_a_short_soak_ends_with_the_same_bits_and_leaves_nothing(
     processes, steps, kills, tmp_path
