@@ -37,7 +37,7 @@ def _finish() -> None:
             print(f"at the end of the program: {_message(error)}", file=sys.stderr)
     if _failures:
         # Python would first wait for Orbax's threads, which wait for a thread that never started.
-        atexit._run_exitfuncs()  # the last one is `_exit_on_failure`
+        atexit._run_exitfuncs()  # ends in `_exit_on_failure`
 
 
 def _message(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What an index refuses: embeddings, ids, biases and files that are not what they must be."""
+"""Checks of what an index is made of: embeddings, ids, biases, and the content of its file."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from ncl_jax.errors import InputError
 from ncl_jax.types import Biases
 
 ARRAYS = {"video": 2, "bias": 1, "bank_text": 2, "bank_bias": 1, "row_sum": 1}
-"""Of a file, and how many axes each has."""
+"""Arrays of an index file, and how many axes each has."""
 _NUMBERS = ("scale", "strength", "log_mass")
 
 
 def wrong_content(arrays: dict[str, np.ndarray], header: Any) -> str:
-    """What of a file's content is not as `save` writes it; "" where all is."""
+    """The first way in which a file differs from what `save` writes; "" if it does not."""
     if not isinstance(header, dict) or header.keys() != {"ids", "meta", *_NUMBERS}:
         return "its header has other fields"
     if arrays.keys() != ARRAYS.keys():
@@ -31,21 +31,22 @@ def wrong_content(arrays: dict[str, np.ndarray], header: Any) -> str:
     ):
         return "its arrays do not fit together"
     if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-        return "its ids are no texts"
+        return "its ids are not strings"
     if len(set(ids)) != len(ids) or len(ids) != len(video):
         return "it needs one id per item"
     if not all(type(header[n]) in (int, float) and abs(header[n]) < 1e30 for n in _NUMBERS):
-        return "its numbers are none"
+        return "its scale, strength or log_mass is not a finite number"
     if not header["scale"] > 0 or not isinstance(header["meta"], dict):
-        return "its scale or its meta is none"
+        return "its scale is not positive, or its meta is not an object"
     if len(ids) and len(bank) and not arrays["row_sum"].mean() > 0:
-        return "its sums of rows are none"
+        return "its row sums are not positive"
     if type(header["meta"].get("drift_at_fit", 0.0)) not in (int, float):
-        return "its drift is no number"
+        return "its drift is not a number"
     return ""
 
 
 def unit_rows(rows: Any, what: str, dim: int | None = None) -> Float[np.ndarray, "row dim"]:
+    """`rows` at unit norm; `what` names them in the error."""
     rows = arrays.single(rows, what)
     if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim) or not rows.shape[1]:
         want = "width > 0" if dim is None else f"width {dim}"
@@ -61,6 +62,7 @@ def unit_rows(rows: Any, what: str, dim: int | None = None) -> Float[np.ndarray,
 
 
 def check_biases(biases: Biases, texts: int, items: int) -> None:
+    """Refuses biases without their bank, of another size, or that are not finite."""
     if not texts:
         raise InputError(
             "biases need the bank_text they were solved for, got none; give it, or leave biases out"
@@ -75,6 +77,7 @@ def check_biases(biases: Biases, texts: int, items: int) -> None:
 
 
 def checked_ids(ids: Sequence[str], count: int) -> tuple[str, ...]:
+    """One unique string per embedding."""
     ids = tuple(map(str, ids))
     if len(ids) != count:
         raise InputError(f"expected one id per embedding, got {len(ids)} ids for {count} rows")

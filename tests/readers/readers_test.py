@@ -178,13 +178,13 @@ META = {"fit": {"error": 0.1}}
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda arrays, header: header.update(ids=[1, 2]), "its ids are no texts"),
+        (lambda arrays, header: header.update(ids=[1, 2]), "its ids are not strings"),
         (lambda arrays, header: header.update(ids=["a", "a"]), "one id per item"),
         (lambda arrays, header: header.update(ids=["a"]), "one id per item"),
-        (lambda arrays, header: header.update(scale="7"), "its numbers are none"),
-        (lambda arrays, header: header.update(scale=True), "its numbers are none"),
+        (lambda arrays, header: header.update(scale="7"), "its scale, .* is not a finite number"),
+        (lambda arrays, header: header.update(scale=True), "its scale, .* is not a finite number"),
         (lambda arrays, header: header.update(scale=0.0), "its scale"),
-        (lambda arrays, header: header.update(meta=[]), "its meta is none"),
+        (lambda arrays, header: header.update(meta=[]), "its meta is not an object"),
         (lambda arrays, header: header.update(meta={"drift_at_fit": "x"}), "its drift"),
         (lambda arrays, header: header.update(more=1), "other fields"),
         (lambda arrays, header: header.pop("scale"), "other fields"),
