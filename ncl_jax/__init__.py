@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ncl_jax import losses, metrics, normalizers, sinkhorn
-    from ncl_jax.experiment.encoder import load
     from ncl_jax.index import RetrievalIndex
+    from ncl_jax.pretrained.model import load
 
 __version__ = "0.1.0"
 __all__ = ["RetrievalIndex", "load", "losses", "metrics", "normalizers", "sinkhorn"]
 
 _HOMES = {
     "RetrievalIndex": "ncl_jax.index",
-    "load": "ncl_jax.experiment.encoder",
+    "load": "ncl_jax.pretrained.model",
 }
 
 

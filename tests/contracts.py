@@ -23,7 +23,7 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-OURS = ("losses", "sinkhorn", "metrics", "normalizers", "index", "experiment.encoder")
+OURS = ("losses", "sinkhorn", "metrics", "normalizers", "index", "pretrained")
 ARRAYS = re.compile(r"Array|ndarray|Scores")
 AXES = re.compile(r"\[[a-z]\w*(?:, ?\w+)*,?\]|\bshaped?\b")
 RAISES = re.compile(r"^ *(?::raises?\b|\.\. rubric:: Raises|(?:Returns, )?Raises\b)", re.MULTILINE)

@@ -39,14 +39,17 @@ ALLOWED = {
         "types", "losses", "index", "models", "data", "distributed", "checkpoint",
         "training", "evaluation",
     },
+    "pretrained": {
+        "types", "normalizers", "index", "models", "video", "data", "distributed", "experiment",
+    },
     "report": {"metrics", "normalizers", "evaluation", "experiment"},
-    "video_search": {"video", "index", "experiment"},
+    "video_search": {"video", "index", "pretrained"},
     "cli": {
-        "types", "metrics", "normalizers", "index", "models", "distributed", "experiment", "report",
-        "video_search",
+        "types", "metrics", "normalizers", "index", "models", "data", "distributed", "experiment",
+        "pretrained", "report", "video_search",
     },
     "main": {"cli"},
-    "__init__": {"losses", "sinkhorn", "metrics", "normalizers", "index", "experiment"},
+    "__init__": {"losses", "sinkhorn", "metrics", "normalizers", "index", "pretrained"},
 }  # fmt: skip
 NOT_IN_LIBRARY = {"flax", "optax", "ml_collections", "absl", "grain", "tensorflow_datasets"}
 NOT_AT_RUN_TIME = {"tensorflow", "torch"}

@@ -5,8 +5,10 @@
 
 `out/` gets `model.safetensors` and `config.json`, which `transformers.CLIPModel.from_pretrained`
 loads (except weights with patches over frames, which it does not support), `head.safetensors` if
-there is a head over frames, and `tokenizer.json` if one is known. Start a run from it by
-`--config.init.checkpoint=out`.
+there is a head over frames, and `tokenizer.json` if one is known. From a run it also gets how
+videos are read, the training captions, and a model card with what the run measured; it is then what
+`Model.save_pretrained` writes. Start a run from it by `--config.init.checkpoint=out`, load it by
+`ncl_jax.load("out")`, search your videos with it by `index build --checkpoint out`.
 """
 
 import argparse
@@ -14,12 +16,12 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from etils import epath
-
 from ncl_jax.cli import exits
 from ncl_jax.cli.parsing import Parser
-from ncl_jax.errors import InputError
+from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.models import convert, weights
+from ncl_jax.pretrained.checkpoint import CHECKPOINTS, read
+from ncl_jax.pretrained.saving import check_new, save
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,25 +35,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Weights -> a folder that holds nothing else."""
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise InputError(f"{args.out}: expected a new or empty folder to write to")
-    trained = (pathlib.Path(args.source) / "checkpoints").is_dir()
+    check_new(args.out)
+    trained = (pathlib.Path(args.source) / CHECKPOINTS).is_dir()
     print((of_run if trained else of_published)(args.source, args.out))
 
 
 def of_run(workdir: str, out: pathlib.Path) -> str:
     """The last checkpoint -> `out`."""
-    from ncl_jax.experiment.restore import restore
-
-    run = restore(epath.Path(workdir))
-    convert.save(out, convert.from_params(run.params), run.sizes, run.tokenizer.to_json())
-    return f"step {run.step} of {workdir} -> {out}"
+    checkpoint = read(workdir)
+    save(checkpoint, out)
+    return f"step {checkpoint.step} of {workdir} -> {out}"
 
 
 def of_published(checkpoint: str, out: pathlib.Path) -> str:
     """Weights under other names -> `out`."""
     published = weights.read(checkpoint)
-    tokenizer = published.tokenizer.read_text() if published.tokenizer else None
+    tokenizer = Tokenizer.load(published.tokenizer).to_json() if published.tokenizer else None
     convert.save(out, published.arrays, convert.sizes_of(published), tokenizer)
     return f"{len(published.arrays)} arrays of {published.source} -> {out}"
 

@@ -1,6 +1,7 @@
 """Build, extend and search a gallery of embeddings.
 
-    python -m ncl_jax.cli.index build [INDEX] --videos FOLDER --checkpoint WORKDIR [--window 10]
+    python -m ncl_jax.cli.index build [INDEX] --videos FOLDER --checkpoint MODEL [--window 10]
+                                      [--bank captions.txt] [--learn-bank]
     python -m ncl_jax.cli.index search [INDEX] "a red ball moves left" [-k 10] [--scores plain]
     python -m ncl_jax.cli.index build INDEX --video V.npy [--ids ids.txt] [--bank-text T.npy]
     python -m ncl_jax.cli.index add INDEX --video MORE.npy [--ids more.txt]
@@ -9,12 +10,13 @@
 `INDEX` is a folder (it gets `index.npz`) or a `.npz`, `video_index` if none is named; that of a
 training run is WORKDIR/index. Embeddings come as `.npy`, or as `.npz`
 with an array `video`, `text` or `embedding` and, if there is one, `ids`. Without ids, items are
-numbered. Queries in words are embedded by the training run that made the index: the run itself, or
-the one of --checkpoint, which embeds the videos of `FOLDER`, one item per window of each file.
+numbered. `MODEL` is a training run, a folder or file of CLIP weights, or a name on the Hugging Face
+hub; it embeds the videos of `FOLDER`, one item per window of each file, and queries in words.
 Building again embeds only new and changed files and resumes an interrupted build, whose embeddings
 are saved in `index.partial.npz` beside the index. Commands that write one index take turns and give
-up after a minute. A bank of training captions gives every item its normalising bias; without one
-the search ranks by the plain cosine.
+up after a minute. A bank of texts that look like queries gives every item its normalising bias: the
+file of --bank, the queries that `serve --learn-bank` has kept, or else the captions that the model
+was trained on; without one the search ranks by the plain cosine.
 """
 
 import argparse
@@ -73,10 +75,10 @@ def _build_from_videos(args: argparse.Namespace) -> Iterator[str]:
         if getattr(args, name) is not None:
             raise InputError(
                 f"--{name.replace('_', '-')} goes with --video; with --videos the files and the "
-                "run of --checkpoint give it"
+                "model of --checkpoint give it"
             )
-    names = ("index", "videos", "checkpoint", "window", "timeout", "give_up_after", "iterations",
-             "strength")  # fmt: skip
+    names = ("index", "videos", "checkpoint", "bank", "learn_bank", "window", "timeout",
+             "give_up_after", "iterations", "strength")  # fmt: skip
     options = of_videos.VideoIndexOptions(**{name: getattr(args, name) for name in names})
     yield from of_videos.build(options)
 
@@ -152,7 +154,7 @@ def embed_words(words: list[str], index: RetrievalIndex, path: str) -> np.ndarra
     Raises:
       ValueError: the run was trained on since.
     """
-    from ncl_jax.experiment.encoder import load
+    from ncl_jax.pretrained import load
     from ncl_jax.video_search.manifest import KEY, manifest_of
 
     if KEY not in index.meta:
@@ -238,8 +240,15 @@ def _parser() -> Parser:
             items = command.add_mutually_exclusive_group(required=True)
             items.add_argument("--video", help="embeddings of the items")
             items.add_argument("--videos", metavar="FOLDER", help="video files, any depth")
-            command.add_argument("--checkpoint", metavar="WORKDIR",
-                                 help="the run that embeds --videos, and whose bank is used")
+            command.add_argument("--checkpoint", metavar="MODEL",
+                                 help="what embeds --videos: a run, a folder or file of CLIP "
+                                 "weights, or a name on the Hugging Face hub")
+            command.add_argument("--bank", default="", metavar="FILE",
+                                 help="texts that look like queries (.txt, .csv, .npy), against "
+                                 "which --videos are normalised (default: the model's training "
+                                 "captions, where it has them)")
+            command.add_argument("--learn-bank", action="store_true",
+                                 help="add the queries that `serve --learn-bank` has kept")
             command.add_argument("--window", type=float, default=10.0,
                                  help="seconds of a video per item (default 10)")
             command.add_argument("--timeout", type=float, default=900.0,

@@ -1,8 +1,9 @@
 """A local page to search an index of videos.
 
     python -m ncl_jax.cli.serve [--index INDEX] [--port 8000] [--host 127.0.0.1] [--root FOLDER]
+                                [--learn-bank]
 
-`INDEX` is what `python -m ncl_jax.cli.index build INDEX --videos FOLDER --checkpoint WORKDIR` made.
+`INDEX` is what `python -m ncl_jax.cli.index build INDEX --videos FOLDER --checkpoint MODEL` made.
 The page answers on this machine only, unless --host says otherwise; then anyone who reaches it
 sees the videos. Only files of the indexed folder are shown, as they were indexed; a link in it
 that leads elsewhere is followed where --root names the folder that it leads to.
@@ -19,10 +20,10 @@ from ncl_jax.cli import exits
 from ncl_jax.cli.index import DEFAULT
 from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
-from ncl_jax.experiment import encoder
 from ncl_jax.files import one_line
 from ncl_jax.index import RetrievalIndex
-from ncl_jax.video_search import app, server
+from ncl_jax.pretrained import load
+from ncl_jax.video_search import app, banks, server
 from ncl_jax.video_search.library import Library
 from ncl_jax.video_search.manifest import manifest_of
 
@@ -37,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--root", action="append", default=[], metavar="FOLDER",
         help="a folder that links among the videos may lead to; may be given several times",
     )  # fmt: skip
+    parser.add_argument(
+        "--learn-bank", action="store_true",
+        help="keep the queries in a file beside the index, from which `index build --learn-bank` "
+        "learns what is looked for; nothing leaves this machine",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     return exits.run_cli(lambda: run(args))
 
@@ -45,11 +51,15 @@ def run(args: argparse.Namespace) -> None:
     """Loads, listens, and serves."""
     index = RetrievalIndex.load(args.index)
     manifest = manifest_of(index)
-    model = encoder.load(manifest.run)
+    model = load(manifest.run)
     if model.fingerprint != manifest.model:
         raise InputError(f"{args.index} was built with another checkpoint; build it again")
     library = Library(args.index, model.encode_text, model.fingerprint, _roots(args.root))
     library.embed("warm up: the first query compiles the model")
+    if args.learn_bank:
+        library.keep_queries()
+        kept = one_line(str(banks.queries_file(args.index)))
+        print(f"queries are kept in {kept}, for `index build --learn-bank`")
     hosts = app.LOOPBACK if args.host in app.LOOPBACK else None
     with _listening(args.host, args.port) as listener:
         serving = server.create_server(app.create_app(library, hosts), listener)

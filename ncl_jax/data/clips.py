@@ -60,23 +60,32 @@ class View:
 
 
 def clip_frames(
-    jpegs: Sequence[bytes], shapes: Shapes, view: View, rng: np.random.Generator
+    pictures: Sequence[bytes] | UInt8[np.ndarray, "frame height width 3"],
+    shapes: Shapes,
+    view: View,
+    rng: np.random.Generator,
 ) -> tuple[UInt8[np.ndarray, "frame size size 3"], Bool[np.ndarray, " frame"]]:
     """Frames of one clip, chosen, decoded, cropped and zero-padded, with their mask.
 
-    Only the chosen JPEGs are decoded.
+    Args:
+      pictures: JPEGs, of which only the chosen ones are decoded, or RGB pixels.
+      shapes: frames at most, and pixels of their sides.
+      view: which frames, in which order, how cropped.
+      rng: of whatever is random in `view`.
 
     Raises:
       ValueError: a chosen JPEG cannot be decoded.
     """
-    chosen = frames.choose_frames(len(jpegs), shapes.max_frames, view.choice, rng)
+    chosen = frames.choose_frames(len(pictures), shapes.max_frames, view.choice, rng)
     chosen = frames.order_frames(chosen, view.order, rng)
     size = shapes.image_size
     box, first = None, (0, 0, 3)
     flip = view.flip and rng.random() < 0.5
     out = np.empty((shapes.max_frames, size, size, 3), np.uint8)
     for place, index in enumerate(chosen):
-        picture = _decode(jpegs[index], int(index))
+        picture = pictures[index]
+        if isinstance(picture, bytes):
+            picture = _decode(picture, int(index))
         if view.crop == "random_resized" and place == 0:
             first = height, width, _ = picture.shape
             box = transforms.random_box(width, height, view.least_area, rng)

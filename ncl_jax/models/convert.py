@@ -130,6 +130,11 @@ def from_params(params: Any) -> Arrays:
     }
 
 
+def has_positions(config: ClipConfig) -> bool:
+    """Whether the head over frames has a table of positions, as long as `config.max_frames`."""
+    return config.temporal in ("seqTransf", "tightTransf")
+
+
 def sizes_of(published: weights.Published) -> ClipConfig:
     """The model sizes that the weights imply; activation and heads if `published` states them.
 

@@ -4,14 +4,19 @@ The hub's library also records in the cache which files a repository does not ha
 cache can be recognized without a network.
 """
 
+import contextlib
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ncl_jax.errors import InputError, blame_input
+from ncl_jax.errors import InputError, blame_input, did_you_mean, reason
 
+SECONDS = 10.0
+"""Without an answer of the hub, after which it counts as out of reach."""
+WEIGHTS = (".safetensors", ".bin")
+_ADVICE = "without a network, give the path of a downloaded folder"
 CONFIGS = ("config.json", "open_clip_config.json")
 
 
@@ -32,17 +37,17 @@ class Wanted(NamedTuple):
 def fetch(name: str, wanted: Wanted) -> pathlib.Path:
     """Folder with the files of a repository; contacts the hub only if the cache may lack some.
 
-    A complete cached repository is used without a check for later revisions.
+    A complete cached repository is used without a check for later revisions. Before a download,
+    size and licence are printed.
 
     Raises:
-      FileNotFoundError: `name` does not have the form of a repository's name.
+      FileNotFoundError: `name` does not have the form of a repository's name, or begins with a
+        folder that is here.
       InputError: the repository is neither in the cache nor can it be downloaded.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise FileNotFoundError(
-            f"{name}: expected a file or folder of weights, or a name such as "
-            "openai/clip-vit-base-patch32"
-        )
+    expected = "expected a run, a file or folder of weights, or a name such as"
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
+        raise FileNotFoundError(f"{name}: {expected} openai/clip-vit-base-patch32")
     try:
         import huggingface_hub as hub
     except ImportError:
@@ -53,7 +58,14 @@ def fetch(name: str, wanted: Wanted) -> pathlib.Path:
     cached = _cached(hub, name, wanted)
     if cached and cached.complete:
         return cached.folder
+    parent = pathlib.Path(name).parent
+    if not cached and parent.is_dir():
+        last = pathlib.Path(name).name
+        near = did_you_mean(last, [path.name for path in parent.iterdir()])
+        raise FileNotFoundError(f"{name}: the folder {parent} has no {last}{near}")
     try:
+        if not cached:
+            _announce(hub, name, wanted)
         return _download(hub, name, wanted)
     except InputError as error:
         if not (cached and cached.usable):
@@ -92,19 +104,56 @@ def _cached(hub: Any, name: str, wanted: Wanted) -> _Cached | None:
     )
 
 
+def _announce(hub: Any, name: str, wanted: Wanted) -> None:
+    """Prints what a download will bring: size and licence.
+
+    Raises:
+      InputError: the hub cannot be reached, has no such repository, or does not show it.
+    """
+    with _reaching(hub, name):
+        info = hub.model_info(name, files_metadata=True, timeout=SECONDS)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    best = next((file for file in wanted.weights if file in sizes), "")
+    parts = [file for file in sizes if best.endswith(".index.json") and file.endswith(WEIGHTS)]
+    total = sum(sizes.get(file, 0) for file in (best, *parts, *wanted.beside))
+    licence = getattr(info.card_data, "license", None) or "not stated"
+    print(f"{name}: downloading {total / 1e6:,.0f} MB; licence: {licence}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _reaching(hub: Any, name: str) -> Iterator[None]:
+    """Turns what the hub's library raises into one sentence with the advice that fits."""
+    problem = f"{name}: cannot be fetched from the Hugging Face hub"
+    try:
+        yield
+    except hub.errors.GatedRepoError as error:
+        raise InputError(
+            f"{problem}, because it is gated; accept its terms on its page there and log in by "
+            "`hf auth login`"
+        ) from error
+    except hub.errors.RepositoryNotFoundError as error:
+        raise InputError(
+            f"{problem}, which has no such public model; check the name, or log in by "
+            "`hf auth login` if it is private"
+        ) from error
+    except hub.errors.EntryNotFoundError as error:
+        if not isinstance(error, hub.errors.LocalEntryNotFoundError):  # no network
+            raise
+        raise InputError(f"{problem} ({reason(error)}); {_ADVICE}") from error
+    except Exception as error:
+        with blame_input(problem, _ADVICE):  # the network library raises many kinds
+            raise error
+
+
 def _download(hub: Any, name: str, wanted: Wanted) -> pathlib.Path:
     """Downloads the files at one revision; the library records missing files in its cache."""
 
     def get(file: str, revision: str | None = None) -> pathlib.Path | None:
-        # The network library of `huggingface_hub` raises many kinds of exceptions.
-        advice = "without a network, give the path of a downloaded folder"
-        with blame_input(f"{name}: cannot be fetched from the Hugging Face hub", advice):
-            try:
+        try:
+            with _reaching(hub, name):
                 return pathlib.Path(hub.hf_hub_download(name, file, revision=revision))
-            except hub.errors.EntryNotFoundError as error:
-                if isinstance(error, hub.errors.LocalEntryNotFoundError):  # no network
-                    raise
-                return None
+        except hub.errors.EntryNotFoundError:
+            return None
 
     best = next(filter(None, map(get, wanted.weights)), None)
     if best is None:

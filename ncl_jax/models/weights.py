@@ -22,9 +22,13 @@ FILES = (
 )  # fmt: skip
 """Files of weights that a folder may contain, the preferred one first."""
 HEAD, TOKENIZER = "head.safetensors", "tokenizer.json"
+CARD, BANK = "ncl_jax.json", "bank.safetensors"
+"""What a saved model states of itself, and its training captions; see `pretrained.saving`."""
+VOCABULARIES = (TOKENIZER, "vocab.json", "bpe_simple_vocab_16e6.txt.gz")
+"""Files beside weights that a tokenizer is made of, the preferred one first."""
 SAFETENSORS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8",
                "BOOL")  # fmt: skip
-COMPANIONS = ("config.json", "open_clip_config.json", HEAD, TOKENIZER)
+COMPANIONS = ("config.json", "open_clip_config.json", HEAD, TOKENIZER, CARD, BANK)
 
 
 class Published(NamedTuple):
@@ -34,7 +38,7 @@ class Published(NamedTuple):
     source: str
     activation: str | None = None  # None: the files do not state it
     heads: tuple[int, int] | None = None  # of the vision and the text tower
-    tokenizer: pathlib.Path | None = None
+    tokenizer: pathlib.Path | None = None  # for `Tokenizer.load`
 
 
 def read(checkpoint: str) -> Published:
@@ -53,10 +57,10 @@ def read(checkpoint: str) -> Published:
     arrays = naming.to_hf(_read_file(file), str(file))
     if path.is_dir() and (path / HEAD).exists():
         arrays |= read_safetensors(path / HEAD)
-    tokenizer = file.parent / TOKENIZER
     activation, heads = _activation_and_heads(file, arrays)
-    found = tokenizer if tokenizer.exists() else None
-    return Published(arrays, str(file), activation, heads, found)
+    beside = (file.parent / name for name in VOCABULARIES)
+    tokenizer = next((path for path in beside if path.exists()), None)
+    return Published(arrays, str(file), activation, heads, tokenizer)
 
 
 def read_safetensors(path: pathlib.Path) -> Arrays:

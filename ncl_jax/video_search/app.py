@@ -1,7 +1,8 @@
 """The search page: a small web application over an index of videos.
 
     GET /                              the page
-    GET /api/gallery                   {"folder", "windows", "files", "normalised", "captions"}
+    GET /api/gallery                   {"folder", "windows", "files", "normalised", "bank",
+                                        "keeps_queries", "captions"}
     GET /api/search?q=&k=&scores=      {"hits": [hit]}, best first; scores "normalised" or "plain"
     GET /api/captions?item=&k=&scores= {"hits": [{"caption", "score"}]}: a window's best captions
     GET /preview/ITEM                  JPEG of the middle of a window
@@ -27,7 +28,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from ncl_jax.errors import InputError
 from ncl_jax.video import decode
-from ncl_jax.video_search import ranges
+from ncl_jax.video_search import banks, ranges
 from ncl_jax.video_search.library import Library
 
 MAX_HITS = 100
@@ -74,6 +75,8 @@ def _answer_queries(app: flask.Flask, library: Library) -> None:
             "windows": len(shown.windows),
             "files": len({window.file for window in shown.windows}),
             "normalised": bool(len(shown.index.bank_text)),
+            "bank": banks.source_of(shown.index),
+            "keeps_queries": library.keeps_queries,
             "captions": len(shown.captions),
         }
 
@@ -82,7 +85,9 @@ def _answer_queries(app: flask.Flask, library: Library) -> None:
         query = flask.request.args.get("q", "").strip()
         if not query or len(query) > MAX_QUERY:
             raise BadRequest(f"expected a text of 1 to {MAX_QUERY} characters")
-        return {"hits": library.snapshot().search(library.embed(query), _k(), _scores())}
+        hits = library.snapshot().search(library.embed(query), _k(), _scores())
+        library.keep(query)
+        return {"hits": hits}
 
     @app.get("/api/captions")
     def captions() -> dict[str, Any]:

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from tqdm import tqdm
 
 from ncl_jax.errors import InputError
-from ncl_jax.experiment import encoder
 from ncl_jax.files import one_line
 from ncl_jax.index import RetrievalIndex, storage
+from ncl_jax.pretrained import Model, load
 from ncl_jax.video import decode
 from ncl_jax.video.pool import GIVE_UP_AFTER
-from ncl_jax.video_search import gallery
+from ncl_jax.video_search import banks, gallery
 from ncl_jax.video_search.manifest import GalleryManifest, Stamp, manifest_of
 
 SECONDS_BETWEEN_SAVES = 60.0
@@ -31,7 +31,9 @@ class VideoIndexOptions:
     Attributes:
       index: folder or `.npz`.
       videos: folder of video files, at any depth.
-      checkpoint: folder of the training run that embeds them, and whose bank is used.
+      checkpoint: what embeds them: a training run, a folder or file of weights, a hub name.
+      bank: file of texts that look like queries, or of their embeddings; "": none.
+      learn_bank: whether queries that the page has kept (`serve --learn-bank`) are in the bank.
       window: seconds of a video per item, >= 1.
       timeout: seconds that decoding one video may take, > 0.
       give_up_after: the build stops when this many first videos all fail for one reason; 0 never
@@ -43,6 +45,8 @@ class VideoIndexOptions:
     index: str
     videos: str
     checkpoint: str
+    bank: str = ""
+    learn_bank: bool = False
     window: float = 10.0
     timeout: float = 900.0
     give_up_after: int = GIVE_UP_AFTER
@@ -55,7 +59,7 @@ class VideoIndexOptions:
             raise InputError("--videos: expected a folder of videos, got an empty name")
         if not self.checkpoint:
             raise InputError(
-                "--videos: expected --checkpoint WORKDIR too, the run that embeds them"
+                "--videos: expected --checkpoint too: a run, a folder of weights or a hub name"
             )
         if not 1 <= self.window < math.inf:
             raise InputError(f"--window: expected a number of seconds from 1, got {self.window:g}")
@@ -91,19 +95,22 @@ def build(options: VideoIndexOptions) -> Iterator[str]:
         work on the index.
     """
     gallery.find_files(options.videos)  # a wrong folder is known before a model is loaded
-    model, bank = encoder.load(options.checkpoint), _bank(options.checkpoint)
+    texts = banks.read(options.bank, options.learn_bank, options.index)
     _check_writable(options.index)
+    model = load(options.checkpoint)
+    yield f"model: {model}"
+    bank = banks.embed(texts, model)
     with storage.changed(options.index):
         yield from _build(options, model, bank)
 
 
 def _build(
-    options: VideoIndexOptions, model: encoder.Trained, bank: RetrievalIndex
+    options: VideoIndexOptions, model: Model, bank: banks.GalleryBank
 ) -> Iterator[str]:
     files = gallery.find_files(options.videos)
     manifest = GalleryManifest(
         folder=os.path.abspath(options.videos),
-        run=os.path.abspath(options.checkpoint),
+        run=_place(options.checkpoint),
         model=model.fingerprint,
         window=options.window,
         frames=decode.VERSION,
@@ -120,19 +127,16 @@ def _build(
             yield f"skipped: {one_line(name)}: {entries[name].error}"
         for remark in entries[name].remarks:
             yield f"remark: {one_line(name)}: {remark}"
-    index = _finish(options, bank, entries, manifest)
-    yield f"{len(index)} windows of {_readable(entries)} files, bank of " \
-          f"{len(index.bank_text)} texts -> {options.index}"
+    index = _finish(options, model.scale, bank, entries, manifest)
+    yield from banks.remarks(bank)
+    yield f"{len(index)} windows of {_readable(entries)} files, bank: {bank.source} -> " \
+          f"{options.index}"
 
 
-def _bank(workdir: str) -> RetrievalIndex:
-    """The index that the run left: its captions and scale."""
-    path = pathlib.Path(workdir) / "index"
-    if not storage.file_of(path).exists():
-        raise InputError(
-            f"{workdir} has no index yet: expected a finished run; let it finish first"
-        )
-    return RetrievalIndex.load(path)
+def _place(checkpoint: str) -> str:
+    """What a later command finds the model by, from wherever it is started."""
+    path = pathlib.Path(checkpoint).expanduser()
+    return os.path.abspath(path) if path.exists() else checkpoint
 
 
 def _check_writable(path: str) -> None:
@@ -189,21 +193,19 @@ def _entries(
 
 def _embed(
     options: VideoIndexOptions,
-    model: encoder.Trained,
+    model: Model,
     todo: dict[str, Stamp],
     entries: dict[str, gallery.Entry],
     manifest: GalleryManifest,
 ) -> None:
     """Fills `entries`, saving now and then, when interrupted and before an error ends it."""
-    reading = gallery.Reading(
-        options.window, model.frames.fps, model.frames.short_side, model.frames.jpeg_quality,
-        options.timeout, options.give_up_after,
-    )  # fmt: skip
     saved = time.monotonic()
     progress = tqdm(total=len(todo), unit=" file", disable=not todo, dynamic_ncols=True)
     embedded = gallery.embed_files(
-        options.videos, todo, model.encode_video, reading, model.batch_size
-    )
+        options.videos, todo, model.encode_frames,
+        dataclasses.replace(model.preprocessing.frames, look="shown"), model.batch_size,
+        window=options.window, seconds=options.timeout, give_up_after=options.give_up_after,
+    )  # fmt: skip
     try:
         for name, entry in embedded:
             entries[name] = entry
@@ -258,7 +260,8 @@ def _keep(
 
 def _finish(
     options: VideoIndexOptions,
-    bank: RetrievalIndex,
+    scale: float,
+    bank: banks.GalleryBank,
     entries: dict[str, gallery.Entry],
     manifest: GalleryManifest,
 ) -> RetrievalIndex:
@@ -269,9 +272,9 @@ def _finish(
         )
     whole = dataclasses.replace(manifest, files=gallery.files_of(entries))
     index = RetrievalIndex.build(
-        ids, rows, bank.bank_text, scale=bank.scale, iterations=options.iterations,
+        ids, rows, bank.text, scale=scale, iterations=options.iterations,
         strength=options.strength,
-        meta=whole.as_meta() | {"bank_captions": bank.meta.get("bank_captions", [])},
+        meta=whole.as_meta() | {"bank_captions": bank.captions, banks.KEY: bank.source},
     )  # fmt: skip
     try:
         index.save(options.index)

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import itertools
 import os
 import pathlib
 import stat
@@ -14,12 +13,15 @@ from jaxtyping import Float
 
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.pretrained.preprocessing import StoredFrames
+from ncl_jax.pretrained.reading import SECONDS, ReadVideo, read_videos
 from ncl_jax.video import decode
-from ncl_jax.video.pool import GIVE_UP_AFTER, read_files
-from ncl_jax.video.worker import VideoWorker, unpack
+from ncl_jax.video.decode import VideoError
+from ncl_jax.video.pool import GIVE_UP_AFTER
 from ncl_jax.video_search.manifest import FileRecord, Stamp, Window, manifest_of
 
 _SAMPLE = 1 << 16
+Encode = Callable[[list[Sequence[bytes]]], np.ndarray]
 
 
 class Entry(NamedTuple):
@@ -40,27 +42,6 @@ class Entry(NamedTuple):
     error: str = ""
     remarks: tuple[str, ...] = ()
     sample: str = ""
-
-
-class Reading(NamedTuple):
-    """How files are turned into what the model was trained on, their pictures as players show them.
-
-    Attributes:
-      window: seconds per window, >= 1.
-      fps: frames read per second.
-      short_side: pixels of the frames' shorter side.
-      jpeg_quality: 1 to 95; training saw frames through JPEG, so these do too.
-      timeout: seconds; a file that takes longer to decode counts as unreadable.
-      give_up_after: the work stops when this many first files all fail for one and the same
-        reason; 0 never stops it.
-    """
-
-    window: float
-    fps: float
-    short_side: int
-    jpeg_quality: int
-    timeout: float
-    give_up_after: int = GIVE_UP_AFTER
 
 
 def find_files(folder: str | os.PathLike[str]) -> dict[str, Stamp]:
@@ -86,27 +67,16 @@ def find_files(folder: str | os.PathLike[str]) -> dict[str, Stamp]:
     return dict(sorted(found.items()))
 
 
-def cut(times: Float[np.ndarray, " frame"], length: float) -> list[slice]:
-    """Frames of each window of `length` seconds; a short rest joins the window before it.
-
-    Example:
-      >>> cut(np.arange(24.0), 10.0)  # 4 seconds are left over
-      [slice(0, 10, None), slice(10, 24, None)]
-    """
-    number = np.floor(times / length + 1e-9).astype(int)
-    starts = [0, *(np.flatnonzero(np.diff(number)) + 1)]
-    rest = times[-1] - number[-1] * length
-    if len(starts) > 1 and rest < length / 2:
-        starts.pop()
-    return [slice(int(a), int(b)) for a, b in itertools.pairwise([*starts, len(times)])]
-
-
 def embed_files(
     folder: str | os.PathLike[str],
     files: Mapping[str, Stamp],
-    encode: Callable[[list[list[bytes]]], np.ndarray],
-    reading: Reading,
+    encode: Encode,
+    frames: StoredFrames,
     batch: int,
+    *,
+    window: float = 10.0,
+    seconds: float = SECONDS,
+    give_up_after: int = GIVE_UP_AFTER,
 ) -> Generator[tuple[str, Entry], None, None]:
     """Decodes files in processes, embeds windows in batches across files, yields each file once.
 
@@ -116,69 +86,50 @@ def embed_files(
       folder: where the files are.
       files: names and stamps.
       encode: JPEG frames of each clip -> unit-norm rows.
-      reading: how the files are read.
+      frames: how files are read.
       batch: windows per call of `encode`; a file of more windows makes a larger call.
+      window: seconds per item, >= 1.
+      seconds: that decoding one file may take.
+      give_up_after: files; see `video.pool.GiveUp`.
 
     Yields:
       (name, entry) in the order of `files`; a file that cannot be read carries its reason.
     """
-    root, waiting = pathlib.Path(folder), list[_Read]()
-
-    def read(worker: VideoWorker, name: str, path: pathlib.Path) -> _Read:
-        clip = unpack(worker.decode(
-            path, fps=reading.fps, short_side=reading.short_side,
-            jpeg_quality=reading.jpeg_quality, look="shown",
-        ))  # fmt: skip
-        return _Read(name, clip, cut(clip.times, reading.window), sample_of(path))
-
-    results = read_files(
-        read, {name: root / name for name in files}, seconds=reading.timeout, in_order=True,
-        give_up_after=reading.give_up_after,
+    root, waiting = pathlib.Path(folder), dict[str, ReadVideo | VideoError]()
+    results = read_videos(
+        {name: root / name for name in files}, frames, window=window, seconds=seconds,
+        give_up_after=give_up_after,
     )  # fmt: skip
     with contextlib.closing(results):
         for name, result in results:
-            if isinstance(result, decode.VideoError):
-                result = _Read(name, result.reason, [])
-            waiting.append(result)
-            if sum(len(read.parts) for read in waiting) >= batch:
-                yield from _embed(waiting, files, encode)
-                waiting = []
-    yield from _embed(waiting, files, encode)
+            waiting[name] = result
+            if sum(len(_windows(read)) for read in waiting.values()) >= batch:
+                yield from _embed(root, waiting, files, encode)
+                waiting = {}
+    yield from _embed(root, waiting, files, encode)
 
 
-class _Read(NamedTuple):
-    """A decoded file and its windows, or the reason why there are none."""
-
-    name: str
-    clip: decode.Clip | str
-    parts: list[slice]
-    sample: str = ""
+def _windows(read: ReadVideo | VideoError) -> list[Sequence[bytes]]:
+    return read.windows if isinstance(read, ReadVideo) else []
 
 
 def _embed(
-    waiting: Sequence[_Read],
+    root: pathlib.Path,
+    waiting: Mapping[str, ReadVideo | VideoError],
     files: Mapping[str, Stamp],
-    encode: Callable[[list[list[bytes]]], np.ndarray],
+    encode: Encode,
 ) -> Iterator[tuple[str, Entry]]:
-    clips = [r.clip.frames[p] for r in waiting if isinstance(r.clip, decode.Clip) for p in r.parts]
+    clips = [window for read in waiting.values() for window in _windows(read)]
     rows = encode(clips) if clips else np.zeros((0, 1), np.float32)
     first = 0
-    for name, clip, parts, sample in waiting:
-        if isinstance(clip, str):
-            yield name, Entry(files[name], [], rows[:0], clip)
-        else:
-            windows = [(float(clip.times[part.start]), _end(clip, part)) for part in parts]
-            own = rows[first : first + len(parts)]
-            yield name, Entry(files[name], windows, own, remarks=clip.remarks, sample=sample)
-            first += len(parts)
-
-
-def _end(clip: decode.Clip, part: slice) -> float:
-    """A window lasts to the next one, the last window to one frame's time after its last frame."""
-    if part.stop < len(clip.times):
-        return float(clip.times[part.stop])
-    step = float(clip.times[-1] - clip.times[-2]) if len(clip.times) > 1 else 1.0
-    return float(clip.times[-1]) + step
+    for name, read in waiting.items():
+        if isinstance(read, VideoError):
+            yield name, Entry(files[name], [], rows[:0], read.reason)
+            continue
+        own = rows[first : first + len(read.windows)]
+        first += len(read.windows)
+        sample = sample_of(root / name)
+        yield name, Entry(files[name], read.times, own, remarks=read.remarks, sample=sample)
 
 
 def rows_of(entries: Mapping[str, Entry]) -> tuple[list[str], Float[np.ndarray, "row dim"]]:

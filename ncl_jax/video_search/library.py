@@ -13,6 +13,7 @@ from werkzeug.exceptions import Conflict, NotFound
 
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, storage
+from ncl_jax.video_search import banks
 from ncl_jax.video_search.manifest import GalleryManifest, Stamp, Window, clock, manifest_of
 
 _ITEM = re.compile("([0-9a-f]+)-([0-9]{1,9})")
@@ -42,6 +43,8 @@ class Library:
         self._path, self._encode, self._model = path, encode, model
         self._roots = tuple(root.resolve() for root in roots)
         self._reading, self._embedding = threading.Lock(), threading.Lock()
+        self._queries: pathlib.Path | None = None
+        self._keeping = threading.Lock()
         self._stamp: tuple[int, int] | None = None
         self._snapshot: IndexSnapshot | None = None
         self.snapshot()
@@ -76,6 +79,26 @@ class Library:
         """One text -> [1, dim]; one at a time, the model keeps all cores busy."""
         with self._embedding:
             return self._encode([query])
+
+    @property
+    def keeps_queries(self) -> bool:
+        """Whether `keep` writes queries to a file."""
+        return self._queries is not None
+
+    def keep_queries(self) -> None:
+        """From now on, `keep` writes queries to a file beside the index.
+
+        Raises:
+          OSError: it cannot be written.
+        """
+        self._queries = banks.queries_file(self._path)
+        self._queries.open("a", encoding="utf-8").close()
+
+    def keep(self, query: str) -> None:
+        """Remembers what was looked for, on a line of its own, if that was asked for."""
+        if self._queries is not None:
+            with self._keeping, self._queries.open("a", encoding="utf-8") as file:
+                file.write(" ".join(query.split()) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,19 +1,19 @@
 """Names on the hub: its own library, against a server of this machine and without a network."""
 
-import http.server
 import os
 import pathlib
 import subprocess
 import sys
-import threading
+import time
 
 import pytest
 
 from ncl_jax.models import convert, weights
 from tests import tiny
+from tests.pretrained.hub_server import serving
 
 pytest.importorskip("huggingface_hub")
-NAME, COMMIT = "openai/clip-vit-tiny", "0" * 39 + "1"
+NAME = "openai/clip-vit-tiny"
 READ = """
 import sys, pathlib
 from ncl_jax.errors import InputError
@@ -27,44 +27,16 @@ else:
 """
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Files of one repository at one commit, as the hub serves them."""
-
-    def do_HEAD(self):
-        self._answer(body=False)
-
-    def do_GET(self):
-        self._answer(body=True)
-
-    def _answer(self, body):
-        self.server.asked.append(self.path)
-        path = self.server.folder / self.path.rpartition("/")[2]
-        found = path.is_file() and f"/{NAME}/resolve/" in self.path
-        content = path.read_bytes() if found else b""
-        self.send_response(200 if found else 404)
-        if not found:
-            self.send_header("X-Error-Code", "EntryNotFound")
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{path.name}"')
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def hub(tmp_path):
     convert.save(tmp_path / "repo", convert.from_params(tiny.towers()[1]), tiny.SIZES)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        server.folder, server.asked = tmp_path / "repo", []
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(tmp_path) as server:
+        server.repos[NAME] = tmp_path / "repo"
         yield server
-        server.shutdown()
-        thread.join()
+
+
+def at(server):
+    return f"http://127.0.0.1:{server.server_port}"
 
 
 def read(cache, endpoint, name=NAME, **more):
@@ -82,10 +54,13 @@ def read(cache, endpoint, name=NAME, **more):
 
 
 def test_a_name_is_fetched_once_and_then_needs_no_network(hub, tmp_path):
-    here = f"http://127.0.0.1:{hub.server_port}"
+    here = at(hub)
     own = weights.read(str(tmp_path / "repo"))
     expected = f"{len(own.arrays)} {own.activation} False\n"
-    assert read(tmp_path / "cache", here)[0] == expected
+    printed, said = read(tmp_path / "cache", here)
+    assert printed == expected
+    size = sum(path.stat().st_size for path in (tmp_path / "repo").iterdir()) / 1e6
+    assert f"{NAME}: downloading {size:,.0f} MB; licence: mit\n" in said
     fetched = {path.rpartition("/")[2] for path in hub.asked if "/resolve/" in path}
     assert fetched == {"model.safetensors", *weights.COMPANIONS}
     hub.asked.clear()
@@ -96,7 +71,7 @@ def test_a_name_is_fetched_once_and_then_needs_no_network(hub, tmp_path):
 @pytest.mark.slow
 def test_what_others_have_cached_is_used_without_a_network(hub, tmp_path):
     """Other programs fetch weights and config, and leave open what else there is."""
-    here = f"http://127.0.0.1:{hub.server_port}"
+    here = at(hub)
     cache = tmp_path / "cache"
     expected = read(cache, here)[0]
     (missing,) = cache.rglob(".no_exist")
@@ -117,7 +92,7 @@ def test_what_others_have_cached_is_used_without_a_network(hub, tmp_path):
 )
 def test_an_incomplete_cache_without_a_network_is_one_sentence(hub, tmp_path, lost):
     cache = tmp_path / "cache"
-    read(cache, f"http://127.0.0.1:{hub.server_port}")
+    read(cache, at(hub))
     (link,) = cache.rglob(f"snapshots/*/{lost}")
     link.unlink()
     printed, _ = read(cache, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
@@ -127,7 +102,7 @@ def test_an_incomplete_cache_without_a_network_is_one_sentence(hub, tmp_path, lo
 
 def test_a_repository_without_weights_is_one_sentence(hub, tmp_path):
     (tmp_path / "repo" / "model.safetensors").unlink()
-    printed, _ = read(tmp_path / "cache", f"http://127.0.0.1:{hub.server_port}")
+    printed, _ = read(tmp_path / "cache", at(hub))
     assert printed.startswith(f"refused: {NAME}: expected one of model.safetensors, ")
 
 
@@ -136,3 +111,35 @@ def test_without_the_library_it_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match="pip install huggingface_hub"):
         weights.read(NAME)
+
+
+def test_what_the_hub_refuses_is_one_sentence(hub, tmp_path):
+    hub.gated.add(NAME)
+    printed, _ = read(tmp_path / "cache", at(hub))
+    assert "because it is gated; accept its terms on its page there and log in by" in printed
+    printed, _ = read(tmp_path / "cache", at(hub), name="openai/clip-vit-tinny")
+    assert "which has no such public model; check the name" in printed
+
+
+@pytest.mark.slow
+def test_half_a_download_is_fetched_again(hub, tmp_path):
+    hub.broken.add("model.safetensors")
+    printed, _ = read(tmp_path / "cache", at(hub))
+    assert printed.startswith(f"refused: {NAME}: cannot be fetched from the Hugging Face hub (")
+    hub.broken.clear()
+    printed, _ = read(tmp_path / "cache", at(hub))
+    assert not printed.startswith("refused")
+
+
+def test_without_a_network_a_wrong_name_is_known_soon(tmp_path):
+    start = time.monotonic()
+    printed, _ = read(tmp_path / "cache", "http://127.0.0.1:9")
+    assert printed.startswith(f"refused: {NAME}: cannot be fetched from the Hugging Face hub (")
+    assert time.monotonic() - start < 30  # importing takes most of it
+
+
+def test_a_name_below_a_folder_that_is_here_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="has no demmo; did you mean demo"):
+        weights.read("runs/demmo")

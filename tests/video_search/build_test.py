@@ -15,8 +15,8 @@ import pytest
 
 from ncl_jax.cli import index as cli
 from ncl_jax.cli import serve as serve_cli
-from ncl_jax.experiment import encoder
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.pretrained import Model
 from ncl_jax.video_search import gallery, server
 from ncl_jax.video_search.manifest import manifest_of
 from tests import jobs
@@ -248,8 +248,7 @@ def test_damaged_files_of_a_build(tmp_path, workdir, videos, capsys):
 
 def test_a_checkpoint_that_went_on_is_noticed(tmp_path, workdir, videos, capsys, monkeypatch):
     assert cli.main(build(tmp_path, workdir)) == 0
-    load = encoder.load
-    monkeypatch.setattr(encoder, "load", lambda path: load(path)._replace(fingerprint="later"))
+    monkeypatch.setattr(Model, "fingerprint", "later")
     for command in (
         lambda: cli.main(["search", str(tmp_path / "index"), "a ball"]),
         lambda: serve_cli.main(["--index", str(tmp_path / "index"), "--port", "0"]),
@@ -264,8 +263,11 @@ def test_a_checkpoint_that_went_on_is_noticed(tmp_path, workdir, videos, capsys,
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (["--checkpoint", "nowhere"], "expected the checkpoints of a training run"),
-        (["--checkpoint", "unfinished"], "unfinished has no index yet: expected a finished run"),
+        (["--checkpoint", "nowhere"], "nowhere: expected a run, a file or folder of weights"),
+        (["--checkpoint", "videos/long"], "the folder videos has no long; did you mean long.mp4?"),
+        (["--bank", "nowhere.txt"], "No such file or directory: 'nowhere.txt'"),
+        (["--bank", "a.pdf"], "--bank a.pdf: expected .txt, .csv, .tsv, .npy or .npz"),
+        (["--learn-bank"], "search in the page of `serve --learn-bank` first"),
         (["--videos", "nowhere"], "nowhere: expected a folder of videos"),
     ],
 )
@@ -274,8 +276,6 @@ def test_wrong_arguments_are_one_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(gallery, "embed_files")  # all of it is known before
-    (tmp_path / "unfinished").mkdir()
-    (tmp_path / "unfinished" / "checkpoints").symlink_to(workdir / "checkpoints")
     assert cli.main([*build(tmp_path, workdir), *change]) == 2
     error = capsys.readouterr().err
     assert said in error

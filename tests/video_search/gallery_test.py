@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.pretrained.preprocessing import StoredFrames
+from ncl_jax.pretrained.reading import cut
 from ncl_jax.video_search import gallery
 from ncl_jax.video_search.manifest import GalleryManifest, Stamp, manifest_of
 from tests.video.shown_test import write
 
-READING = gallery.Reading(window=10.0, fps=1.0, short_side=32, jpeg_quality=90, timeout=900.0)
+FRAMES = StoredFrames(fps=1.0, short_side=32, look="shown")
 
 
 def write_video(
@@ -49,7 +51,7 @@ def build(folder, entries=None, batch=4):
     files = gallery.find_files(folder)
     entries = {n: e for n, e in (entries or {}).items() if files.get(n) == e.stamp}
     todo = {n: s for n, s in files.items() if n not in entries}
-    embedded = dict(gallery.embed_files(folder, todo, encode, READING, batch))
+    embedded = dict(gallery.embed_files(folder, todo, encode, FRAMES, batch))
     assert list(embedded) == list(todo)
     ids, rows = gallery.rows_of(entries | embedded)
     meta = described(folder, entries | embedded)
@@ -75,14 +77,14 @@ def same(one: RetrievalIndex, other: RetrievalIndex) -> bool:
 )  # fmt: skip
 def test_windows_tile_a_file(seconds, windows):
     times = np.arange(seconds, dtype=np.float32)
-    found = [(part.start, part.stop) for part in gallery.cut(times, 10.0)]
+    found = [(part.start, part.stop) for part in cut(times, 10.0)]
     assert found == windows
     assert [i for a, b in found for i in range(a, b)] == list(range(seconds))
 
 
 def test_windows_of_a_file_with_a_gap():
     times = np.array([0, 1, 2, 45, 46, 47, 48, 49], np.float32)
-    assert gallery.cut(times, 10.0) == [slice(0, 3), slice(3, 8)]
+    assert cut(times, 10.0) == [slice(0, 3), slice(3, 8)]
 
 
 def test_a_file_says_where_its_windows_are(tmp_path):
@@ -137,7 +139,7 @@ def test_files_are_read_as_players_show_them_and_remarks_are_kept(tmp_path):
     part = write_video(tmp_path / "part.ts", [10, 90, 250], fps=1).read_bytes()
     (tmp_path / "b.m2ts").write_bytes(part + part)
     (tmp_path / "part.ts").unlink()
-    entries = dict(gallery.embed_files(tmp_path, gallery.find_files(tmp_path), see, READING, 4))
+    entries = dict(gallery.embed_files(tmp_path, gallery.find_files(tmp_path), see, FRAMES, 4))
     assert sizes == [(64, 32), (42, 32)]
     assert entries["a.mp4"].remarks == ()
     assert entries["b.m2ts"].remarks == ("the clock changes at 3.0 s; the time line goes on",)
@@ -218,6 +220,6 @@ def test_what_is_named_like_a_video_and_is_no_file_is_said(tmp_path):
     (tmp_path / "folder.mp4").mkdir()
     files = gallery.find_files(tmp_path)
     assert list(files) == ["a.mp4", "pipe.mp4"]
-    found = dict(gallery.embed_files(tmp_path, files, encode, READING, batch=4))
+    found = dict(gallery.embed_files(tmp_path, files, encode, FRAMES, batch=4))
     assert found["a.mp4"].error == ""
     assert found["pipe.mp4"].error == "expected a regular file, got a pipe"

@@ -156,8 +156,11 @@ async function start() {
     const gallery = await ask("/api/gallery", {});
     $("about").textContent =
       `${plural(gallery.windows, "clip")} in ${plural(gallery.files, "video")} of “${gallery.folder}”`;
-    if (!gallery.normalised) {
-      $("about").textContent += "; this index has no bank, so both scores are the same";
+    $("about").textContent += gallery.normalised
+      ? `; normalised by ${gallery.bank}`
+      : "; this index has no bank, so both scores are the same";
+    if (gallery.keeps_queries) {
+      $("about").textContent += "; queries are kept on the machine that serves this page";
     }
   } catch (error) {
     say(error.message, true);
