@@ -21,6 +21,7 @@ from benchmarks import (  # noqa: E402
     loss_step,
     memory,
     model_speed,
+    own_videos,
     retrieval_evaluator,
     retrieval_fit,
     retrieval_search,
@@ -42,6 +43,7 @@ BENCHMARKS = {
     "B10": whole_step.run,
     "model": model_speed.run,
     "evaluator": retrieval_evaluator.run,
+    "own videos": own_videos.run,
 }
 
 

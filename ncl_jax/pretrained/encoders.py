@@ -5,6 +5,7 @@ while the devices work on the last one.
 """
 
 import concurrent.futures
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from ncl_jax.pretrained.checkpoint import Checkpoint
 
 SHORT = 32
 """Tokens that most captions need; longer ones are read by a program of their own."""
+LENGTHS = 3
+"""Programs for clips of different numbers of frames, at most."""
 Frames = Sequence[bytes] | UInt8[np.ndarray, "frame height width 3"]
 
 
@@ -54,19 +57,38 @@ class Encoders:
     def clips(
         self, clips: Sequence[Frames], batch_size: int, bar: tqdm
     ) -> Float[np.ndarray, "video dim"]:
-        """One row per clip, from its frames: JPEGs or RGB pixels."""
+        """One row per clip, from its frames: JPEGs or RGB pixels.
+
+        Clips of few frames go together, so that they do not pay for those of many.
+        """
+        most = self._checkpoint.preprocessing.shapes.max_frames
+        step = -(-most // LENGTHS)
+        lengths = np.array([min(most, -(-len(clip) // step) * step) for clip in clips])
+        rows = np.zeros((len(clips), self._checkpoint.sizes.embed_dim), np.float32)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for length in np.unique(lengths).tolist():
+                those = np.flatnonzero(lengths == length)
+                batches = self._clip_batches([clips[i] for i in those], length, batch_size, pool)
+                rows[those] = self._rows_of(self._encode_video, batches, bar)
+        return rows
+
+    def _clip_batches(
+        self,
+        clips: Sequence[Frames],
+        length: int,
+        batch_size: int,
+        pool: concurrent.futures.Executor,
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Pixels and masks of clips that have at most `length` frames to be seen."""
         given = self._checkpoint.preprocessing
+        shapes = dataclasses.replace(given.shapes, max_frames=length)
 
         def look(clip: Frames) -> tuple[np.ndarray, np.ndarray]:
-            return clip_frames(clip, given.shapes, given.view, np.random.default_rng(0))
+            return clip_frames(clip, shapes, given.view, np.random.default_rng(0))
 
-        def batches(pool: concurrent.futures.Executor) -> Iterator[tuple[np.ndarray, ...]]:
-            for first in range(0, len(clips), batch_size):
-                part = pool.map(look, clips[first : first + batch_size])
-                yield tuple(np.stack(column) for column in zip(*part, strict=True))
-
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            return self._rows_of(self._encode_video, batches(pool), bar)
+        for first in range(0, len(clips), batch_size):
+            part = pool.map(look, clips[first : first + batch_size])
+            yield tuple(np.stack(column) for column in zip(*part, strict=True))
 
     def _rows_of(
         self, encode: Callable[..., Any], batches: Iterator[tuple[np.ndarray, ...]], bar: tqdm

@@ -1,0 +1,204 @@
+"""`ncl_jax.load` on video files against a plain torch pipeline; ViT-B/32 with random weights.
+
+    NCL_TORCH_PYTHON=... NCL_REAL_DATA=... python -m benchmarks --only "own videos"
+
+The peer is `transformers.CLIPModel` behind a torch DataLoader of as many workers as cores, whose
+items are decoded by PyAV: every picture is decoded, one per second is kept, up to 12 of them evenly,
+through `CLIPImageProcessor`. Both sides read the same files from end to end, in processes of their
+own that have run once before; the first answer and the memory are those of new processes.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+FRAMES, REPEATS, QUERY = 12, 8, "a dog runs on the beach"
+
+
+def run(quick: bool) -> Iterator:
+    import numpy as np
+
+    from benchmarks.common import Row, at_least, at_most, interleave, note, ratio
+    from ncl_jax.pretrained import load, random_weights
+
+    files = _files() * (1 if quick else REPEATS)
+    with tempfile.TemporaryDirectory() as folder:
+        random_weights.write(folder, "ViT-B/32")
+        weights = pathlib.Path(folder, "model.safetensors").stat().st_size
+        model = load(folder)
+        yield note("own videos", "clips", len(files))
+        with peer(folder) as ask:
+            calls = {"ours": lambda: _timed(model, files)}
+            if ask:
+                calls["torch"] = lambda: ask("encode " + json.dumps(files))
+            seconds = interleave(calls, 1 if quick else 3)
+        for name, spent in seconds.items():
+            yield note("own videos", f"{name}, clips/s", len(files) / np.median(spent))
+        if "torch" in seconds:
+            value = ratio(seconds, "torch", "ours")
+            yield at_least("own videos", "clips/s over torch's", value, 1.5)
+        first = {"ours": lambda: _first(sys.executable, folder)["seconds"]}
+        if python := os.environ.get("NCL_TORCH_PYTHON"):
+            first["torch"] = lambda: _first(python, folder)["seconds"]
+        seconds = interleave(first, 1 if quick else 5)
+        for name, spent in seconds.items():
+            yield note("own videos", f"first answer in a new process, {name}, s", np.median(spent))
+        if "torch" in seconds:
+            value = ratio(seconds, "ours", "torch")
+            yield at_most("own videos", "first answer over transformers'", value, 1.3)
+        peak = _first(sys.executable, folder, files[0])
+        batch = peak["batch"]
+        yield note("own videos", "peak memory over imports, MB", peak["bytes"] / 1e6)
+        yield at_most(
+            "own videos", "peak memory over imports, over weights plus one batch",
+            peak["bytes"] / (weights + batch), 1.2,
+        )  # fmt: skip
+        yield Row("own videos", "weights, MB", weights / 1e6)
+
+
+def _timed(model: Any, files: list[str]) -> float:
+    start = time.perf_counter()
+    assert len(model.encode_video(files)) == len(files)
+    return time.perf_counter() - start
+
+
+def _files() -> list[str]:
+    """Real clips where there are some, else clips made here."""
+    real = pathlib.Path(os.environ.get("NCL_REAL_DATA", "/nowhere"), "msvd", "videos")
+    if real.is_dir():
+        return [str(path) for path in sorted(real.iterdir())]
+    from ncl_jax.video import decode
+
+    return [str(pathlib.Path(decode.__file__).with_name("known_good.mp4"))] * 5
+
+
+@contextlib.contextmanager
+def peer(folder: str) -> Iterator:
+    """A function that asks the torch side, in its own process, for seconds; None without it."""
+    python = os.environ.get("NCL_TORCH_PYTHON")
+    if not python:
+        print("own videos: NCL_TORCH_PYTHON is not set, torch is left out", flush=True)
+        yield None
+        return
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([python, __file__, "serve", folder], **pipe) as process:
+
+        def ask(line: str) -> float:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            if not answer:
+                raise RuntimeError(f"{python} needs torch, transformers and av for these rows")
+            return float(answer)
+
+        yield ask
+        process.stdin.close()
+
+
+def _first(python: str, folder: str, video: str = "") -> dict:
+    """Seconds from the start of a process to its first answer, or bytes of its memory."""
+    start = time.perf_counter()
+    command = [python, __file__, "ours" if python == sys.executable else "theirs", folder, video]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1]) | {"seconds": time.perf_counter() - start}
+
+
+# -- in a process of its own ---------------------------------------------------------------------
+
+
+def _ours(folder: str, video: str) -> None:
+    import ncl_jax
+    from ncl_jax.pretrained import model as _imported
+
+    del _imported
+    before = _peak()
+    model = ncl_jax.load(folder)
+    model.encode_text([QUERY])
+    batch = 0
+    if video:
+        shape = (model.batch_size, FRAMES, 224, 224, 3)
+        batch = shape[0] * shape[1] * shape[2] * shape[3] * 3 * 4  # float32 pixels
+        model.encode_video([video] * model.batch_size)
+    print(json.dumps({"bytes": _peak() - before, "batch": batch}))
+
+
+def _theirs(folder: str, video: str) -> None:
+    import torch
+    import transformers
+
+    del video
+    model = transformers.CLIPModel.from_pretrained(folder).eval()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=f"{folder}/tokenizer.json", pad_token="<|endoftext|>"
+    )
+    with torch.no_grad():
+        model.get_text_features(**tokenizer([QUERY], return_tensors="pt"))
+    print(json.dumps({}))
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _serve(folder: str) -> None:
+    import av
+    import numpy as np
+    import torch
+    import transformers
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    model = transformers.CLIPModel.from_pretrained(folder).eval()
+    processor = transformers.CLIPImageProcessor()
+
+    class Clips(torch.utils.data.Dataset):
+        def __init__(self, files):
+            self.files = files
+
+        def __len__(self):
+            return len(self.files)
+
+        def __getitem__(self, place):
+            kept, due = [], 0.0
+            with av.open(self.files[place]) as container:
+                for frame in container.decode(video=0):
+                    if frame.time is None or frame.time >= due:
+                        kept.append(frame.to_image())
+                        due += 1.0
+            chosen = np.linspace(0, len(kept) - 1, min(FRAMES, len(kept)), dtype=int)
+            images = processor([kept[i] for i in chosen], return_tensors="pt")
+            return images["pixel_values"]
+
+    for line in sys.stdin:
+        files = json.loads(line.partition(" ")[2])
+        start = time.perf_counter()
+        loader = torch.utils.data.DataLoader(
+            Clips(files), batch_size=8, num_workers=os.cpu_count() or 1, collate_fn=list
+        )
+        rows = []
+        with torch.no_grad():
+            for clips in loader:
+                features = model.get_image_features(torch.cat(clips))
+                features = getattr(features, "pooler_output", features)
+                features = torch.nn.functional.normalize(features, dim=1)
+                parts = features.split([len(clip) for clip in clips])
+                rows += [torch.nn.functional.normalize(p.mean(0), dim=0) for p in parts]
+        assert len(rows) == len(files)
+        print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        _serve(sys.argv[2])
+    else:
+        {"ours": _ours, "theirs": _theirs}[sys.argv[1]](*sys.argv[2:4])
