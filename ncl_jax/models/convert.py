@@ -44,6 +44,7 @@ def to_params(
     positions: Positions = "exact",
     head: Head = "text",
     seed: int = 0,
+    consume: bool = False,
 ) -> Any:
     """Parameters (a dict, float32) of the model of `config` with the published weights.
 
@@ -55,6 +56,8 @@ def to_params(
         layers and positions of the text tower and initializes the rest at random, as CLIP4Clip
         does; "random" initializes everything at random.
       seed: of the random initialization.
+      consume: whether `published.arrays` is emptied on the way, so that memory holds the weights
+        only once.
 
     Raises:
       ValueError: names without a counterpart on either side; shapes or a model that do not match.
@@ -64,28 +67,25 @@ def to_params(
     _check_kind(published, config)
     _, like = abstract(config)
     wanted = {hf_name(path): (path, leaf) for path, leaf in _leaves(like)}
-    arrays = dict(published.arrays)
+    arrays = published.arrays if consume else dict(published.arrays)
     if not any(name.startswith(_HEAD) for name in arrays):
-        arrays |= start_head(arrays, config, head, seed)
+        arrays.update(start_head(arrays, config, head, seed))
     if config.patch_frames > 1 and PATCHES in arrays and arrays[PATCHES].ndim == 4:
         arrays[PATCHES] = _inflate_kernel(arrays[PATCHES], config.patch_frames)
     _check_names(arrays, wanted, published.source)
-    arrays = {
-        name: _fit_positions(name, array, wanted[name][1].shape[0], positions, published.source)
-        if name.endswith(_TABLE) and array.ndim == 2 else array
-        for name, array in arrays.items()
-    }  # fmt: skip
-    ours = {
-        name: _to_ours(wanted[name][0], single(array, f"{published.source}: {name}"))
-        for name, array in arrays.items()
-    }
+    for name, array in arrays.items():
+        if name.endswith(_TABLE) and array.ndim == 2:
+            rows = wanted[name][1].shape[0]
+            arrays[name] = _fit_positions(name, array, rows, positions, published.source)
+    ours = {name: _to_ours(wanted[name][0], array).shape for name, array in arrays.items()}
     _check_shapes(ours, {n: leaf.shape for n, (_, leaf) in wanted.items()}, published.source)
     tree: dict[str, Any] = {}
     for name, (path, leaf) in wanted.items():
         inner = tree
         for part in path[:-1]:
             inner = inner.setdefault(part, {})
-        inner[path[-1]] = jax.numpy.asarray(ours[name].reshape(leaf.shape))
+        array = _to_ours(path, single(arrays.pop(name), f"{published.source}: {name}"))
+        inner[path[-1]] = jax.numpy.asarray(array.reshape(leaf.shape))
     return _with_keys_of(like, tree)
 
 
@@ -331,11 +331,13 @@ def _check_names(arrays: Arrays, wanted: dict[str, Any], source: str) -> None:
         )
 
 
-def _check_shapes(arrays: Arrays, wanted: dict[str, tuple[int, ...]], source: str) -> None:
+def _check_shapes(
+    found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], source: str
+) -> None:
     wrong = [
-        f"{name} {array.shape} for {wanted[name]}"
-        for name, array in arrays.items()
-        if array.shape != wanted[name] and not array.size == math.prod(wanted[name]) == 1
+        f"{name} {shape} for {wanted[name]}"
+        for name, shape in found.items()
+        if shape != wanted[name] and not math.prod(shape) == math.prod(wanted[name]) == 1
     ]
     if wrong:
         raise InputError(

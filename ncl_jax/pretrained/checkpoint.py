@@ -155,7 +155,7 @@ def _of_weights(source: str) -> Checkpoint:
         )
     return Checkpoint(
         source=source, sizes=sizes, towers=clip.abstract(sizes)[0],
-        params=convert.to_params(published, sizes), tokenizer=tokenizer,
+        params=convert.to_params(published, sizes, consume=True), tokenizer=tokenizer,
         preprocessing=preprocessing, bank=_saved_bank(folder, card, sizes.embed_dim),
         results=card.get("results"),
     )  # fmt: skip

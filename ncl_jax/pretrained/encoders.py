@@ -67,7 +67,7 @@ class Encoders:
         rows = np.zeros((len(clips), self._checkpoint.sizes.embed_dim), np.float32)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             for length in np.unique(lengths).tolist():
-                those = np.flatnonzero(lengths == length)
+                those = np.flatnonzero(lengths == length).tolist()
                 batches = self._clip_batches([clips[i] for i in those], length, batch_size, pool)
                 rows[those] = self._rows_of(self._encode_video, batches, bar)
         return rows

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import ncl_jax
 from ncl_jax.models import clip, convert, temporal, weights
 from ncl_jax.models.clip import TowerConfig
+from ncl_jax.pretrained import random_weights
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch = pytest.importorskip("torch", reason="needs requirements-parity.txt: torch")
@@ -143,6 +145,30 @@ def test_transformers_loads_what_we_write(tmp_path):
         assert state.keys() == drawn.keys()
         for key in state:
             np.testing.assert_array_equal(state[key], drawn[key], err_msg=key)
+
+
+@pytest.mark.slow
+def test_transformers_reads_a_saved_model_with_its_processor(tmp_path):
+    """From words and pictures to vectors, by nothing but what the folder holds.
+
+    Where the margins of the crop are odd, `CLIPImageProcessor` rounds them down, torchvision and we
+    to even; it does not unescape HTML in captions, as OpenAI's code and we do.
+    """
+    model = ncl_jax.load(random_weights.write(tmp_path / "weights"))
+    model.save_pretrained(tmp_path / "saved")
+    theirs = transformers.CLIPModel.from_pretrained(tmp_path / "saved").eval()
+    processor = transformers.CLIPProcessor.from_pretrained(tmp_path / "saved")
+    texts = ["a red ball", "Two  blue CUBES", "a dog runs on the beach, and then it jumps!"]
+    frames = np.random.default_rng(0).integers(0, 255, (5, 48, 64, 3)).astype(np.uint8)
+    given = processor(text=texts, images=list(frames), return_tensors="pt", padding=True)
+    images = given.pop("pixel_values")
+    with torch.no_grad():
+        words, pictures = theirs.get_text_features(**given), theirs.get_image_features(images)
+    words, pictures = (getattr(x, "pooler_output", x) for x in (words, pictures))
+    unit = torch.nn.functional.normalize
+    np.testing.assert_allclose(model.encode_text(texts), unit(words, dim=1).numpy(), atol=1e-5)
+    clip = unit(unit(pictures, dim=1).mean(0), dim=0).numpy()
+    np.testing.assert_allclose(model.encode_video([frames])[0], clip, atol=1e-5)
 
 
 class Block(torch.nn.Module):

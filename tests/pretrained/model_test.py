@@ -189,8 +189,8 @@ def test_the_rule_on_the_card_is_that_of_an_index(banked):
 
 def test_it_prints_what_it_is(banked):
     assert re.fullmatch(
-        r"Model\('.*': CLIP of 1 and 1 layers, seqTransf over up to 12 frames of 32 pixels at 1 per "
-        r"second, 77 tokens, 16 dimensions, [\d,]+ parameters, float32, scale 100.0, bank: 7 "
+        r"Model\('.*': CLIP of 1 and 1 layers, seqTransf over up to 12 frames of 32 pixels at 1 "
+        r"per second, 77 tokens, 16 dimensions, [\d,]+ parameters, float32, scale 100.0, bank: 7 "
         r"training captions\)",
         repr(banked),
     )

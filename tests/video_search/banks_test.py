@@ -75,7 +75,7 @@ def test_what_holds_no_texts_is_one_sentence(tmp_path, name, content, said):
 
 
 def test_kept_queries_join_the_file(tmp_path):
-    with pytest.raises(ValueError, match="--learn-bank: there is no .*index.queries.txt; search"):
+    with pytest.raises(ValueError, match=r"--learn-bank: there is no .*index.queries.txt; search"):
         banks.read("", True, tmp_path)
     write(tmp_path / "index.queries.txt", "a dog\na dog\n")
     own = write(tmp_path / "a.txt", "two cats\n")
