@@ -137,11 +137,9 @@ def _of_weights(source: str) -> Checkpoint:
             "bpe_simple_vocab_16e6.txt.gz) beside the weights, found none; copy the model's own "
             "there"
         )
-    sizes = convert.sizes_of(published)
-    if not convert.has_positions(sizes):  # no parameter depends on the number of frames
-        sizes = dataclasses.replace(sizes, max_frames=FRAMES)
     folder = published.tokenizer.parent
     card = _object(folder / weights.CARD) if (folder / weights.CARD).exists() else {}
+    sizes = _sizes(published, card)
     preprocessing = (
         Preprocessing.from_json(card["preprocessing"], str(folder / weights.CARD))
         if "preprocessing" in card else _default_preprocessing(sizes)
@@ -159,6 +157,20 @@ def _of_weights(source: str) -> Checkpoint:
         preprocessing=preprocessing, bank=_saved_bank(folder, card, sizes.embed_dim),
         results=card.get("results"),
     )  # fmt: skip
+
+
+def _sizes(published: weights.Published, card: dict[str, Any]) -> clip.ClipConfig:
+    """The sizes that the weights imply, and those that no shape of theirs tells."""
+    sizes = convert.sizes_of(published)
+    if not convert.has_positions(sizes):
+        sizes = dataclasses.replace(sizes, max_frames=FRAMES)
+    heads = card.get("temporal_heads", sizes.temporal_heads)
+    if type(heads) is not int or heads < 1 or sizes.embed_dim % heads:
+        raise InputError(
+            f"{published.source}: {weights.CARD}: temporal_heads: expected a divisor of the width "
+            f"{sizes.embed_dim}, got {heads!r}; save the model again"
+        )
+    return dataclasses.replace(sizes, temporal_heads=heads)
 
 
 def _default_preprocessing(sizes: clip.ClipConfig) -> Preprocessing:

@@ -1,5 +1,6 @@
 """A trained model in Python: captions and videos to vectors, similarities, normalised ranks."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -113,8 +114,10 @@ class Model:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of parameters, tokenizer and preprocessing: differs between any two models."""
-        sizes, given = repr(self.checkpoint.sizes), self.preprocessing.to_json()
-        digest = hashlib.sha256(f"{sizes}{json.dumps(given, sort_keys=True)}".encode())
+        # What a model starts from, and how it saves memory, moves no embedding.
+        sizes = dataclasses.replace(self.checkpoint.sizes, init_scale=1.0, remat=False)
+        given = json.dumps(self.preprocessing.to_json(), sort_keys=True)
+        digest = hashlib.sha256(f"{sizes}{given}".encode())
         digest.update(self.checkpoint.tokenizer.to_json().encode())
         for leaf in jax.tree.leaves(self.checkpoint.params):
             digest.update(np.asarray(leaf).data)

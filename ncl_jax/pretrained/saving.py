@@ -58,6 +58,7 @@ def save(checkpoint: Checkpoint, folder: str | os.PathLike[str]) -> None:
         _write_bank(path / weights.BANK, bank)
     _write_json(path / weights.CARD, {
         "format": FORMAT,
+        "temporal_heads": checkpoint.sizes.temporal_heads,
         "preprocessing": checkpoint.preprocessing.to_json(),
         "bank_captions": bank.captions if bank else [],
         "results": card.public_part(checkpoint.results or {}),

@@ -1,7 +1,7 @@
 """A stand-in for the Hugging Face hub's HTTP interface, on this machine: reads and writes.
 
 It answers what `huggingface_hub` asks when files are fetched, when a repository is described or
-created, and when a folder is uploaded (preupload, Git LFS batch, commit).
+created, and when a folder is uploaded (check of the card, preupload, Git LFS batch, commit).
 """
 
 import base64
@@ -12,6 +12,8 @@ import json
 import pathlib
 import threading
 import urllib.parse
+
+import yaml
 
 COMMIT = "0" * 39 + "1"
 
@@ -45,6 +47,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             folder.mkdir(parents=True, exist_ok=True)
             self.server.repos[name] = folder
             return self._json({"url": f"{self._address()}/{name}"})
+        if path == "/api/validate-yaml":
+            head = yaml.safe_load(json.loads(body)["content"].split("---")[1])
+            errors = [] if head.get("license") else [{"message": "license is missing"}]
+            return self._json({"errors": errors, "warnings": []})
         if path.endswith("/preupload/main"):
             files = [{"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(".safetensors")
                       else "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]

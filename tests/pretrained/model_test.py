@@ -1,6 +1,7 @@
 """A model to hold: its numbers against the towers called by hand, its ways out and in again."""
 
 import concurrent.futures
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import ncl_jax
 from ncl_jax import normalizers
 from ncl_jax.data.clips import clip_frames
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.models import clip
 from ncl_jax.pretrained import checkpoint, random_weights, saving
 from ncl_jax.pretrained.checkpoint import TextBank
 from tests.video_search.gallery_test import write_video
@@ -164,6 +166,18 @@ def test_a_saved_model_is_the_same_model(banked, tmp_path):
         np.testing.assert_array_equal(getattr(again.bank, field), getattr(banked.bank, field))
     with pytest.raises(ValueError, match="expected a new or empty folder"):
         banked.save_pretrained(tmp_path / "saved")
+
+
+def test_a_head_of_other_attention_heads_than_the_text_tower_is_kept(model, tmp_path):
+    """No weight's shape tells how many there are."""
+    own = model.checkpoint
+    sizes = dataclasses.replace(own.sizes, temporal_heads=8)
+    other = ncl_jax.pretrained.Model(own._replace(sizes=sizes, towers=clip.abstract(sizes)[0]))
+    other.save_pretrained(tmp_path / "saved")
+    again = ncl_jax.load(tmp_path / "saved")
+    rows = again.encode_video([frames(1)])
+    np.testing.assert_array_equal(rows, other.encode_video([frames(1)]))
+    assert np.abs(rows - model.encode_video([frames(1)])).max() > 1e-6
 
 
 def test_the_model_card_says_what_was_measured_and_no_more(banked, tmp_path):
