@@ -27,7 +27,7 @@ def test_all_that_the_package_offers_is_measured():
         "ncl_jax.losses.ncl", "ncl_jax.losses.infonce", "ncl_jax.sinkhorn.solve",
         "ncl_jax.metrics.text_to_video", "ncl_jax.metrics.hubness", "ncl_jax.normalizers.Ncl",
         "ncl_jax.normalizers.Ncl.fit", "ncl_jax.index.RetrievalIndex",
-        "ncl_jax.index.RetrievalIndex.search", "ncl_jax.pretrained.model.load",
+        "ncl_jax.index.RetrievalIndex.search", "ncl_jax.pretrained.load",
     } <= names  # fmt: skip
     assert not any("._" in name for name in names)
 

@@ -10,6 +10,7 @@ that leads elsewhere is followed where --root names the folder that it leads to.
 """
 
 import argparse
+import contextlib
 import pathlib
 import socket
 import sys
@@ -24,6 +25,7 @@ from ncl_jax.files import one_line
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.pretrained import load
 from ncl_jax.video_search import app, banks, server
+from ncl_jax.video_search.clips import ClipCache
 from ncl_jax.video_search.library import Library
 from ncl_jax.video_search.manifest import manifest_of
 
@@ -61,8 +63,11 @@ def run(args: argparse.Namespace) -> None:
         kept = one_line(str(banks.queries_file(args.index)))
         print(f"queries are kept in {kept}, for `index build --learn-bank`")
     hosts = app.LOOPBACK if args.host in app.LOOPBACK else None
-    with _listening(args.host, args.port) as listener:
-        serving = server.create_server(app.create_app(library, hosts), listener)
+    with (
+        contextlib.closing(ClipCache()) as clips,
+        _listening(args.host, args.port) as listener,
+    ):
+        serving = server.create_server(app.create_app(library, hosts, clips), listener)
         _serve(serving, args.host, listener.getsockname()[1], manifest.folder)
 
 

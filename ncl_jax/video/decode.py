@@ -23,10 +23,11 @@ from ncl_jax.video.orientation import Seen
 from ncl_jax.video.picture import Form, Frame, Pictures
 from ncl_jax.video.picture import from_jpeg as decode_jpeg
 from ncl_jax.video.times import rate
+from ncl_jax.video.transcode import plays
 
 __all__ = [
     "SUFFIXES", "VERSION", "Clip", "Frame", "Look", "Probe", "VideoError", "begin_of",
-    "check_look", "decode_frames", "decode_jpeg", "file_name", "jpeg_at", "probe",
+    "check_look", "decode_frames", "decode_jpeg", "file_name", "jpeg_at", "plays", "probe",
 ]  # fmt: skip
 
 VERSION = 2

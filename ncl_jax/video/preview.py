@@ -7,6 +7,7 @@ beginning of the file leads to is right by definition.
 """
 
 import functools
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -66,17 +67,44 @@ def picture_at(
     Raises:
       VideoError: the file cannot be opened or holds no decodable frame.
     """
+
+    def use_first(stream: av.VideoStream, pictures: Timed, first: Seen) -> Result:
+        return use(stream, next(pictures)[1], first)
+
+    return pictures_from(path, wanted, use_first)
+
+
+def pictures_from(
+    path: str | os.PathLike[str],
+    wanted: float,
+    use: Callable[[av.VideoStream, Timed, Seen], Result],
+) -> Result:
+    """Hands the first sound picture at or after a second, and those after it, to `use`.
+
+    Args:
+      path: of the file.
+      wanted: seconds since the file's first picture.
+      use: what to do with the stream, (seconds, picture) of at least one, and the display matrix
+        of the file's first one, while the file is open.
+
+    Returns:
+      What `use` returns.
+
+    Raises:
+      VideoError: the file cannot be opened or holds no decodable frame.
+    """
     begins = beginning_of(path)
     for earlier in _EARLIER:
         if earlier and wanted <= earlier:
             break
         with opened(path) as stream:
-            picture = _sought(stream, wanted, max(0.0, wanted - earlier), begins)
-            if picture is not None:
-                return use(stream, picture, begins.seen)
+            pictures = _sought(stream, wanted, max(0.0, wanted - earlier), begins)
+            if pictures is not None:
+                return use(stream, pictures, begins.seen)
     with opened(path) as stream:
         pictures = timed(stream, decode_all(stream, Clock()), [])
-        return use(stream, _first_sound(pictures, wanted), begins.seen)
+        first = _first_sound(pictures, wanted)
+        return use(stream, itertools.chain([first], pictures), begins.seen)
 
 
 def beginning_of(path: str | os.PathLike[str]) -> Beginning:
@@ -119,8 +147,10 @@ def _keys(path: str) -> list[tuple[int, int]] | None:
 
 def _sought(
     stream: av.VideoStream, wanted: float, begin: float, begins: Beginning
-) -> av.VideoFrame | None:
-    """The picture by decoding from a second on; None where that does not lead to it."""
+) -> Timed | None:
+    """The picture, and those after it, by decoding from a second on; None where that does not lead
+    to it.
+    """
     stamp = begins.stamp + int(begin / seconds_of(stream)(1))
     length = container_of(stream).duration
     try:
@@ -134,7 +164,9 @@ def _sought(
         else:
             container_of(stream).seek(stamp, stream=stream)
             pictures = decode_all(stream, Clock())
-        return _first_if_right(_since(begins.stamp, stream, pictures), wanted)
+        found = _since(begins.stamp, stream, pictures)
+        first = _first_if_right(found, wanted)
+        return None if first is None else itertools.chain([first], found)
     except av.FFmpegError:
         return None
 
@@ -158,7 +190,7 @@ def _since(start: int, stream: av.VideoStream, pictures: Iterable[av.VideoFrame]
             last = time
 
 
-def _first_if_right(pictures: Timed, wanted: float) -> av.VideoFrame | None:
+def _first_if_right(pictures: Timed, wanted: float) -> tuple[float, av.VideoFrame] | None:
     """The first picture at or after a second, the last one if there is none; None if the pictures
     begin after that second or lean on a corrupt one.
     """
@@ -171,12 +203,12 @@ def _first_if_right(pictures: Timed, wanted: float) -> av.VideoFrame | None:
             continue  # it leans on the group before the first one that was read
         if time >= wanted - TICK_SLACK:
             exact = time <= wanted + TICK_SLACK
-            return picture if exact or before is not None else None
-        before = picture
+            return (time, picture) if exact or before is not None else None
+        before = time, picture
     return before
 
 
-def _first_sound(pictures: Timed, wanted: float) -> av.VideoFrame:
+def _first_sound(pictures: Timed, wanted: float) -> tuple[float, av.VideoFrame]:
     """The first sound picture at or after a second, else the last sound one, else any.
 
     Raises:
@@ -185,11 +217,11 @@ def _first_sound(pictures: Timed, wanted: float) -> av.VideoFrame:
     before = corrupt = None
     for time, picture in pictures:
         if picture.is_corrupt:
-            corrupt = picture
+            corrupt = time, picture
             continue
         if time >= wanted - TICK_SLACK:
-            return picture
-        before = picture
+            return time, picture
+        before = time, picture
     found = before or corrupt
     if found is None:
         raise BadVideoError("at least one decodable frame, got none")

@@ -26,6 +26,7 @@ import numpy as np
 from ncl_jax.errors import InputError
 from ncl_jax.video.decode import Clip, Look, Probe, VideoError, decode_frames, file_name, probe
 from ncl_jax.video.process import Process
+from ncl_jax.video.transcode import transcode
 
 # Address space of a worker: enough for 8K pictures, too little to freeze a laptop.
 _MEMORY = 8 << 30
@@ -77,6 +78,10 @@ class VideoWorker:
     def probe(self, path: str | os.PathLike[str], deep: bool = False) -> Probe:
         """`video.probe`, with the same limits."""
         return Probe(*json.loads(self._ask(path, {"deep": deep})))
+
+    def transcode(self, path: str | os.PathLike[str], start: float, end: float) -> bytes:
+        """`video.transcode`, with the same limits."""
+        return self._ask(path, {"start": start, "end": end})
 
     def close(self) -> None:
         """Ends the process for good, from any thread; a call under way raises `VideoError`."""
@@ -217,6 +222,8 @@ def _answer(request: dict[str, Any]) -> tuple[str, bytes]:
     try:
         if "deep" in request:
             return "done", json.dumps(probe(**request)).encode()
+        if "start" in request:
+            return "done", transcode(**request)
         return "done", pack(decode_frames(**request))
     except VideoError as error:
         return "error", error.reason.encode()

@@ -6,8 +6,10 @@
     GET /api/search?q=&k=&scores=      {"hits": [hit]}, best first; scores "normalised" or "plain"
     GET /api/captions?item=&k=&scores= {"hits": [{"caption", "score"}]}: a window's best captions
     GET /preview/ITEM                  JPEG of the middle of a window
-    GET /api/begin?item=               {"seconds"}: what players show at the file's first frame
+    GET /api/begin?item=               {"seconds", "plays"}: what players show at the file's first
+                                       frame, and whether browsers play the file as it is
     GET /video/ITEM                    the file itself, with byte ranges, of `PIECE` at the most
+    GET /clip/ITEM                     its window as H.264 and AAC, for files browsers do not play
 
 A hit is {"item", "file", "start", "end", "clock", "score"}: seconds count from the file's first
 frame, and `item` is "VERSION-ROW", a row of one version of the index, so that a page opened before
@@ -29,6 +31,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from ncl_jax.errors import InputError
 from ncl_jax.video import decode
 from ncl_jax.video_search import banks, ranges
+from ncl_jax.video_search.clips import ClipCache
 from ncl_jax.video_search.library import Library
 
 MAX_HITS = 100
@@ -39,22 +42,30 @@ PIECE = 1 << 22
 """Bytes of a range that are sent at once; a player asks on. More would not fit the server's
 buffers, and a player that is paused would hold up a thread."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_KINDS = {
+    ".ts": "video/mp2t", ".mts": "video/mp2t", ".m2ts": "video/mp2t", ".mkv": "video/x-matroska",
+    ".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime",
+}  # fmt: skip
+"""Of names that systems take for something else, or do not know."""
 _POLICY = "default-src 'self'; media-src 'self'; object-src 'none'; frame-ancestors 'none'"
 
 
-def create_app(library: Library, hosts: Collection[str] | None = None) -> flask.Flask:
+def create_app(
+    library: Library, hosts: Collection[str] | None = None, clips: ClipCache | None = None
+) -> flask.Flask:
     """The application.
 
     Args:
       library: what is searched.
       hosts: names, in lower case, under which the page may be asked for; a page elsewhere cannot
         reach it under a name of its own. None: any name.
+      clips: where transcoded clips are kept; None: a new one.
     """
     app = flask.Flask(__name__, static_folder="static", static_url_path="/static")
     app.add_url_rule("/", view_func=lambda: app.send_static_file("page.html"), endpoint="page")
     _check_hosts(app, hosts)
     _answer_queries(app, library)
-    _show_videos(app, library)
+    _show_videos(app, library, clips or ClipCache())
     _explain_errors(app)
     return app
 
@@ -99,7 +110,7 @@ def _answer_queries(app: flask.Flask, library: Library) -> None:
         return {"hits": shown.best_captions(row, _k(), _scores())}
 
 
-def _show_videos(app: flask.Flask, library: Library) -> None:
+def _show_videos(app: flask.Flask, library: Library, clips: ClipCache) -> None:
     @functools.lru_cache(PREVIEWS_KEPT)
     def picture(path: pathlib.Path, changed: int, middle: float) -> bytes:
         return decode.jpeg_at(path, middle, PREVIEW_SIDE, jpeg_quality=80)
@@ -116,11 +127,23 @@ def _show_videos(app: flask.Flask, library: Library) -> None:
     def begin_of(path: pathlib.Path, changed: int) -> float:
         return decode.begin_of(path)
 
+    @functools.lru_cache(PREVIEWS_KEPT)
+    def plays(path: pathlib.Path, changed: int) -> bool:
+        return decode.plays(path)
+
     @app.get("/api/begin")
     def begin() -> dict[str, Any]:
         shown = library.snapshot()
         path = shown.file(shown.row(flask.request.args.get("item", "")))
-        return {"seconds": begin_of(path, path.stat().st_mtime_ns)}
+        changed = path.stat().st_mtime_ns
+        return {"seconds": begin_of(path, changed), "plays": plays(path, changed)}
+
+    @app.get("/clip/<item>")
+    def clip(item: str) -> flask.Response:
+        shown = library.snapshot()
+        row = shown.row(item)
+        path, window = shown.file(row), shown.windows[row]
+        return _sent(clips.path(path, window.start, window.end), f"{item}.mp4")
 
     @app.get("/video/<item>")
     def whole(item: str) -> flask.Response:
@@ -171,7 +194,8 @@ def _sent(path: pathlib.Path, name: str) -> flask.Response:
         start, stop = some[0] if some else (size, size + 1)  # beyond the end: status 416
         flask.request.environ["HTTP_RANGE"] = f"bytes={start}-{stop - 1}"
     response = flask.send_file(
-        path, conditional=True, download_name=name, etag=f"{changed:x}-{size:x}"
+        path, conditional=True, download_name=name, etag=f"{changed:x}-{size:x}",
+        mimetype=_KINDS.get(pathlib.PurePath(name).suffix.lower()),
     )
     if len(some) > 1 and response.status_code == 200 and _same(response):
         response.close()

@@ -91,25 +91,35 @@ async function play(screen, hit) {
   const player = document.createElement("video");
   player.controls = true;
   player.muted = true; // browsers start only silent videos by themselves
+  player.poster = `/preview/${hit.item}`;
   player.playsInline = true;
+  let source = "";
   player.addEventListener("error", async () => {
     if (playing?.player !== player) return;
-    const why = await whyNot(`/video/${hit.item}`, `This browser cannot play ${hit.file}.`);
-    screen.replaceChildren(note(why));
+    const why = await whyNot(`/${source}/${hit.item}`, "");
+    if (playing?.player !== player) return;
+    if (!why && source === "video") return begin("clip"); // what this browser does not play
+    screen.replaceChildren(note(why || `This browser cannot play ${hit.file}.`));
   });
   playing = { screen, player, picture: screen.firstElementChild };
   screen.replaceChildren(player);
   player.focus();
   // A file's clock need not start at 0; a file without an answer is told of by the error event.
-  const { seconds } = await ask("/api/begin", { item: hit.item }).catch(() => ({ seconds: 0 }));
+  const { seconds, plays } = await ask("/api/begin", { item: hit.item })
+    .catch(() => ({ seconds: 0, plays: true }));
   if (playing?.player !== player) return;
   const from = seconds + hit.start;
+  function begin(kind) {
+    source = kind;
+    player.src = kind === "clip" ? `/clip/${hit.item}`
+      : `/video/${hit.item}#t=${from},${seconds + hit.end}`;
+    player.play().catch(() => {}); // the error event says what there is to say
+  }
   // A start beyond the length that a file claims is not taken, until it plays and is seen to go on.
   player.addEventListener("playing", () => {
-    if (Math.abs(player.currentTime - from) > 1) player.currentTime = from;
+    if (source === "video" && Math.abs(player.currentTime - from) > 1) player.currentTime = from;
   }, { once: true });
-  player.src = `/video/${hit.item}#t=${from},${seconds + hit.end}`;
-  player.play().catch(() => {}); // the error event says what there is to say
+  begin(plays ? "video" : "clip");
 }
 
 function note(text) {

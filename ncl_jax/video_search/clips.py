@@ -1,0 +1,55 @@
+"""Windows of files that browsers do not play, transcoded when they are asked for, and kept."""
+
+import collections
+import contextlib
+import hashlib
+import pathlib
+import tempfile
+import threading
+
+from ncl_jax.files import replaced
+from ncl_jax.video.worker import VideoWorker
+
+KEPT = 256 << 20
+"""Bytes of transcoded clips that are kept among the temporary files while the page is served."""
+SECONDS = 120.0
+"""That transcoding one window may take."""
+
+
+class ClipCache:
+    """Transcoded windows on disk, the longest unused removed first; one is made at a time."""
+
+    def __init__(self, kept: int = KEPT, seconds: float = SECONDS):
+        """Its folder goes away with it."""
+        self._folder = tempfile.TemporaryDirectory(prefix="ncl_jax-clips-")
+        self._worker, self._lock = VideoWorker(seconds), threading.Lock()
+        self._kept, self._sizes = kept, collections.OrderedDict[pathlib.Path, int]()
+
+    def path(self, video: pathlib.Path, start: float, end: float) -> pathlib.Path:
+        """The file of a window, in seconds from the video's first picture.
+
+        Raises:
+          VideoError: it cannot be decoded in time.
+        """
+        key = f"{video}\n{video.stat().st_mtime_ns}\n{start}\n{end}"
+        clip = pathlib.Path(self._folder.name, hashlib.sha256(key.encode()).hexdigest() + ".mp4")
+        with self._lock:
+            if clip not in self._sizes:
+                data = self._worker.transcode(video, start, end)
+                with replaced(clip) as stream:
+                    stream.write(data)
+                self._sizes[clip] = len(data)
+                self._tidy()
+            self._sizes.move_to_end(clip)
+        return clip
+
+    def close(self) -> None:
+        """Ends the process and removes the clips."""
+        self._worker.close()
+        self._folder.cleanup()
+
+    def _tidy(self) -> None:
+        while len(self._sizes) > 1 and sum(self._sizes.values()) > self._kept:
+            oldest, _ = self._sizes.popitem(last=False)
+            with contextlib.suppress(OSError):
+                oldest.unlink()
