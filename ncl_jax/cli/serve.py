@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         contextlib.closing(ClipCache()) as clips,
         _listening(args.host, args.port) as listener,
     ):
-        serving = server.create_server(app.create_app(library, hosts, clips), listener)
+        serving = server.create_server(app.create_app(library, clips, hosts), listener)
         _serve(serving, args.host, listener.getsockname()[1], manifest.folder)
 
 

@@ -4,6 +4,8 @@
     GET /api/gallery                   {"folder", "windows", "files", "normalised", "bank",
                                         "keeps_queries", "captions"}
     GET /api/search?q=&k=&scores=      {"hits": [hit]}, best first; scores "normalised" or "plain"
+    GET /api/similar?item=&k=&scores=  {"hits": [hit]}: windows like one of them
+    GET /api/some?k=                   {"hits": [hit]}: a few windows, their scores null
     GET /api/captions?item=&k=&scores= {"hits": [{"caption", "score"}]}: a window's best captions
     GET /preview/ITEM                  JPEG of the middle of a window
     GET /api/begin?item=               {"seconds", "plays"}: what players show at the file's first
@@ -51,21 +53,21 @@ _POLICY = "default-src 'self'; media-src 'self'; object-src 'none'; frame-ancest
 
 
 def create_app(
-    library: Library, hosts: Collection[str] | None = None, clips: ClipCache | None = None
+    library: Library, clips: ClipCache, hosts: Collection[str] | None = None
 ) -> flask.Flask:
     """The application.
 
     Args:
       library: what is searched.
+      clips: where transcoded clips are kept.
       hosts: names, in lower case, under which the page may be asked for; a page elsewhere cannot
         reach it under a name of its own. None: any name.
-      clips: where transcoded clips are kept; None: a new one.
     """
     app = flask.Flask(__name__, static_folder="static", static_url_path="/static")
     app.add_url_rule("/", view_func=lambda: app.send_static_file("page.html"), endpoint="page")
     _check_hosts(app, hosts)
     _answer_queries(app, library)
-    _show_videos(app, library, clips or ClipCache())
+    _show_videos(app, library, clips)
     _explain_errors(app)
     return app
 
@@ -99,6 +101,16 @@ def _answer_queries(app: flask.Flask, library: Library) -> None:
         hits = library.snapshot().search(library.embed(query), _k(), _scores())
         library.keep(query)
         return {"hits": hits}
+
+    @app.get("/api/similar")
+    def similar() -> dict[str, Any]:
+        shown = library.snapshot()
+        row = shown.row(flask.request.args.get("item", ""))
+        return {"hits": shown.similar(row, _k(), _scores())}
+
+    @app.get("/api/some")
+    def some() -> dict[str, Any]:
+        return {"hits": library.snapshot().some(_k())}
 
     @app.get("/api/captions")
     def captions() -> dict[str, Any]:

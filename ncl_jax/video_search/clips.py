@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import hashlib
+import os
 import pathlib
 import tempfile
 import threading
@@ -20,8 +21,8 @@ class ClipCache:
     """Transcoded windows on disk, the longest unused removed first; one is made at a time."""
 
     def __init__(self, kept: int = KEPT, seconds: float = SECONDS):
-        """Its folder goes away with it."""
-        self._folder = tempfile.TemporaryDirectory(prefix="ncl_jax-clips-")
+        """`kept`: bytes; `seconds`: time limit per clip. Folder and process come with the first."""
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._worker, self._lock = VideoWorker(seconds), threading.Lock()
         self._kept, self._sizes = kept, collections.OrderedDict[pathlib.Path, int]()
 
@@ -32,8 +33,11 @@ class ClipCache:
           VideoError: it cannot be decoded in time.
         """
         key = f"{video}\n{video.stat().st_mtime_ns}\n{start}\n{end}"
-        clip = pathlib.Path(self._folder.name, hashlib.sha256(key.encode()).hexdigest() + ".mp4")
         with self._lock:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="ncl_jax-clips-")
+            name = hashlib.sha256(os.fsencode(key)).hexdigest() + ".mp4"
+            clip = pathlib.Path(self._folder.name, name)
             if clip not in self._sizes:
                 data = self._worker.transcode(video, start, end)
                 with replaced(clip) as stream:
@@ -46,7 +50,8 @@ class ClipCache:
     def close(self) -> None:
         """Ends the process and removes the clips."""
         self._worker.close()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def _tidy(self) -> None:
         while len(self._sizes) > 1 and sum(self._sizes.values()) > self._kept:

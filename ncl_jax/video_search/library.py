@@ -143,7 +143,22 @@ class IndexSnapshot:
         rows, logits = found.rows[0].tolist(), found.scores[0].tolist()
         return [self.hit(row, score) for row, score in zip(rows, logits, strict=True)]
 
-    def hit(self, row: int, score: float) -> dict[str, Any]:
+    def similar(self, row: int, k: int, scores: str) -> list[dict[str, Any]]:
+        """Windows like one of them, without it."""
+        found = self.search(self.index.video[row][None], k + 1, scores)
+        return [hit for hit in found if not hit["item"].endswith(f"-{row}")][:k]
+
+    def some(self, k: int) -> list[dict[str, Any]]:
+        """The middle windows of up to `k` files, evenly spread over their names."""
+        by_file: dict[str, list[int]] = {}
+        for row, window in enumerate(self.windows):
+            by_file.setdefault(window.file, []).append(row)
+        rows = list(by_file.values())
+        chosen = np.linspace(0, len(rows) - 1, min(k, len(rows))).round().astype(int)
+        return [self.hit(rows[i][len(rows[i]) // 2], None) for i in chosen]
+
+    def hit(self, row: int, score: float | None) -> dict[str, Any]:
+        """What the page shows of a window; without a score for one that was not searched for."""
         window = self.windows[row]
         shown = f"{clock(window.start)}-{clock(window.end)}"
         item = f"{self.version}-{row}"

@@ -1,5 +1,6 @@
 """The search page's answers, without a browser; see also videos_test.py."""
 
+import contextlib
 import io
 import os
 
@@ -9,11 +10,13 @@ from PIL import Image
 
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.video_search import app
+from ncl_jax.video_search.clips import ClipCache
 from ncl_jax.video_search.library import Library
 from ncl_jax.video_search.manifest import Window
 from tests.video_search.gallery_test import write_video
 
 MODEL = "the model"
+CLIPS = ClipCache()  # makes nothing before it is used
 TEXTS = {"dark": [1.0, 0.0, 0.0], "bright": [0.0, 1.0, 0.0], "hub": [0.5, 0.5, 0.7]}
 
 
@@ -48,7 +51,7 @@ def save(folder, names=("a <b>.mp4", "sub/b.mp4"), model=MODEL, begin=0):
 def client(tmp_path):
     save(tmp_path)
     library = Library(str(tmp_path / "index"), encode, MODEL)
-    return app.create_app(library, app.LOOPBACK).test_client()
+    return app.create_app(library, CLIPS, app.LOOPBACK).test_client()
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def test_a_file_of_any_name_plays(tmp_path):
     names = ("a\nb.mp4", os.fsdecode(b"b\xff.mp4"))
     save(tmp_path, names)
     library = Library(str(tmp_path / "index"), encode, MODEL)
-    client = app.create_app(library).test_client()
+    client = app.create_app(library, CLIPS).test_client()
     for row, name in enumerate(names):
         with client.get(f"/video/{library.snapshot().version}-{row}") as answer:
             assert answer.data == (tmp_path / "videos" / name).read_bytes()
@@ -128,12 +131,12 @@ def test_a_long_range_comes_in_pieces(client, item, tmp_path, monkeypatch):
 
 
 def test_where_the_clock_of_a_file_begins(client, item, tmp_path):
-    assert client.get(f"/api/begin?item={item(0)}").json == {"seconds": 0.0}
+    assert client.get(f"/api/begin?item={item(0)}").json == {"seconds": 0.0, "plays": True}
     save(tmp_path / "late", ["a <b>.mp4"], begin=30)
     library = Library(str(tmp_path / "late" / "index"), encode, MODEL)
-    late = app.create_app(library).test_client()
+    late = app.create_app(library, CLIPS).test_client()
     answer = late.get(f"/api/begin?item={library.snapshot().version}-0")
-    assert answer.json == {"seconds": 30.0}
+    assert answer.json == {"seconds": 30.0, "plays": True}
 
 
 @pytest.mark.parametrize(
@@ -212,3 +215,33 @@ def test_a_rebuilt_index_is_followed(client, item, tmp_path):
     answer = client.get("/api/search?q=dark")
     assert answer.status_code == 409
     assert "damaged" in answer.json["error"]
+
+
+def test_clips_like_one_and_some_to_begin_with(client, item):
+    first = client.get("/api/search?q=dark&scores=plain").json["hits"][0]
+    (other,) = client.get(f"/api/similar?item={first['item']}&scores=plain").json["hits"]
+    assert other["file"] != first["file"]
+    both = np.asarray([[1.0, 0.2, 0.0], [0.2, 1.0, 0.0]]) / np.hypot(1, 0.2)
+    assert other["score"] == pytest.approx(10 * both[0] @ both[1], abs=1e-4)
+    some = client.get("/api/some?k=5").json["hits"]
+    assert [hit["file"] for hit in some] == ["a <b>.mp4", "sub/b.mp4"]
+    assert {hit["score"] for hit in some} == {None}
+    assert len(client.get("/api/some?k=1").json["hits"]) == 1
+    assert client.get("/api/similar?item=nothing").status_code == 404
+
+
+def test_a_window_as_browsers_play_it(tmp_path):
+    save(tmp_path)
+    library = Library(str(tmp_path / "index"), encode, MODEL)
+    with contextlib.closing(ClipCache()) as clips:
+        client = app.create_app(library, clips, app.LOOPBACK).test_client()
+        check_a_window(client, client.get("/api/some").json["hits"][0]["item"])
+
+
+def check_a_window(client, item):
+    answer = client.get(f"/clip/{item}", buffered=True)
+    assert (answer.status_code, answer.mimetype) == (200, "video/mp4")
+    part = client.get(f"/clip/{item}", headers={"Range": "bytes=0-9"}, buffered=True)
+    assert (part.status_code, part.data) == (206, answer.data[:10])
+    assert client.get(f"/api/begin?item={item}").json == {"seconds": 0.0, "plays": True}
+    assert client.get("/clip/nothing").status_code == 404

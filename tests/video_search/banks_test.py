@@ -10,6 +10,7 @@ from ncl_jax.cli import index as cli
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.pretrained import random_weights
 from ncl_jax.video_search import app, banks
+from ncl_jax.video_search.clips import ClipCache
 from ncl_jax.video_search.library import Library
 from tests.video_search.gallery_test import write_video
 
@@ -117,7 +118,7 @@ def test_a_folder_of_videos_with_published_weights(tmp_path, folder, model, caps
     assert len(capsys.readouterr().out.splitlines()) == 1
 
     library = Library(str(tmp_path / "index"), model.encode_text, model.fingerprint)
-    client = app.create_app(library, app.LOOPBACK).test_client()
+    client = app.create_app(library, ClipCache(), app.LOOPBACK).test_client()
     assert client.get("/api/gallery").json["bank"] == "120 texts of captions.txt"
     assert client.get("/api/gallery").json["keeps_queries"] is False
     client.get("/api/search?q=not+kept")

@@ -330,10 +330,13 @@ def test_the_page_in_a_browser(browser, page):
     assert "3 clips in 2 videos" in until(
         20, lambda: browser.find_element("id", "about").text.strip()
     )
+    assert "Some of the clips" in until(20, lambda: browser.find_element("id", "said").text)
+    assert len(browser.find_elements("css selector", ".hit")) == 2  # one of each file
     box = browser.switch_to.active_element
     assert box.get_attribute("id") == "query"  # ready to type in
     box.send_keys("a red ball\n")
-    cards = until(20, lambda: browser.find_elements("css selector", ".hit"))
+    until(20, lambda: "best first" in browser.find_element("id", "said").text)
+    cards = browser.find_elements("css selector", ".hit")
     assert len(cards) == 3
     names = [card.find_element("css selector", ".name").text for card in cards]
     assert sorted(names) == ["b <i>.webm", "long.mp4", "long.mp4"]
@@ -355,6 +358,8 @@ def test_the_page_in_a_browser(browser, page):
     assert scores() != normalised
     assert scores().keys() == normalised.keys()
 
+    browser.find_element("css selector", ".similar").send_keys("\n")
+    until(20, lambda: "2 clips like" in browser.find_element("id", "said").text)
     describe = browser.find_element("css selector", ".describe")
     describe.send_keys("\n")
     assert until(20, lambda: browser.find_elements("css selector", ".captions li"))

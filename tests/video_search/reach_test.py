@@ -15,6 +15,7 @@ from ncl_jax.cli import serve
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.video_search import app, ranges, server
+from ncl_jax.video_search.clips import ClipCache
 from ncl_jax.video_search.library import Library
 from tests.video_search.app_test import MODEL, encode, save
 
@@ -35,7 +36,7 @@ class Page:
         self.content = self.path.read_bytes() if self.path.is_file() else b""
         library = Library(str(folder / "index"), encode, MODEL, roots)
         self.item = f"{library.snapshot().version}-1"
-        self.client = app.create_app(library).test_client()
+        self.client = app.create_app(library, ClipCache()).test_client()
 
     def get(self, wanted="", **headers):
         named = {name.replace("_", "-"): value for name, value in headers.items()}

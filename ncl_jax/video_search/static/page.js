@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const PAGE = 12, MOST = 100; // clips shown at first and with every "More clips"; at all
 let latest = 0; // answers to older searches are dropped
+let current = null; // the request whose clips are shown
 let playing = null; // the player, its card's screen and the picture it stands for
 
 async function fetched(path, options) {
@@ -28,20 +29,32 @@ const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count ==
 
 async function search() {
   const query = $("query").value.trim();
-  if (!query) {
-    if ($("query").value) say("Type a few words that describe a clip.", true);
-    return;
-  }
-  await show(query, PAGE, 0);
+  if (query) return show(asked(query), PAGE, 0);
+  if ($("query").value) return say("Type a few words that describe a clip.", true);
+  await show(SOME, PAGE, 0);
 }
 
-// The best `count` clips of a query, of which `shown` are on the page already.
-async function show(query, count, shown) {
+// What can be asked for: where the clips come from, and the sentence about them.
+const asked = (query) => ({
+  path: "/api/search", parameters: { q: query },
+  about: (count, scores) => `${plural(count, "clip")}, best first, by ${scores} scores in logits.`,
+});
+const similar = (hit) => ({
+  path: "/api/similar", parameters: { item: hit.item },
+  about: (count, scores) => `${plural(count, "clip")} like ${hit.file} ${hit.clock}, by ${scores} scores.`,
+});
+const SOME = {
+  path: "/api/some", parameters: {}, about: () => "Some of the clips. What shall happen in yours?",
+};
+
+// The best `count` clips of a request, of which `shown` are on the page already.
+async function show(request, count, shown) {
   const mine = ++latest;
+  current = request;
   say("Searching…");
   try {
     const scores = chosenScores();
-    const { hits } = await ask("/api/search", { q: query, scores, k: count });
+    const { hits } = await ask(request.path, { ...request.parameters, scores, k: count });
     if (mine !== latest) return;
     if (!shown) {
       stop();
@@ -49,10 +62,11 @@ async function show(query, count, shown) {
     }
     $("hits").append(...hits.slice(shown).map(card));
     const next = Math.min(hits.length + PAGE, MOST);
-    $("more").hidden = hits.length < count || hits.length === MOST;
-    $("more").onclick = () => show(query, next, hits.length);
-    say(`${plural(hits.length, "clip")}, best first, by ${scores} scores in logits.`);
-    history.replaceState(null, "", `?${new URLSearchParams({ q: query, scores })}`);
+    $("more").hidden = hits.length < count || hits.length === MOST || request === SOME;
+    $("more").onclick = () => show(request, next, hits.length);
+    say(request.about(hits.length, scores));
+    const { q } = request.parameters;
+    if (q) history.replaceState(null, "", `?${new URLSearchParams({ q, scores })}`);
   } catch (error) {
     if (mine === latest) say(error.message, true);
   }
@@ -70,7 +84,11 @@ function card(hit) {
   part(".play").addEventListener("click", () => play(part(".screen"), hit));
   part(".name").textContent = hit.file;
   part(".clock").textContent = hit.clock;
-  part(".score").textContent = `score ${hit.score.toFixed(2)}`;
+  part(".score").textContent = hit.score === null ? "" : `score ${hit.score.toFixed(2)}`;
+  part(".similar").addEventListener("click", () => {
+    show(similar(hit), PAGE, 0);
+    window.scrollTo({ top: 0 });
+  });
   part(".describe").addEventListener("click", () => describe(node, hit));
   return node;
 }
@@ -157,7 +175,7 @@ async function describe(node, hit) {
 
 async function start() {
   $("search").addEventListener("submit", (event) => { event.preventDefault(); search(); });
-  $("scores").addEventListener("change", search);
+  $("scores").addEventListener("change", () => show(current, PAGE, 0));
   const given = new URLSearchParams(location.search);
   $("query").value = given.get("q") || "";
   const scores = document.querySelector(`input[value="${given.get("scores") === "plain" ? "plain" : "normalised"}"]`);
