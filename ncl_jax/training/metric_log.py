@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -35,18 +36,23 @@ class RunLog:
         self._bar = tqdm(
             total=steps,
             initial=done,
-            desc="train",
+            desc="train" if done >= steps else "compiling the step",
             unit="step",
             mininterval=0.5 if sys.stderr.isatty() else 60,
             smoothing=0.1,
         )
         self._batch_size = batch_size
         self._last = (done, time.perf_counter())
+        self._over = threading.Event()
+        self._clock = threading.Thread(target=self._tick, daemon=True)
+        self._clock.start()
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self._over.set()
+        self._clock.join()
         for file in (self._bar, self._lines, self._events):
             with contextlib.suppress(OSError):  # what counts was written by `write`, or it has told
                 file.close()
@@ -68,6 +74,7 @@ class RunLog:
 
     def progress(self, step: int, metrics: dict[str, Any] | None) -> None:
         """Move the bar; with metrics, show the loss and the clips per second since the last."""
+        self._bar.set_description_str("train", refresh=False)
         self._bar.update(step - self._bar.n)
         if metrics is None:
             return
@@ -79,6 +86,11 @@ class RunLog:
         )
         with self._telling():
             self._event(step, "train/clips_per_second", speed)
+
+    def _tick(self) -> None:
+        """The clock of a bar in a terminal goes on while a step compiles and during validation."""
+        while sys.stderr.isatty() and not self._over.wait(1):
+            self._bar.refresh()
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
