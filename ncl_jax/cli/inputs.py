@@ -2,17 +2,24 @@
 
 import argparse
 import json
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ncl_jax import arrays
 from ncl_jax.errors import InputError
 from ncl_jax.files import write_text
-from ncl_jax.normalizers.comparison import Pairs
+from ncl_jax.progress import announced
 from ncl_jax.readers import npy
 
+if TYPE_CHECKING:
+    from ncl_jax.normalizers.comparison import Pairs
+
 BANK = ("text", "video", "video_of_text")
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Texts [text, dim], videos [video, dim], and the video of each text [text]."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, bank: bool) -> None:
@@ -30,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser, bank: bool) -> None:
         parser.set_defaults(bank_text=None, bank_video=None, bank_video_of_text=None)
 
 
-def load(args: argparse.Namespace) -> tuple[Pairs, Pairs | None]:
+def load(args: argparse.Namespace) -> "tuple[Pairs, Pairs | None]":
     """(test pairs, bank pairs if any were given).
 
     Embeddings are float32 of unit norm; scores are as they are stored, beside an identity, so that
@@ -39,6 +46,23 @@ def load(args: argparse.Namespace) -> tuple[Pairs, Pairs | None]:
     Raises:
       ValueError: one sentence about what is wrong.
     """
+    test, bank = _read(args)
+    with announced("importing JAX", sys.stderr):  # only now: what is refused need not wait for it
+        from ncl_jax.normalizers.comparison import Pairs
+    return Pairs(*test), None if bank is None else Pairs(*bank)
+
+
+def write_json(path: str | None, numbers: Any) -> None:
+    """All numbers of a table, where a path is given."""
+    if not path:
+        return
+    try:
+        write_text(path, json.dumps(numbers, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write --json {path}: {error}") from error
+
+
+def _read(args: argparse.Namespace) -> tuple[Arrays, Arrays | None]:
     given = [args.scores is not None, args.text is not None or args.video is not None,
              args.embeddings is not None]  # fmt: skip
     if sum(given) != 1 or (given[1] and (args.text is None or args.video is None)):
@@ -64,23 +88,13 @@ def load(args: argparse.Namespace) -> tuple[Pairs, Pairs | None]:
     return test, _pairs(bank_text, bank_video, args.bank_video_of_text)
 
 
-def write_json(path: str | None, numbers: Any) -> None:
-    """All numbers of a table, where a path is given."""
-    if not path:
-        return
-    try:
-        write_text(path, json.dumps(numbers, indent=1) + "\n")
-    except OSError as error:
-        raise InputError(f"cannot write --json {path}: {error}") from error
-
-
-def _of_run(path: str) -> tuple[Pairs, Pairs]:
+def _of_run(path: str) -> tuple[Arrays, Arrays]:
     problem = f"cannot read {path} as the embeddings of a run"
     run = npy.read_npz(path, problem, "name another file")
     return _of_split(run, "", path), _of_split(run, "bank_", path)
 
 
-def _of_split(run: dict[str, np.ndarray], prefix: str, path: str) -> Pairs:
+def _of_split(run: dict[str, np.ndarray], prefix: str, path: str) -> Arrays:
     if missing := [prefix + name for name in BANK if prefix + name not in run]:
         raise InputError(f"{path}: expected the embeddings of a run, it has no {missing[0]}")
     names = [prefix + name for name in BANK]
@@ -92,10 +106,10 @@ def _of_split(run: dict[str, np.ndarray], prefix: str, path: str) -> Pairs:
         raise InputError(f"{path}: its texts and videos do not fit together")
     if not (np.isfinite(text).all() and np.isfinite(video).all()):
         raise InputError(f"{path} must be finite, it holds NaN or infinity; repair these rows")
-    return Pairs(text, video, of)
+    return text, video, of
 
 
-def _pairs(text: np.ndarray, video: np.ndarray, path: str | None) -> Pairs:
+def _pairs(text: np.ndarray, video: np.ndarray, path: str | None) -> Arrays:
     if text.shape[1] != video.shape[1]:
         raise InputError(f"texts have width {text.shape[1]}, videos {video.shape[1]}; they must "
                          "come from one model")  # fmt: skip
@@ -106,7 +120,7 @@ def _pairs(text: np.ndarray, video: np.ndarray, path: str | None) -> Pairs:
     if of.shape != (len(text),) or not of.size or of.min() < 0 or of.max() >= len(video):
         raise InputError(f"video-of-text must be {len(text)} numbers in [0, {len(video)}), got "
                          f"shape {of.shape}")  # fmt: skip
-    return Pairs(text, video, of)
+    return text, video, of
 
 
 def _array(path: str) -> np.ndarray:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from ncl_jax.distributed import runtime
 from ncl_jax.files import write_text
+from ncl_jax.progress import ticking
 
 
 class RunLog:
@@ -43,16 +43,15 @@ class RunLog:
         )
         self._batch_size = batch_size
         self._last = (done, time.perf_counter())
-        self._over = threading.Event()
-        self._clock = threading.Thread(target=self._tick, daemon=True)
-        self._clock.start()
+        self._clock = contextlib.ExitStack()
+        if sys.stderr.isatty():  # the bar's own goes on while a step compiles and in validation
+            self._clock.enter_context(ticking(self._bar.refresh))
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._over.set()
-        self._clock.join()
+        self._clock.close()
         for file in (self._bar, self._lines, self._events):
             with contextlib.suppress(OSError):  # what counts was written by `write`, or it has told
                 file.close()
@@ -86,11 +85,6 @@ class RunLog:
         )
         with self._telling():
             self._event(step, "train/clips_per_second", speed)
-
-    def _tick(self) -> None:
-        """The clock of a bar in a terminal goes on while a step compiles and during validation."""
-        while sys.stderr.isatty() and not self._over.wait(1):
-            self._bar.refresh()
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:

@@ -90,7 +90,7 @@ def test_what_is_no_config_is_not_run(tmp_path, text, said):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("asked", ["-h", "--help", "--help=true", "--helpshort", "--helpfull", "-?"])
+@pytest.mark.parametrize("asked", ["-h", "--help", "--help=true", "--helpfull", "-?"])
 def test_help_is_no_failure(asked):
     done = run(asked)
     assert done.returncode == 0, done.stderr
