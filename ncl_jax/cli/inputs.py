@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +25,8 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def add_arguments(parser: argparse.ArgumentParser, bank: bool) -> None:
     """The options that `load` reads; `bank`: also those of training material."""
-    parser.add_argument("--text", help=".npy [text, dim]")
-    parser.add_argument("--video", help=".npy [video, dim]")
+    parser.add_argument("--text", help=".npy [text, dim]; of a .npz name the array: FILE.npz:NAME")
+    parser.add_argument("--video", help=".npy [video, dim], likewise, as all that follow")
     parser.add_argument("--scores", help=".npy [text, video] instead of embeddings")
     parser.add_argument("--embeddings", help="the embeddings.npz of a training run, all in one")
     parser.add_argument("--video-of-text", help=".npy ints [text]; default: row i describes row i")
@@ -72,20 +73,22 @@ def _read(args: argparse.Namespace) -> tuple[Arrays, Arrays | None]:
     if args.embeddings:
         return _of_run(args.embeddings)
     if args.scores:
-        text = _matrix(args.scores)
+        text = _matrix(args.scores, "scores")
         video = np.eye(text.shape[1], dtype=np.float32)
     else:
-        text, video = _unit(args.text), _unit(args.video)
-    test = _pairs(text, video, args.video_of_text)
+        text, video = _unit(args.text, "text"), _unit(args.video, "video")
+    test = _pairs(text, video, args.video_of_text, "video_of_text")
     if (args.bank_text is None) != (args.bank_video is None):
         raise InputError("--bank-text and --bank-video go together")
     if args.bank_text is None:
         return test, None
-    bank_text, bank_video = _unit(args.bank_text), _unit(args.bank_video)
+    bank_text = _unit(args.bank_text, "bank_text", "text")
+    bank_video = _unit(args.bank_video, "bank_video", "video")
     if bank_text.shape[1] != text.shape[1]:
         raise InputError(f"the bank has width {bank_text.shape[1]}, the test {text.shape[1]}; "
                          "embed both with one model")  # fmt: skip
-    return test, _pairs(bank_text, bank_video, args.bank_video_of_text)
+    return test, _pairs(bank_text, bank_video, args.bank_video_of_text, "bank_video_of_text",
+                        "video_of_text")  # fmt: skip
 
 
 def _of_run(path: str) -> tuple[Arrays, Arrays]:
@@ -109,11 +112,11 @@ def _of_split(run: dict[str, np.ndarray], prefix: str, path: str) -> Arrays:
     return text, video, of
 
 
-def _pairs(text: np.ndarray, video: np.ndarray, path: str | None) -> Arrays:
+def _pairs(text: np.ndarray, video: np.ndarray, path: str | None, *usual: str) -> Arrays:
     if text.shape[1] != video.shape[1]:
         raise InputError(f"texts have width {text.shape[1]}, videos {video.shape[1]}; they must "
                          "come from one model")  # fmt: skip
-    of = np.arange(len(text)) if path is None else arrays.whole(_array(path), path)
+    of = np.arange(len(text)) if path is None else arrays.whole(_array(path, usual), path)
     if path is None and len(text) != len(video):
         raise InputError(f"{len(text)} texts and {len(video)} videos: row i must describe row i, "
                          "or give --video-of-text")  # fmt: skip
@@ -123,15 +126,14 @@ def _pairs(text: np.ndarray, video: np.ndarray, path: str | None) -> Arrays:
     return text, video, of
 
 
-def _array(path: str) -> np.ndarray:
-    found = npy.read(path, f"cannot read {path} as a .npy array", "name another file")
-    if isinstance(found, dict):
-        raise InputError(f"{path}: expected a .npy with one array, got the {len(found)} of a .npz")
-    return found
+def _array(path: str, usual: Sequence[str]) -> np.ndarray:
+    file, name = npy.split_name(path)
+    found = npy.read(file, f"cannot read {file} as arrays of NumPy", "name another file")
+    return npy.pick(found, file, name, usual)
 
 
-def _matrix(path: str) -> np.ndarray:
-    matrix = arrays.real(_array(path), path)
+def _matrix(path: str, *usual: str) -> np.ndarray:
+    matrix = arrays.real(_array(path, usual), path)
     if matrix.ndim != 2 or matrix.shape[0] < 2:
         raise InputError(f"{path} must hold a matrix with at least 2 rows, got shape "
                          f"{matrix.shape}")  # fmt: skip
@@ -140,8 +142,8 @@ def _matrix(path: str) -> np.ndarray:
     return matrix
 
 
-def _unit(path: str) -> np.ndarray:
-    rows = arrays.single(_matrix(path), path)
+def _unit(path: str, *usual: str) -> np.ndarray:
+    rows = arrays.single(_matrix(path, *usual), path)
     # In float64, where no square is too large or too small.
     length = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     if not length.all():

@@ -220,8 +220,8 @@ def points(figure: Figure) -> dict[str, Any]:
     names = [text.get_text() for text in named] or [""]
     found = []
     for name, line in zip(names, axes.get_lines(), strict=True):
-        every = -(-len(line.get_xdata()) // POINTS)
-        x, y = (np.asarray(v, float)[::every] for v in line.get_data())
+        x, y = (np.asarray(v, float) for v in line.get_data())
+        x, y = (v[:: -(-len(v) // POINTS)] for v in (x, y))
         at = axes.transData.transform([(v, axes.get_ylim()[0]) for v in x])[:, 0]
         found.append({"name": name, "x": _short(x), "y": _short(y), "at": _short(at * unit)})
     box = [float(v) * unit for v in (left, top, right, bottom)]
