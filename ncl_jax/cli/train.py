@@ -204,9 +204,10 @@ def stop(message: str, code: int = 2) -> NoReturn:
     """Print the message and leave: with 2 something must change, with 75 it is worth a retry."""
     with contextlib.suppress(OSError):  # the disk may be full that this goes to
         print(f"ncl_jax: {message}", file=sys.stderr)
-    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
-        # At a normal exit JAX would wait for processes that are waiting for this one.
-        sys.modules["ncl_jax.distributed.runtime"].abandon(code)
+    if runtime := sys.modules.get("ncl_jax.distributed.runtime"):
+        # At a normal exit JAX would wait for processes that are waiting for this one, and a thread
+        # that is still decoding would end it with an abort. What had to be saved is.
+        runtime.abandon(code)
     sys.exit(code)
 
 

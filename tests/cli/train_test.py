@@ -90,6 +90,15 @@ def test_what_is_no_config_is_not_run(tmp_path, text, said):
     assert "Traceback" not in done.stderr
 
 
+def test_what_would_abort_the_end_of_python_does_not_change_the_exit_code():
+    """As threads do that still decode in C++ when the devices ran out of memory."""
+    code = ("import atexit, os, ncl_jax.distributed.runtime\nfrom ncl_jax.cli import train\n"
+            "atexit.register(os.abort)\ntrain.stop('out of memory')")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "ncl_jax: out of memory\n")
+
+
 @pytest.mark.parametrize("asked", ["-h", "--help", "--help=true", "--helpfull", "-?"])
 def test_help_is_no_failure(asked):
     done = run(asked)
