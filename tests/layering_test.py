@@ -14,12 +14,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("ncl_jax", "tfds_builders", "configs", "benchmarks")
 LIBRARY = {"types", "scores", "sinkhorn", "losses", "metrics", "normalizers", "index"}
 """Rooms that import alone: JAX and NumPy, no Flax, no config, no logging."""
-EVERYWHERE = {"errors", "files", "locks", "arrays", "readers"}
+EVERYWHERE = {"errors", "files", "locks", "progress", "arrays", "readers"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
     "files": set(),
     "locks": set(),
+    "progress": set(),
     "arrays": set(),
     "readers": set(),
     "scores": {"types"},

@@ -115,6 +115,14 @@ def test_a_mistyped_word_is_answered_with_the_nearest(given, said, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("asked", ["--help", "-h"])
+def test_help_of_the_data_commands(asked, capsys):
+    assert entry.main(["data", asked]) == 0
+    said = capsys.readouterr().out
+    assert "data check" in said
+    assert "normalize" not in said
+
+
 def built(folder):
     """The wheel made from the sdist, by `python -m build` in an environment of its own."""
     venv.create(folder / "build", with_pip=True)

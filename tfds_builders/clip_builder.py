@@ -118,6 +118,13 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             metadata=metadata,
         )
 
+    def _log_download_bytes(self) -> None:
+        """In place of TFDS's "Downloading ... Unknown size": nothing is downloaded here."""
+        print(f"{self.name}: building {self.data_dir}", flush=True)
+
+    def _log_download_done(self) -> None:
+        """Says nothing: `prepare` says which part of the set could be used."""
+
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         """Decodes every clip, then hands them out split by split.
 

@@ -12,6 +12,7 @@ from etils import epath
 
 from ncl_jax.errors import InputError, check_choice
 from ncl_jax.locks import locked
+from ncl_jax.progress import announced
 from tfds_builders import clip_builder, sources
 from tfds_builders.activitynet import activitynet_dataset_builder
 from tfds_builders.demo import demo_dataset_builder
@@ -126,7 +127,8 @@ def _build(
 
         download_config.beam_options = beam_decoding.pipeline_options(builder.options)
     builder.download_and_prepare(download_config=download_config, file_format="array_record")
-    epath.Path(builder.frame_store().folder).rmtree(missing_ok=True)
+    with announced(f"{builder.name}: removing intermediate files"):
+        epath.Path(builder.frame_store().folder).rmtree(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = " ".join(given[:words])
         if name in COMMANDS:
             return _run(name, given[words:])
+    if given[0] == "data" and given[1:] in (["-h"], ["--help"]):
+        print(_help("data "))
+        return 0
     name = " ".join(given[:2]) if given[0] == "data" else given[0]
     print(
         f"error: expected one of {', '.join(COMMANDS)}, got {name!r}{did_you_mean(name, COMMANDS)}",
@@ -51,9 +54,10 @@ def _run(name: str, arguments: list[str]) -> int:
     return int(module.main(arguments))
 
 
-def _help() -> str:
+def _help(beginning: str = "") -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    lines = [f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()
+             if name.startswith(beginning)]
     return "\n".join(
         ["usage: ncl-jax COMMAND [ARGUMENTS]", "", *lines, "", "ncl-jax COMMAND --help says more."]
     )

@@ -8,10 +8,11 @@
     python -m ncl_jax.cli.index search INDEX --query Q.npy [-k 10]
 
 `INDEX` is a folder (it gets `index.npz`) or a `.npz`, `video_index` if none is named; that of a
-training run is WORKDIR/index. Embeddings come as `.npy`, or as `.npz`
-with an array `video`, `text` or `embedding` and, if there is one, `ids`. Without ids, items are
-numbered. `MODEL` is a training run, a folder or file of CLIP weights, or a name on the Hugging Face
-hub; it embeds the videos of `FOLDER`, one item per window of each file, and queries in words.
+training run is WORKDIR/index. Embeddings come as `.npy`, or as `.npz` with an array `video`, `text`
+or `embedding`, or another that is named as `FILE.npz:NAME`, and, if there is one, `ids`. Without
+ids, items are numbered. `MODEL` is a training run, a folder or file of CLIP weights, or a name on
+the Hugging Face hub; it embeds the videos of `FOLDER`, one item per window of each file, and
+queries in words.
 Building again embeds only new and changed files and resumes an interrupted build, whose embeddings
 are saved in `index.partial.npz` beside the index. Commands that write one index take turns and give
 up after a minute. A bank of texts that look like queries gives every item its normalising bias: the
@@ -38,6 +39,8 @@ from ncl_jax.types import MAX_SCALE
 
 DEFAULT = "video_index"
 ARRAYS = ("video", "text", "embedding")
+QUERIES = ("query", "text", "embedding", "video")
+BANK = ("bank_text", "text", "embedding")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +60,7 @@ def build(args: argparse.Namespace) -> Iterator[str]:
         yield from _build_from_videos(args)
         return
     video, ids = read_embeddings(args.video, args.ids)
-    bank = None if args.bank_text is None else read_embeddings(args.bank_text)[0]
+    bank = None if args.bank_text is None else read_embeddings(args.bank_text, usual=BANK)[0]
     if args.scale is None:
         yield f"scale: {MAX_SCALE:g} (not given; pass the model's --scale if you know it)"
     scale = MAX_SCALE if args.scale is None else args.scale
@@ -112,7 +115,7 @@ def search(args: argparse.Namespace) -> Iterator[str]:
     if words:
         query, names = embed_words(words, index, path), words
     else:
-        query, names = read_embeddings(args.query, args.ids)
+        query, names = read_embeddings(args.query, args.ids, usual=QUERIES)
     found = index.search(query, args.k, use_bias=args.scores == "normalised")
     yield from hits(found, names)
 
@@ -157,6 +160,11 @@ def embed_words(words: list[str], index: RetrievalIndex, path: str) -> np.ndarra
     from ncl_jax.pretrained import load
     from ncl_jax.video_search.manifest import KEY, manifest_of
 
+    if KEY not in index.meta and "bank_captions" not in index.meta:
+        raise InputError(
+            f"{path} was built from embeddings and has no text model; embed the query with the "
+            "model that made them, and give it by --query Q.npy"
+        )
     if KEY not in index.meta:
         return load(_folder(path).parent).encode_text(words)
     manifest = manifest_of(index)
@@ -182,21 +190,18 @@ def hits(result: SearchResult, names: Sequence[str]) -> Iterator[str]:
 
 
 def read_embeddings(
-    path: str, ids: str | None = None, first: int = 0
+    path: str, ids: str | None = None, first: int = 0, usual: Sequence[str] = ARRAYS
 ) -> tuple[np.ndarray, list[str]]:
     """Rows and their names, from `.npy`, or `.npz` with its own ids; see the module's top.
 
     Without ids they are numbered from `first`.
     """
-    stored = npy.read(path, f"cannot read embeddings from {path}", "name another file")
-    if isinstance(stored, np.ndarray):
-        rows, names = stored, None
-    else:
-        found = [name for name in ARRAYS if name in stored]
-        if not found:
-            raise InputError(f"{path}: expected one of the arrays {ARRAYS}, it has none")
-        rows = stored[found[0]]
-        names = _names(stored["ids"], path) if "ids" in stored else None
+    file, name = npy.split_name(path)
+    stored = npy.read(file, f"cannot read embeddings from {file}", "name another file")
+    names = None
+    if isinstance(stored, dict) and "ids" in stored:
+        names = _names(stored.pop("ids"), path)
+    rows = npy.pick(stored, file, name, usual)
     rows = arrays.single(rows, path)
     if rows.ndim != 2:
         raise InputError(f"{path} must hold numbers [row, dim], got shape {rows.shape}")

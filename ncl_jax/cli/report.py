@@ -9,9 +9,10 @@ standard deviation. `--out` also writes them as `results.md` and `results.tex`. 
 docs/results.md` fills the column `measured` of the reproduction table there with the runs that were
 made by the command of its row, and reports how every other run differs.
 
-`html` writes one page (default: report.html in the first folder) that needs no other file:
-tables, curves and, for the first `--details` runs, balance, hubs and selected queries with their
-frames, for which the dataset must be where it was during the run.
+`html` writes one page that needs no other file: report.html in the folder of a run, or beside the
+first of several a page of their own, as report-msvd+msvd-infonce.html. It has tables, curves and,
+for the first `--details` runs, balance, hubs and selected queries with their frames, for which the
+dataset must be where it was during the run.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def html(args: argparse.Namespace) -> str:
     if args.details < 0:
         raise InputError(f"--details: expected at least 0, got {args.details}")
     loaded = runs.load(args.workdirs)
-    out = args.out or args.workdirs[0] / "report.html"
+    out = args.out or page.file_of(args.workdirs, loaded)
     if out.is_dir():
         raise InputError(f"--out: expected a file for the page, got the folder {out}; name a file")
     out.parent.mkdir(parents=True, exist_ok=True)

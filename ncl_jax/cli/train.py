@@ -1,13 +1,16 @@
 """Train and evaluate: `python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo`."""
 
 import contextlib
+import difflib
 import os
+import pathlib
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
+import ml_collections
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
@@ -15,6 +18,7 @@ from ml_collections import config_flags
 from ncl_jax.cli import versions
 from ncl_jax.errors import InputError, did_you_mean
 from ncl_jax.experiment import renamed
+from ncl_jax.progress import announced
 
 DEMO = "  python -m ncl_jax.main --config=configs/demo.py --workdir=runs/demo"
 
@@ -44,15 +48,17 @@ class UserError(Exception):
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parse flags; every mistake is one sentence and exit code 2."""
+    argv = ["--help" if argument == "-h" else argument for argument in argv]
     try:
         versions.check()
-        with _help_is_no_failure():
+        _check_config_file(argv)
+        with _help_is_no_failure(argv):
             rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise UserError(f"unexpected arguments {' '.join(rest[1:])}: all options start with --")
         if _CONFIG.value is None:
             raise UserError("--config is missing, for example --config=configs/demo.py")
-        _ = _CONFIG.value.name  # raises the error of a file that could not be loaded
+        _check_config(_CONFIG.value)
     except (flags.Error, ValueError, OSError, SyntaxError, UserError) as error:
         stop(_flag_message(error))
     except (AttributeError, KeyError, TypeError) as error:
@@ -62,14 +68,45 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     return rest
 
 
+def _check_config_file(argv: Sequence[str]) -> None:
+    """Refuses what is no file of Python before it is run as one: a README, a JSON file, a folder.
+
+    Raises:
+      UserError: naming the config that may be meant.
+    """
+    for place, argument in enumerate(argv):
+        name, given, value = argument.partition("=")
+        if name.lstrip("-") != "config" or not name.startswith("-"):
+            continue
+        path = (value if given else "".join(argv[place + 1 : place + 2])).partition(":")[0]
+        if (path or given) and not (path.endswith(".py") and os.path.isfile(path)):
+            known = {file.stem: file for file in pathlib.Path("configs").glob("*.py")}
+            near = difflib.get_close_matches(pathlib.Path(path).stem, known, 1)
+            raise UserError(
+                f"--config: expected a .py file with get_config, as configs/demo.py, got {path!r}"
+                + "".join(f"; did you mean {known[name]}?" for name in near)
+            )
+
+
+def _check_config(config: object) -> None:
+    """Refuses what a function `get_config` returned, if it is no config with a name."""
+    if isinstance(config, ml_collections.ConfigDict) or _is_of(config, "ml_collections"):
+        _ = config.name  # type: ignore[attr-defined]  # raises the error of a failed loading
+    else:
+        raise UserError(
+            "--config: expected a file whose get_config returns an ml_collections.ConfigDict, "
+            f"got {type(config).__name__}; start from configs/demo.py"
+        )
+
+
 @contextlib.contextmanager
-def _help_is_no_failure() -> Iterator[None]:
+def _help_is_no_failure(argv: Sequence[str]) -> Iterator[None]:
     """Absl ends `--help` with code 1."""
     try:
         yield
     except SystemExit as ending:
-        asked = {"--help", "-help", "--helpfull", "--helpshort", "-?"} & set(sys.argv)
-        sys.exit(0 if asked else ending.code)
+        given = {argument.lstrip("-").partition("=")[0] for argument in argv}
+        sys.exit(0 if given & {"help", "helpfull", "helpshort", "helpxml", "?"} else ending.code)
 
 
 def _raised_in(error: BaseException, package: str) -> bool:
@@ -78,19 +115,23 @@ def _raised_in(error: BaseException, package: str) -> bool:
     return str(frame.f_globals.get("__name__")).split(".")[0] == package
 
 
+def _is_of(value: object, package: str) -> bool:
+    return type(value).__module__.split(".")[0] == package
+
+
 def main(argv: Sequence[str]) -> None:
     """One call into `run_experiment`, which prints user errors without a traceback."""
     del argv
     quiet_libraries()
-    # Imported late: a mistyped flag should not have to wait for JAX.
-
-    from ncl_jax.distributed import runtime, sync
-    from ncl_jax.experiment.run import check_same_config, run_experiment
-    from ncl_jax.experiment.seeds import run_seeds
-    from ncl_jax.experiment.workdir import owned
-
     config = _CONFIG.value
     workdir = epath.Path(_WORKDIR.value or f"runs/{config.name}")
+    # Imported late: a mistyped flag should not have to wait for JAX.
+    with announced(f"{config.name} -> {workdir}: importing JAX, Flax and Orbax"):
+        from ncl_jax.distributed import runtime, sync
+        from ncl_jax.experiment.run import check_same_config, run_experiment
+        from ncl_jax.experiment.seeds import run_seeds
+        from ncl_jax.experiment.workdir import owned
+
     flagged = runtime.Job(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     try:
         runtime.join(runtime.find_job(flagged, os.environ), config.train.peer_timeout)
@@ -163,9 +204,10 @@ def stop(message: str, code: int = 2) -> NoReturn:
     """Print the message and leave: with 2 something must change, with 75 it is worth a retry."""
     with contextlib.suppress(OSError):  # the disk may be full that this goes to
         print(f"ncl_jax: {message}", file=sys.stderr)
-    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
-        # At a normal exit JAX would wait for processes that are waiting for this one.
-        sys.modules["ncl_jax.distributed.runtime"].abandon(code)
+    if runtime := sys.modules.get("ncl_jax.distributed.runtime"):
+        # At a normal exit JAX would wait for processes that are waiting for this one, and a thread
+        # that is still decoding would end it with an abort. What had to be saved is.
+        runtime.abandon(code)
     sys.exit(code)
 
 

@@ -20,6 +20,7 @@ from ncl_jax.evaluation.embeddings import Embedded
 from ncl_jax.evaluation.scorers import CosineScorer, PairScorer, Scorer
 from ncl_jax.experiment.build import Parts, build_shapes, build_view
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.progress import announced
 from ncl_jax.types import TrainState
 
 INDEX, EMBEDDINGS = "index", "embeddings.npz"
@@ -94,22 +95,26 @@ class Evaluator:
         Where clips have vectors, it leaves an index of the test clips and the embeddings.
         """
         config = self._config
-        test = self.embed(state.params, config.data.test_split)
-        train = self.embed(state.params, config.data.train_split)
+        test, train = (
+            self._embed_split(state, name)
+            for name in (config.data.test_split, config.data.train_split)
+        )
         bank = embeddings.sample(
             train, config.eval.bank_clips, config.eval.bank_captions, config.eval.bank_seed
         )
         scorer = self.scorer(state.params)
         if isinstance(scorer, CosineScorer) and runtime.is_first():
             embeddings.save_embeddings(workdir / EMBEDDINGS, test, bank, scorer.scale)
-        measured, biases = evaluate.evaluate(test, bank, scorer, config.eval.iterations)
-        error = evaluate.in_batch_error(
-            train, scorer, config.train.batch_size, config.loss.iterations, config.seed
-        )
+        with announced("ranking by plain and normalised scores"):
+            measured, biases = evaluate.evaluate(test, bank, scorer, config.eval.iterations)
+        with announced("measuring the balance of training batches"):
+            error = evaluate.in_batch_error(
+                train, scorer, config.train.batch_size, config.loss.iterations, config.seed
+            )
         trained_on = "normalised" if config.loss.name == "ncl" else "plain"
         measured["in_batch_norm_error"] = error | {"trained_on": error[trained_on]}
         if pairs := self._test_pairs():
-            shuffled = self.embed(state.params, config.data.test_split, config.seed)
+            shuffled = self._embed_split(state, config.data.test_split, config.seed)
             found, control = (
                 evaluate.order_accuracy(test, pairs, video, scorer)
                 for video in (test.video, shuffled.video)
@@ -123,6 +128,14 @@ class Evaluator:
             if runtime.is_first():
                 index.save(workdir / INDEX)
         return measured
+
+    def _embed_split(
+        self, state: TrainState, name: str, shuffle_frames: int | None = None
+    ) -> Embedded:
+        clips = len(self._parts.splits[name].video_ids)
+        order = "" if shuffle_frames is None else " with shuffled frames"
+        with announced(f"embedding the {clips:,} clips of {name}{order}"):
+            return self.embed(state.params, name, shuffle_frames)
 
     def _embed(
         self, encode: Callable[..., Any], batches: Ahead[Any], count: int

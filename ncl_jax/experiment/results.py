@@ -2,7 +2,8 @@
 
 Keys of results.json:
   schema       1
-  run          name, seed, step (of the evaluated weights), seconds (per phase), and with
+  run          name, seed, step (of the evaluated weights), seconds (per phase, of all commands
+               that worked on the run together), and with
                config.profile_input the input_wait_share of the step time
   config       the resolved config, as nested dicts
   environment  python, platform, packages, devices (count, kind, processes), git

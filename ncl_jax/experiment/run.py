@@ -1,8 +1,6 @@
 """From a config to a finished run; `run_experiment` is the story, read it from top to bottom."""
 
 import contextlib
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,6 +18,8 @@ from ncl_jax.distributed import runtime, sharding, sync
 from ncl_jax.experiment import build, results
 from ncl_jax.experiment.evaluator import EMBEDDINGS, INDEX, Evaluator
 from ncl_jax.experiment.renamed import updated
+from ncl_jax.experiment.run_clock import RunClock
+from ncl_jax.progress import announced
 from ncl_jax.training.input_profiler import InputProfile
 from ncl_jax.training.loop import Hooks, Schedule, fit
 from ncl_jax.training.metric_log import open_log
@@ -54,31 +54,32 @@ def run_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> di
       What `results.json` holds; None where a notice to stop (SIGTERM, Ctrl-C) came before the end.
     """
     build.validate_config(config)
-    seconds: dict[str, float] = {}
+    clock = RunClock(workdir)
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.train.batch_size, mesh, config.batch.micro_batch_size)
     kept = kept_tokenizer(workdir)
     if kept is None:
         sync.run_on_primary("files", lambda: build.require_data(config))
         build.check_files(config)
-    with _phase("data", seconds):
+    with clock.phase("data"):
         # The others find it prepared, or, on a disk of their own, prepare it there.
         directory = sync.run_on_primary("data", lambda: build.prepare_data(config))
         directory = directory or build.prepare_data(config)
-    with _phase("model", seconds):
+    with clock.phase("model"), announced("building tokenizer and model"):
         parts = build.build(config, directory, kept)
         sync.check_same("parts", _facts(parts))
         evaluator = Evaluator(config, parts, mesh)
     profile = InputProfile() if config.profile_input else None
-    with _phase("training", seconds):
-        state = train_or_resume(config, parts, evaluator, mesh, workdir, profile)
+    with clock.phase("training"):
+        state = train_or_resume(config, parts, evaluator, mesh, workdir, clock, profile)
     if state is None:
         return None
-    with _phase("evaluation", seconds):
+    with clock.phase("evaluation"):
         measured = evaluator.measure(state, workdir)
+    clock.save()
     summary = {
         "run": {"name": config.name, "seed": config.seed, "step": int(state.step),
-                "seconds": seconds, **(profile.report() if profile else {})},
+                "seconds": clock.seconds(), **(profile.report() if profile else {})},
         "config": config.to_dict(),
         "environment": results.environment(),
         "data": _data_account(directory, parts.splits),
@@ -135,19 +136,22 @@ def train_or_resume(
     evaluator: Evaluator,
     mesh: jax.sharding.Mesh,
     workdir: epath.Path,
+    clock: RunClock,
     profile: InputProfile | None = None,
 ) -> TrainState | None:
     """The state after `train.steps` steps, None where a notice to stop came.
 
-    `profile` learns how long the steps waited for input.
+    `clock` is saved with every checkpoint; `profile` learns how long the steps waited for input.
     """
     steps = config.train.steps
-    state = init_state(parts.params, parts.optimizer, config.seed)
-    shardings = sharding.state_sharding(state, mesh, config.sharding)
-    progress = _open_progress(config, parts, workdir)
-    state = progress.restore(sharding.place_state(state, shardings), MAY_CHANGE, updated)
+    with announced("placing the weights on the devices"):
+        state = init_state(parts.params, parts.optimizer, config.seed)
+        shardings = sharding.state_sharding(state, mesh, config.sharding)
+        progress = _open_progress(config, parts, workdir)
+        state = progress.restore(sharding.place_state(state, shardings), MAY_CHANGE, updated)
     if runtime.is_first():  # only now: a run that is refused changes nothing
         build.keep_tokenizer(parts.tokenizer, workdir)
+    clock.save()
     done = int(state.step)
     if done < steps:
         sync.run_on_primary("space", lambda: progress.check_space(state))
@@ -156,6 +160,11 @@ def train_or_resume(
     step = build.build_step(config, parts.towers, parts.optimizer)
     mapped = sharding.map_step(step, mesh, config.parallel_backend, shardings)
     batches = build.train_batches(config, parts, progress.samples)
+
+    def checkpoint(state: TrainState, measured: dict[str, Any]) -> None:
+        progress.save(state, measured)
+        clock.save()
+
     if profile:
         mapped = profile.wrap(mapped, batches)
     with (
@@ -165,11 +174,11 @@ def train_or_resume(
         contextlib.closing(batches),
         open_log(workdir, steps=steps, done=done, batch_size=config.train.batch_size) as log,
     ):
-        hooks = Hooks(evaluator.validate, progress.save, preempted, progress.skipped, log)
+        hooks = Hooks(evaluator.validate, checkpoint, preempted, progress.skipped, log)
         given = watched(batches, config.train.input_timeout, "training input")
         state = fit(state, mapped, given, _schedule(config), hooks)
         if not steps:
-            progress.save(state, {})  # evaluated as it started; its index needs the model
+            checkpoint(state, {})  # evaluated as it started; its index needs the model
     return None if preempted() else state
 
 
@@ -203,11 +212,3 @@ def _schedule(config: ml_collections.ConfigDict) -> Schedule:
 def _data_account(directory: str, splits: dict[str, Split]) -> dict[str, Any]:
     account = tfds_builders.read_metadata(directory)["accounting"]
     return {"directory": directory, "splits": {name: account[name] for name in splits}}
-
-
-@contextlib.contextmanager
-def _phase(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[name] = round(time.perf_counter() - start, 2)
-    runtime.log(f"{name}: {seconds[name]:.0f} s")

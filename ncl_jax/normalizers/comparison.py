@@ -1,19 +1,26 @@
 """All normalisers side by side on the same pairs, settings chosen on the bank alone."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import special
 
 from ncl_jax import metrics
-from ncl_jax.normalizers import NORMALIZERS, auto
+from ncl_jax.normalizers import NORMALIZERS, auto, bank_check
 from ncl_jax.normalizers.base import Bank
 
 NEEDS_ITEMS = ("dual_is", "dual_dis")
 SHARPNESS = (1.0, 1.5, 2.5, 4.0)
 """Temperatures tried, as multiples of 1 / spread of the bank's cosines (see `auto`)."""
 TEMPERATURES = ("scale", "beta", "item_beta")
+TRIALS = "held-out pairs"
+"""The step of a sample that prepares the choice of all settings."""
+
+Step = Callable[[int, str], contextlib.AbstractContextManager[None]]
+"""(number of the sample, what is done) -> what it is done in."""
 
 
 class Pairs(NamedTuple):
@@ -39,28 +46,66 @@ class Pairs(NamedTuple):
         return Bank(self.video, self.text, ids, self.video_of_text)
 
 
+def work(dual: bool = True) -> dict[str, float]:
+    """The steps of one sample, and about how much work each is."""
+    grids = {n: len(g) + 2.0 for n, g in settings(1.0).items() if dual or n not in NEEDS_ITEMS}
+    return {TRIALS: 2.0} | grids
+
+
 def table(
-    test: Pairs, bank: Pairs | None, direction: str, samples: int, dual: bool = True
+    test: Pairs,
+    bank: Pairs | None,
+    direction: str,
+    samples: int,
+    dual: bool = True,
+    step: Step = lambda *_: contextlib.nullcontext(),
 ) -> dict[str, Any]:
-    """Rows by normaliser name: `kind`, `settings` (how often each was chosen), `R@1` per sample,
-    `R@5`, `R@10`, `MdR`, `MnR`; and under `"recommendation"` a sentence.
+    """Every normaliser on `samples` random banks.
+
+    Args:
+      test: what is ranked.
+      bank: training pairs; without any, half of the test pairs are the bank of the others.
+      direction: "t2v" or "v2t".
+      samples: at least 1.
+      dual: whether the normalisers that need the items' own cosines are tried.
+      step: told of every step as it begins, see `work`.
+
+    Returns:
+      Rows by normaliser name: `kind`, `settings` (how often each was chosen), `R@1` per sample,
+      `R@5`, `R@10`, `MdR`, `MnR`; `"recommendation"`, a sentence; `"recommended"`, "auto" or
+      "none"; and, of a bank that was given, `"bank"`: see `bank_check.BankCheck`.
     """
     rows: dict[str, Any] = {}
     for seed, (part, gallery) in enumerate(_samples(test, bank, samples)):
         material = part.bank(direction)
-        folds, spread = auto.trials(material, seed)
+        with step(seed, TRIALS):
+            folds, spread = auto.trials(material, seed)
         for name, grid in settings(spread).items():
             if name in NEEDS_ITEMS and not dual:
                 continue
-            label, normalizer = _choose(grid, folds)
-            row = rows.setdefault(name, {"kind": normalizer.kind, "settings": Counter()})
-            scores, found = _scores(normalizer, material, gallery, direction)
-            row["settings"][found.get("choice", label)] += 1
-            rank = metrics.text_to_video if direction == "t2v" else metrics.video_to_text
-            for metric, value in rank(scores, gallery.video_of_text).items():
-                row.setdefault(metric, []).append(value)
-    rows["recommendation"] = _recommendation(rows)
-    return rows
+            with step(seed, name):
+                label, normalizer = _choose(grid, folds)
+                row = rows.setdefault(name, {"kind": normalizer.kind, "settings": Counter()})
+                scores, found = _scores(normalizer, material, gallery, direction)
+                row["settings"][found.get("choice", label)] += 1
+                rank = metrics.text_to_video if direction == "t2v" else metrics.video_to_text
+                for metric, value in rank(scores, gallery.video_of_text).items():
+                    row.setdefault(metric, []).append(value)
+    recommended, sentence = recommend(rows)
+    more: dict[str, Any] = {"recommended": recommended, "recommendation": sentence}
+    if bank is not None and len(test.video) > 1:
+        checked = compare(test, bank, direction)
+        more["bank"] = checked._asdict() | {"differences": checked.differences}
+    return rows | more
+
+
+def compare(test: Pairs, bank: Pairs, direction: str) -> bank_check.BankCheck:
+    """Whether the queries of the bank treat the test's gallery as the test queries do."""
+    if direction == "t2v":
+        own = test.video_of_text[:, None] == np.arange(len(test.video))
+        return bank_check.check(bank.text, test.text, test.video, own)
+    own = np.arange(len(test.video))[:, None] == test.video_of_text
+    return bank_check.check(bank.video, test.video, test.text, own)
 
 
 def settings(spread: float) -> dict[str, list[tuple[str, Any]]]:
@@ -88,15 +133,33 @@ def settings(spread: float) -> dict[str, list[tuple[str, Any]]]:
     }
 
 
-def _recommendation(rows: dict[str, Any]) -> str:
-    """What `auto` says, from training pairs alone; the table's test columns have no vote."""
+def recommend(rows: dict[str, Any]) -> tuple[str, str]:
+    """("auto" or "none", a sentence): what `auto` chose on training pairs, unless it lost here."""
     choice, times = rows["auto"]["settings"].most_common(1)[0]
     total = sum(rows["auto"]["settings"].values())
     if sum(n for c, n in rows["auto"]["settings"].items() if c == "none") * 2 > total:
-        return "Recommended: plain scores; nothing helps on held-out training pairs."
-    gain = np.mean(np.asarray(rows["auto"]["R@1"]) - np.asarray(rows["none"]["R@1"]))
-    return (f"Recommended: auto (most often {choice}, {times} of {total} samples); "
-            f"its mean gain here is {gain:+.2f} R@1.")  # fmt: skip
+        return "none", "Recommended: plain scores; nothing helps on held-out training pairs."
+    chosen = f"most often {choice}, {times} of {total} samples"
+    mean, margin = gain(rows, "auto")
+    if mean < 0:
+        return "none", (
+            f"Recommended: plain scores. On held-out training pairs auto would win ({chosen}), but "
+            f"on these test pairs it loses: {mean:+.2f} R@1 in the mean."
+        )
+    error = "" if np.isnan(margin) else f" ± {margin:.2f}"
+    return "auto", f"Recommended: auto ({chosen}); its mean gain here is {mean:+.2f}{error} R@1."
+
+
+def gain(rows: dict[str, Any], name: str) -> tuple[float, float]:
+    """(mean, half of its 95 % interval) of the gain in R@1 over plain; Student's t over samples.
+
+    The half is NaN for a single sample.
+    """
+    gains = np.asarray(rows[name]["R@1"]) - np.asarray(rows["none"]["R@1"])
+    if len(gains) < 2:
+        return float(gains.mean()), float("nan")
+    error = gains.std(ddof=1) / np.sqrt(len(gains))
+    return float(gains.mean()), float(special.stdtrit(len(gains) - 1, 0.975) * error)
 
 
 def _choose(grid: list[tuple[str, Any]], folds: list[auto.Trial]) -> tuple[str, Any]:

@@ -5,11 +5,12 @@ import math
 import os
 import pathlib
 import zipfile
+from collections.abc import Sequence
 from typing import IO, Any
 
 import numpy as np
 
-from ncl_jax.errors import blame_input
+from ncl_jax.errors import InputError, blame_input
 from ncl_jax.readers import limits
 
 _CHUNK = 1 << 24
@@ -60,6 +61,52 @@ def read_npz(
     place: Any = path if isinstance(path, pathlib.PurePath) else pathlib.Path(path)
     with blame_input(problem, advice, _control), place.open("rb") as stream:
         return _members(stream, 1 if stored else limits.RATIO)
+
+
+def split_name(path: str) -> tuple[str, str]:
+    """("file.npz", "text") of "file.npz:text"; the name is "" where there is none.
+
+    Example:
+      >>> split_name("embeddings.npz:bank_text")
+      ('embeddings.npz', 'bank_text')
+    """
+    file, colon, name = path.rpartition(":")
+    if not colon or os.path.exists(path) or not os.path.exists(file):
+        return path, ""
+    return file, name
+
+
+def pick(
+    stored: np.ndarray | dict[str, np.ndarray], file: str, name: str, usual: Sequence[str]
+) -> np.ndarray:
+    """The one array of a file that is meant.
+
+    Args:
+      stored: from `read`.
+      file: for messages.
+      name: of the array, from `split_name`; "" for the first of `usual`, or the only array.
+      usual: names that are looked for.
+
+    Raises:
+      ValueError: no such array, or several and none of the usual names.
+
+    Example:
+      >>> pick({"text": np.ones(2), "video": np.zeros(3)}, "e.npz", "", ("text",)).tolist()
+      [1.0, 1.0]
+    """
+    if isinstance(stored, np.ndarray):
+        if name:
+            raise InputError(f"{file}: expected a .npz with {name!r}, got a .npy of one array "
+                             "without a name; give the file alone")  # fmt: skip
+        return stored
+    wanted = [name] if name else [*usual, *stored][: len(usual) + (len(stored) == 1)]
+    for each in wanted:
+        if each in stored:
+            return stored[each]
+    listed = ", ".join(stored) or "none"
+    example = f"; name one, as {file}:{next(iter(stored))}" if stored else ""
+    raise InputError(f"{file}: expected {'the array ' + repr(name) if name else 'one array'}, got "
+                     f"{listed}{example}")  # fmt: skip
 
 
 def _control() -> None:

@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ncl_jax.report import plots
 
@@ -27,6 +27,7 @@ class Chart(NamedTuple):
 
     name: str
     svg: str
+    points: dict[str, Any] | None = None  # see `plots.points`; None where no values are shown
 
 
 def read(workdir: pathlib.Path) -> dict[str, Curve]:
@@ -63,7 +64,8 @@ def charts(runs: Mapping[str, dict[str, Curve]]) -> list[Chart]:
         few = max(len(xs) for xs, _ in series.values()) < 20
         axis = AXES.get(name) or _words(name)
         figure = plots.lines(series, x="training step", y=axis, marker="o" if few else "")
-        made.append(Chart(axis, plots.svg(figure, f"{axis} against training step")))
+        drawn = plots.svg(figure, f"{axis} against training step")
+        made.append(Chart(axis, drawn, plots.points(figure)))
     return made
 
 

@@ -4,12 +4,12 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import markupsafe
 import numpy as np
 
 from ncl_jax import metrics
 from ncl_jax.normalizers import Bank, Ncl, Plain, SinkhornTest
 from ncl_jax.report import findings, pictures, plots
+from ncl_jax.report.curves import Chart
 
 BANK_SHOWN = 10_000
 """Bank captions that the curve over Sinkhorn iterations is computed on, at most."""
@@ -88,7 +88,7 @@ class ClipView(NamedTuple):
 class Details(NamedTuple):
     """All of it, for one run."""
 
-    charts: list[tuple[str, markupsafe.Markup]]
+    charts: list[Chart]
     hubness: list[tuple[str, list[float]]]  # kind of scores, values of HUBNESS
     hubs: list[ClipView]
     never: list[ClipView]
@@ -157,7 +157,7 @@ def details(run: Opened, iterations: int) -> Details:
 
 def _charts(
     run: Opened, found: dict[str, findings.Search], by_video: dict[str, Any]
-) -> Iterator[tuple[str, markupsafe.Markup]]:
+) -> Iterator[Chart]:
     videos = {k: s.share for k, s in found.items()}
     texts = {k: findings.shares(s) for k, s in by_video.items()}
     for title, of, balance in (
@@ -165,10 +165,12 @@ def _charts(
         ("Video to text: how often each caption comes up", "captions", texts),
     ):
         figure = plots.shares(balance, of=f"{of} (count)")
-        yield title, _svg(figure, f"histogram of summed retrieval probability of {of}")
+        described = f"histogram of summed retrieval probability of {of}"
+        yield Chart(title, plots.svg(figure, described))
     recalls = {k: findings.recall_curve(s.rank) for k, s in found.items()}
     figure = plots.lines(recalls, x="k (clips)", y="recall at k, text to video (%)")
-    yield "Text to video: right clip among the k best", _svg(figure, "recall at k, text to video")
+    drawn = plots.svg(figure, "recall at k, text to video")
+    yield Chart("Text to video: right clip among the k best", drawn, plots.points(figure))
     keep = np.random.default_rng(0).permutation(len(run.bank.text))[:BANK_SHOWN]
     figure = plots.convergence(
         findings.convergence(
@@ -176,11 +178,7 @@ def _charts(
         )
     )
     title = "Normalisation error against Sinkhorn iterations"
-    yield title, _svg(figure, title)
-
-
-def _svg(figure: Any, description: str) -> markupsafe.Markup:
-    return markupsafe.Markup(plots.svg(figure, description))
+    yield Chart(title, plots.svg(figure, title), plots.points(figure))
 
 
 def _query(

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,12 +10,15 @@ import jinja2
 import markupsafe
 
 from ncl_jax.experiment import results
+from ncl_jax.progress import duration
 from ncl_jax.report import curves, findings
 from ncl_jax.report.details import Details
 from ncl_jax.report.runs import Run, flat
 from ncl_jax.report.tables import DIRECTIONS
 
 HERE = pathlib.Path(__file__).parent
+NAMED = 3
+"""Runs that the title of a page names."""
 COLUMNS = {
     "R@1": ("%", ".1f"), "R@5": ("%", ".1f"), "R@10": ("%", ".1f"), "R@50": ("%", ".1f"),
     "MdR": ("rank", ".1f"), "MnR": ("rank", ".1f"), "norm_error_mean": ("0 is fair", ".3f"),
@@ -52,13 +56,14 @@ def render(runs: Sequence[Run], details: Mapping[str, Details | str]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["markup"] = markupsafe.Markup
     named = dict(zip(labels(runs), runs, strict=True))
     found = {label: curves.read(run.path) for label, run in named.items()}
     return environment.get_template("page.html").render(
-        title=", ".join(dict.fromkeys(run.config["name"] for run in runs)),
+        title=title(named),
         runs=named,
         tables=list(result_tables(named)),
-        charts=[chart._replace(svg=markupsafe.Markup(chart.svg)) for chart in curves.charts(found)],
+        charts=curves.charts(found),
         charts_first=curves.FIRST,
         details=details,
         accounts=accounts(named),
@@ -66,7 +71,9 @@ def render(runs: Sequence[Run], details: Mapping[str, Details | str]) -> str:
         settings={label: flat(run.config) for label, run in named.items()},
         facts={label: list(facts(run)) for label, run in named.items()},
         style=markupsafe.Markup((HERE / "html" / "style.css").read_text()),
-        script=markupsafe.Markup((HERE / "html" / "sort.js").read_text()),
+        script=markupsafe.Markup(
+            "\n".join((HERE / "html" / name).read_text() for name in ("sort.js", "curves.js"))
+        ),
     )
 
 
@@ -79,6 +86,35 @@ def labels(runs: Sequence[Run]) -> list[str]:
     """
     names = [readable(run.path.name or run.path) for run in runs]
     return names if len(set(names)) == len(names) else [readable(run.path) for run in runs]
+
+
+def title(runs: Mapping[str, Run]) -> str:
+    """Of a page: the config's name of a lone run, the labels of several.
+
+    Example:
+      >>> title({label: Run(pathlib.Path(label), 0, {"name": "demo"}, {}) for label in "abcde"})
+      '5 runs: a, b, c and 2 more'
+    """
+    if len(runs) == 1:
+        return str(next(iter(runs.values())).config["name"])
+    more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
+    return f"{len(runs)} runs: {', '.join(list(runs)[:NAMED])}{more}"
+
+
+def file_of(workdirs: Sequence[pathlib.Path], runs: Sequence[Run]) -> pathlib.Path:
+    """Where a page goes if nothing is said: into a lone folder, beside the first of several.
+
+    Example:
+      >>> folders = [pathlib.Path("runs/a"), pathlib.Path("runs/b")]
+      >>> str(file_of(folders, [Run(folder, 0, {}, {}) for folder in folders]))
+      'runs/report-a+b.html'
+    """
+    first = workdirs[0]
+    if len(workdirs) == 1:
+        return first / "report.html"
+    names = "+".join(re.sub(r"[^\w.,=-]+", "_", label) for label in labels(runs))
+    names = names if len(names) < 100 else f"{len(runs)}-runs"
+    return (first.parent if first.name else first) / f"report-{names}.html"
 
 
 def readable(path: str | pathlib.Path) -> str:
@@ -119,7 +155,7 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
     if "step" in about:
         yield "steps", f"{about['step']:,} x {run.config['train']['batch_size']} pairs"
     for phase, seconds in about.get("seconds", {}).items():
-        yield phase, f"{seconds:.0f} s"
+        yield phase, duration(seconds)
     if devices := environment.get("devices"):
         yield "devices", f"{devices['count']} x {devices['kind']}"
     if packages := environment.get("packages"):

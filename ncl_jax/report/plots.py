@@ -18,6 +18,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 STYLES = ("-", "--", "-.", ":")
 INK, FAINT = "#303030", "#b8b8b8"
 SIZE = (4.1, 2.7)  # inches
+POINTS = 2000
+"""Of a line whose values can be read on the page, at most."""
 _LOOK: Any = {
     "font.size": 8.5, "axes.edgecolor": FAINT, "axes.labelcolor": INK, "text.color": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.grid": True, "grid.color": FAINT,
@@ -199,6 +201,43 @@ def svg(figure: Figure, description: str) -> str:
         f'height="{float(box[2]):.0f}" role="img" aria-label="{_attribute(description)}">'
     )
     return re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1)
+
+
+def points(figure: Figure) -> dict[str, Any]:
+    """What a page needs to show the values of a figure of `lines`, after `svg` has drawn it.
+
+    Returns:
+      `box`: left, top, right, bottom of the axes in units of the SVG's viewBox; `x`, `y`: the
+      limits there; `names`: of the axes; `linear`: whether x is, so that it can be zoomed;
+      `lines`: each with `name`, `x`, `y`, and `at`, its x in units of the viewBox. Of long lines
+      every n-th point.
+    """
+    axes = figure.axes[0]
+    height, unit = figure.bbox.height, 72 / figure.dpi  # an SVG counts in points
+    corners = axes.transAxes.transform([(0, 1), (1, 0)])
+    (left, top), (right, bottom) = ((x, height - y) for x, y in corners)
+    named = figure.legends[0].get_texts() if figure.legends else []
+    names = [text.get_text() for text in named] or [""]
+    found = []
+    for name, line in zip(names, axes.get_lines(), strict=True):
+        x, y = (np.asarray(v, float) for v in line.get_data())
+        x, y = (v[:: -(-len(v) // POINTS)] for v in (x, y))
+        at = axes.transData.transform([(v, axes.get_ylim()[0]) for v in x])[:, 0]
+        found.append({"name": name, "x": _short(x), "y": _short(y), "at": _short(at * unit)})
+    box = [float(v) * unit for v in (left, top, right, bottom)]
+    return {
+        "box": _short(np.asarray(box)),
+        "x": _short(np.asarray(axes.get_xlim())),
+        "y": _short(np.asarray(axes.get_ylim())),
+        "names": [axes.get_xlabel(), axes.get_ylabel()],
+        "linear": axes.get_xscale() == "linear",
+        "lines": found,
+    }
+
+
+def _short(values: np.ndarray) -> list[float]:
+    """To six digits; what is no number would be no JSON."""
+    return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values]  # type: ignore[misc]
 
 
 def _figure(x: str, y: str, title: str) -> tuple[Figure, Any]:

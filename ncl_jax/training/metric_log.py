@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ncl_jax.distributed import runtime
 from ncl_jax.files import write_text
+from ncl_jax.progress import ticking
 
 
 class RunLog:
@@ -35,18 +36,22 @@ class RunLog:
         self._bar = tqdm(
             total=steps,
             initial=done,
-            desc="train",
+            desc="train" if done >= steps else "compiling the step",
             unit="step",
             mininterval=0.5 if sys.stderr.isatty() else 60,
             smoothing=0.1,
         )
         self._batch_size = batch_size
         self._last = (done, time.perf_counter())
+        self._clock = contextlib.ExitStack()
+        if sys.stderr.isatty():  # the bar's own goes on while a step compiles and in validation
+            self._clock.enter_context(ticking(self._bar.refresh))
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self._clock.close()
         for file in (self._bar, self._lines, self._events):
             with contextlib.suppress(OSError):  # what counts was written by `write`, or it has told
                 file.close()
@@ -68,6 +73,7 @@ class RunLog:
 
     def progress(self, step: int, metrics: dict[str, Any] | None) -> None:
         """Move the bar; with metrics, show the loss and the clips per second since the last."""
+        self._bar.set_description_str("train", refresh=False)
         self._bar.update(step - self._bar.n)
         if metrics is None:
             return

@@ -309,7 +309,7 @@ def test_a_killed_sweep_goes_on(tmp_path):
     assert len(run.split.captions) == len(run.test.text)
     assert len(run.frames(0, 2)) == 2
     assert report.main(["html", str(first), str(second)]) == 0
-    page = (first / "report.html").read_text()
+    page = (tmp_path / "sweep" / "report-seed=3+gradient=unroll,seed=3.html").read_text()
     assert page.count('<img src="data:image/jpeg;base64,') > 50
     assert "No balance" not in page
     # the second outlived the kill and was waited for, or was begun again: never twice at a time

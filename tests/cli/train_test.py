@@ -46,7 +46,11 @@ def run(*arguments, timeout=300):
     ("arguments", "said"),
     [
         ([], "--config is missing, for example --config=configs/demo.py"),
-        (["--config=configs/nope.py"], "nope.py"),
+        (["--config=configs/dmeo.py"], "got 'configs/dmeo.py'; did you mean configs/demo.py?"),
+        (["--config=configs/demo"], "got 'configs/demo'; did you mean configs/demo.py?"),
+        (["--config=configs"], "expected a .py file with get_config, as configs/demo.py"),
+        (["--config="], "a .py file with get_config, as configs/demo.py, got ''"),
+        (["--config", "pyproject.toml", "--help"], "got 'pyproject.toml'"),
         (["--config=configs/demo.py", "--config.loss.nam=ncl"],
          "has no key 'nam'; did you mean loss.name?"),
         (["--config=configs/demo.py", "--config.mapper=pmap"],
@@ -56,7 +60,7 @@ def run(*arguments, timeout=300):
         (["--config=configs/demo.py", "--config.train.steps=many"], "'many'"),
         (["--config=configs/demo.py:lose=ncl"], "expected some of loss=ncl, seed=0"),
         (["--config=configs/clip4clip.py"], "it has no function get_config"),
-        (["--config=README.md"], "is not Python: README.md, line"),
+        (["--config=README.md"], "as configs/demo.py, got 'README.md'"),
         (["--config=configs/demo.py", "surplus"], "unexpected arguments surplus"),
     ],
 )
@@ -66,6 +70,40 @@ def test_wrong_flags_are_one_plain_message(arguments, said):
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("hello\n", "got 'mine.md'"), ('{"a": true}', "got 'mine.json'"),
+     ("a: b\n", "got 'mine.yaml'"),
+     ("def get_config():\n    return 3\n", "an ml_collections.ConfigDict, got int"),
+     ("a b\n", "is not Python: mine.py, line 1")],
+)  # fmt: skip
+def test_what_is_no_config_is_not_run(tmp_path, text, said):
+    name = re.search(r"mine\.\w+", said)
+    file = tmp_path / (name[0] if name else "mine.py")
+    file.write_text(text)
+    line, options = command(f"--config={file}")
+    done = subprocess.run(line, **options, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr.replace(f"{tmp_path}/", "")
+    assert "Traceback" not in done.stderr
+
+
+def test_what_would_abort_the_end_of_python_does_not_change_the_exit_code():
+    """As threads do that still decode in C++ when the devices ran out of memory."""
+    code = ("import atexit, os, ncl_jax.distributed.runtime\nfrom ncl_jax.cli import train\n"
+            "atexit.register(os.abort)\ntrain.stop('out of memory')")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "ncl_jax: out of memory\n")
+
+
+@pytest.mark.parametrize("asked", ["-h", "--help", "--help=true", "--helpfull", "-?"])
+def test_help_is_no_failure(asked):
+    done = run(asked)
+    assert done.returncode == 0, done.stderr
+    assert "--config" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -120,6 +158,14 @@ def test_a_run_leaves_all_it_promises(whole_run):
     assert done.returncode == 0, done.stderr
     for part in ("plain", "inductive", "transductive", "order of events", "results.json", "next:"):
         assert part in done.stdout
+    begun = [line for line in done.stdout.splitlines() if line.endswith(" ...")]
+    assert begun[0] == f"demo -> {workdir}: importing JAX, Flax and Orbax ..."
+    for what in ("building tokenizer and model", "embedding the 24 clips of train",
+                 "ranking by plain and normalised scores"):  # fmt: skip
+        assert f"{what} ..." in begun
+    assert "demo: building " in done.stdout
+    assert "Downloading" not in done.stdout  # TFDS's words for a set that downloads nothing
+    assert "compiling the step" in done.stderr
     results = json.loads((workdir / "results.json").read_text())
     assert results["schema"] == 1
     assert results["run"]["step"] == 120
@@ -190,10 +236,13 @@ def test_killed_run_resumes_to_identical_weights(whole_run, data, tmp_path):
 @pytest.mark.slow
 def test_a_finished_run_is_only_evaluated_again(whole_run, data):
     workdir, _ = whole_run
-    before = json.loads((workdir / "results.json").read_text())["metrics"]
+    before = json.loads((workdir / "results.json").read_text())
     done = run("--config=configs/demo.py", f"--workdir={workdir}", *data)
     assert done.returncode == 0, done.stderr
-    assert json.loads((workdir / "results.json").read_text())["metrics"] == before
+    after = json.loads((workdir / "results.json").read_text())
+    assert after["metrics"] == before["metrics"]
+    spent, earlier = after["run"]["seconds"], before["run"]["seconds"]
+    assert all(spent[phase] > earlier[phase] for phase in earlier)  # of both commands together
 
 
 @pytest.mark.slow

@@ -215,6 +215,37 @@ def test_svg_has_no_ids_of_its_own_groups_and_the_colours_of_the_page():
     assert len(ids) == len(set(ids))
 
 
+def test_points_stand_where_the_picture_has_them():
+    figure = plots.lines({"a": ([0, 10, 20], [1.0, float("nan"), 3.0]), "b": ([5], [2.0])},
+                         x="step", y="loss")  # fmt: skip
+    drawn = plots.svg(figure, "loss")
+    found = plots.points(figure)
+    assert found["names"] == ["step", "loss"]
+    assert [line["name"] for line in found["lines"]] == ["a", "b"]
+    assert found["lines"][0]["y"] == [1, None, 3]
+    left, top, right, bottom = found["box"]
+    width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn).groups())
+    assert 0 < left < right < width
+    assert 0 < top < bottom < height
+    low, high = found["x"]
+    for line in found["lines"]:
+        expected = [left + (x - low) / (high - low) * (right - left) for x in line["x"]]
+        assert line["at"] == pytest.approx(expected, rel=1e-4)
+    # the path of the first line begins at its first point
+    starts = [(float(x), float(y)) for x, y in re.findall(r'<path d="M ([\d.]+) ([\d.]+)', drawn)]
+    y = bottom - (1 - found["y"][0]) / (found["y"][1] - found["y"][0]) * (bottom - top)
+    assert any(abs(a - line["at"][0]) < 0.01 and abs(b - y) < 0.01 for a, b in starts
+               for line in found["lines"])  # fmt: skip
+
+
+def test_long_curves_do_not_make_a_long_page():
+    figure = plots.lines({"a": (np.arange(50_000), np.arange(50_000))}, x="step", y="loss")
+    plots.svg(figure, "loss")
+    (line,) = plots.points(figure)["lines"]
+    assert len(line["x"]) == len(line["y"]) == len(line["at"]) == 2000
+    assert line["x"][:3] == [0, 25, 50]
+
+
 # --- markup -----------------------------------------------------------------------------------
 
 
@@ -300,9 +331,26 @@ def test_html_of_a_folder_whose_name_is_no_text(tmp_path, capsys):
     names = [tmp_path / os.fsdecode(name) for name in (b"a\xff", b"a\xfe")]
     folders = [str(workdir(name, seed=i)) for i, name in enumerate(names)]
     assert report.main(["html", *folders]) == 0
-    assert r"a\xff/report.html: 0." in capsys.readouterr().out
-    text = (names[0] / "report.html").read_text()
+    assert "/report-a_xff+a_xfe.html: 0." in capsys.readouterr().out
+    text = (tmp_path / "report-a_xff+a_xfe.html").read_text()
     assert all(rf"{tmp_path}/{name}" in text for name in (r"a\xff", r"a\xfe"))
+
+
+def test_a_page_of_several_runs_leaves_that_of_one_alone(tmp_path):
+    folders = [str(workdir(tmp_path / name, seed=i)) for i, name in enumerate("ab")]
+    assert report.main(["html", folders[0], "--details=0"]) == 0
+    alone = (tmp_path / "a" / "report.html").read_text()
+    assert report.main(["html", *folders, "--details=0"]) == 0
+    assert (tmp_path / "a" / "report.html").read_text() == alone
+    assert (tmp_path / "report-a+b.html").exists()
+    assert report.main(["html", str(tmp_path), "--details=0"]) == 0  # one folder over all runs
+    assert "<title>2 runs: a, b · run report</title>" in (tmp_path / "report.html").read_text()
+
+
+def test_long_names_are_counted_in_the_name_of_a_page(tmp_path):
+    folders = [tmp_path / (letter * 60) for letter in "ab"]
+    loaded = [runs.Run(folder, 0, {}, {}) for folder in folders]
+    assert page.file_of(folders, loaded) == tmp_path / "report-2-runs.html"
 
 
 def test_html_goes_where_it_is_told(tmp_path, capsys, monkeypatch):
@@ -331,7 +379,8 @@ def test_html_command_on_runs_without_their_data(tmp_path, capsys):
 def test_html_names_the_runs_it_does_not_show_in_depth(tmp_path, capsys):
     folders = [str(workdir(tmp_path / name, seed=i)) for i, name in enumerate("abc")]
     assert report.main(["html", *folders, "--details=1"]) == 0
-    text = (tmp_path / "a" / "report.html").read_text()
+    text = (tmp_path / "report-a+b+c.html").read_text()
+    assert "<title>3 runs: a, b, c · run report</title>" in text
     assert text.count("the first 1 of 3 runs are shown in depth; --details=3 shows all") == 2
     assert "Balance, hubs and queries: c" in text
     assert ", 3 runs" in capsys.readouterr().out
@@ -466,6 +515,68 @@ def test_page_fits_the_screen_and_does_not_shift(browser, tmp_path, width):
       window.scrollTo(0, document.body.scrollHeight);
       setTimeout(() => done(sum), 300);""")
     assert shift == 0
+
+
+def values(browser, figure):
+    return figure.find_element("css selector", "output").text.split("\n")
+
+
+@pytest.mark.slow
+def test_curves_show_their_values_and_can_be_enlarged(browser, tmp_path):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    path = tmp_path / "report.html"
+    path.write_text(rendered(tmp_path / "runs", "a", "b"))
+    look(browser, path)
+    figure = browser.find_element("css selector", "figure.live")
+    svg = figure.find_element("css selector", "svg")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
+    data = json.loads(figure.get_attribute("data-points"))
+    scale = svg.size["width"] / float(svg.get_dom_attribute("viewBox").split()[2])
+
+    def over(step):
+        """The pointer's way from the middle of the picture to a step of the curve."""
+        return round(data["lines"][0]["at"][step - 1] * scale - svg.size["width"] / 2)
+
+    def go(*moves):
+        chain = ActionChains(browser, duration=20)
+        chain.move_to_element_with_offset(svg, moves[0], 0)
+        if len(moves) > 1:
+            chain.click_and_hold().move_by_offset(moves[1] - moves[0], 0).release()
+        chain.perform()
+
+    for step, loss in ((2, "2"), (3, "1.333")):  # of the losses 4 / step
+        go(over(step))
+        assert values(browser, figure) == [f"training step {step}", f"a {loss}", f"b {loss}"]
+    go(over(2) - 8, over(3) + 8)
+    browser.execute_script("document.activeElement.blur()")
+    labels = [t.text for t in svg.find_elements("css selector", ".cover ~ text")]
+    assert "2" in labels
+    assert "1" not in labels  # of the axis: it lies outside the part that is seen
+    go(0)
+    assert values(browser, figure)[0] in ("training step 2", "training step 3")
+    assert svg.find_elements("css selector", ".cover")
+    svg.send_keys(Keys.ESCAPE)
+    assert not svg.find_elements("css selector", ".cover")
+    svg.send_keys(Keys.ARROW_RIGHT)
+    assert values(browser, figure) == ["training step 1", "a 4", "b 4"]
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [320, 375])
+@pytest.mark.parametrize("names", ["a", "ab"])
+def test_every_number_of_a_result_is_seen_on_a_phone(browser, tmp_path, width, names):
+    path = tmp_path / "report.html"
+    path.write_text(rendered(tmp_path / "runs", *names))
+    look(browser, path, width)
+    script = """return [...document.querySelectorAll("#results td, #results th")].map(
+      c => { const r = document.createRange(); r.selectNodeContents(c);
+             const box = r.getBoundingClientRect(); return [box.left, box.right, c.innerText] })"""
+    cells = browser.execute_script(script)
+    assert sum(text == "0.100" for _, _, text in cells) == 6 * len(names)  # norm. error
+    assert all(0 <= left <= right <= width for left, right, _ in cells), cells
 
 
 def luminance(colour):
