@@ -39,11 +39,12 @@ ALLOWED = {
         "types", "losses", "index", "models", "data", "distributed", "checkpoint",
         "training", "evaluation",
     },
+    "pretrained": {"types", "index", "models", "data"},
     "report": {"metrics", "normalizers", "evaluation", "experiment"},
     "video_search": {"video", "index", "experiment"},
     "cli": {
         "types", "metrics", "normalizers", "index", "models", "distributed", "experiment", "report",
-        "video_search",
+        "pretrained", "video_search",
     },
     "main": {"cli"},
     "__init__": {"losses", "sinkhorn", "metrics", "normalizers", "index", "experiment"},

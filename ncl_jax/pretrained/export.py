@@ -146,8 +146,8 @@ def _preprocessing(sizes: clip.ClipConfig, max_tokens: int, fps: float | None) -
         "start": "<|startoftext|>",
         "end": "<|endoftext|>",
         "video": "uint8 RGB frames, evenly spaced from the first to the last; shorter side resized "
-                 "(bicubic) to size, centre square; missing frames are zeros with mask false; pixels "
-                 "are normalised inside the file",
+                 "(bicubic) to size, centre square; missing frames are zeros with mask false; the "
+                 "file itself normalises pixels",
         "frames": sizes.max_frames,
         "size": sizes.image_size,
         "fps": fps,

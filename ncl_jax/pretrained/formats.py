@@ -81,7 +81,7 @@ def _write_onnx(function: Function, path: pathlib.Path) -> pathlib.Path:
     """Numbers beyond the limit lie in a second file, as ONNX prescribes."""
     import onnx
 
-    from ncl_jax.pretrained.onnx_graph import convert
+    from ncl_jax.pretrained.onnx_model import convert
 
     model, file = convert(function), path.with_suffix(".onnx")
     if _parameter_bytes(function) > LIMIT:

@@ -41,7 +41,7 @@ class Function(NamedTuple):
 
 
 def text(towers: Towers, params: Any, sizes: ClipConfig, max_tokens: int) -> Function:
-    """tokens [text, token] and token_mask -> embedding [text, dim]."""
+    """Tokens [text, token] and their mask -> embedding [text, dim]."""
 
     def example(rng: np.random.Generator, batch: int) -> Rows:
         tokens = rng.integers(0, sizes.vocab_size, (batch, max_tokens)).astype(np.int32)
@@ -54,7 +54,7 @@ def text(towers: Towers, params: Any, sizes: ClipConfig, max_tokens: int) -> Fun
 
 
 def video(towers: Towers, params: Any, sizes: ClipConfig) -> Function:
-    """video [video, frame, size, size, 3] and frame_mask -> embedding [video, dim]."""
+    """Frames [video, frame, size, size, 3] and their mask -> embedding [video, dim]."""
     frames, picture = sizes.max_frames, (sizes.image_size, sizes.image_size, 3)
 
     def example(rng: np.random.Generator, batch: int) -> Rows:
@@ -68,7 +68,7 @@ def video(towers: Towers, params: Any, sizes: ClipConfig) -> Function:
 
 
 def search(index: RetrievalIndex, k: int) -> Function:
-    """query [query, dim] of any length -> scores in logits and rows of the k best [query, rank].
+    """Queries [query, dim] of any length -> scores in logits and rows of the k best [query, rank].
 
     Raises:
       InputError: an empty index, or k < 1.

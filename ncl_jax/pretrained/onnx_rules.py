@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from ncl_jax.pretrained.onnx_graph import Graph, Tensor, Value, multiple, unsupported
+from ncl_jax.pretrained.onnx_graph import Graph, Value, unsupported
 
 Rule = Callable[..., Value | list[Value]]
 """(graph, equation, *inputs) -> output, or a list of outputs."""
@@ -168,8 +168,12 @@ def scan(graph: Graph, equation: Any, *inputs: Value) -> list[Value]:
         now = [graph.add("Gather", x, at, axis=0) for x in rows]
         result = run(graph, body, [*constants, *state, *now])
         state, made[step] = result[:carries], result[carries:]
-    columns = [[graph.add("Unsqueeze", x, _ints([0])) for x in column] for column in zip(*made)]
-    return [*state, *(graph.add("Concat", *column, axis=0) for column in columns)]
+    columns = zip(*made, strict=True)
+    return [*state, *(_stacked(graph, column) for column in columns)]
+
+
+def _stacked(graph: Graph, rows: Iterable[Value]) -> Value:
+    return graph.add("Concat", *(graph.add("Unsqueeze", x, _ints([0])) for x in rows), axis=0)
 
 
 def pad(graph: Graph, equation: Any, x: Value, filling: Value) -> Value:
