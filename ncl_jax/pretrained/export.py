@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from ncl_jax import __version__
@@ -70,6 +71,7 @@ def write(
     if format == "onnx" and sizes.dtype != "float32":
         sizes = dataclasses.replace(sizes, dtype="float32")
         towers = clip.abstract(sizes)[0]
+    params = jax.device_put(jax.tree.map(np.asarray, params), _cpu())
     wanted = _functions(towers, params, sizes, max_tokens, index, k)
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
@@ -79,8 +81,9 @@ def write(
         yield file, _checked(function, file, chosen)
     write_text(folder / "tokenizer.json", tokenizer.to_json())
     preprocessing = _preprocessing(sizes, max_tokens, fps)
-    about = {"version": VERSION, "ncl_jax": __version__, "format": format, "files": files,
-             "preprocessing": preprocessing, "scale": float(towers.scale(params))}  # fmt: skip
+    about = {"version": VERSION, "ncl_jax": __version__, "jax": jax.__version__,
+             "format": format, "files": files, "preprocessing": preprocessing,
+             "scale": float(towers.scale(params))}  # fmt: skip
     if index is not None:
         about["search"] = {"scale": index.scale, "ids": list(index.ids)}
     write_text(folder / "export.json", json.dumps(about, indent=1) + "\n")
@@ -117,10 +120,19 @@ def _functions(
     return [*both, functions.search(index, k)]
 
 
+def _cpu() -> jax.Device:
+    """Where towers are compared: accelerators may round products in float32 to fewer bits."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # by JAX_PLATFORMS
+        return jax.local_devices()[0]
+
+
 def _checked(function: Function, file: pathlib.Path, chosen: formats.Format) -> float:
     """How far the file's numbers are from JAX's."""
     inputs = function.example(np.random.default_rng(0), _BATCH)
-    error = function.error(inputs, chosen.open(file)(*inputs))
+    with jax.default_device(_cpu()):
+        error = function.error(inputs, chosen.open(file)(*inputs))
     if not error <= TOLERANCE:
         raise RuntimeError(
             f"{file} differs from JAX by {error:.2g}, more than {TOLERANCE:g}; this is a fault of "

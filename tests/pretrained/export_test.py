@@ -85,7 +85,7 @@ def test_a_folder_holds_what_its_json_says(exported):
         *names, "tokenizer.json", "export.json"
     }  # fmt: skip
     assert {part["file"] for part in about["files"].values()} == names
-    assert about["format"] == form
+    assert (about["format"], about["jax"]) == (form, jax.__version__)
     assert about["scale"] == pytest.approx(10)
     assert about["search"] == {"scale": 30.0, "ids": list(index().ids)}
     prep = about["preprocessing"]
@@ -129,12 +129,22 @@ def test_equal_items_are_found_in_the_order_of_their_rows(form, tmp_path):
     np.testing.assert_allclose(scores[0], [100.0] * 5 + [0.0] * 15, atol=1e-4)
 
 
+@pytest.mark.parametrize("exported", ["stablehlo"], indirect=True)
 def test_stablehlo_is_for_three_platforms(exported):
-    folder, form = exported
-    if form != "stablehlo":
-        pytest.skip("of StableHLO only")
-    data = bytearray((folder / "out" / "video.stablehlo").read_bytes())
+    data = bytearray((exported[0] / "out" / "video.stablehlo").read_bytes())
     assert jax.export.deserialize(data).platforms == ("cpu", "cuda", "tpu")
+
+
+def test_weights_on_many_devices_become_a_file_for_one(tmp_path):
+    installed("stablehlo")
+    towers, params, sizes, tokenizer = model()
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("data",))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    spread = jax.device_put(params, everywhere)
+    assert len(jax.tree.leaves(spread)[0].devices()) == 8
+    file, error = next(export.write(tmp_path, towers, spread, sizes, 8, tokenizer))
+    assert error < 1e-5
+    assert jax.export.deserialize(bytearray(file.read_bytes())).nr_devices == 1
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -271,7 +281,8 @@ def test_the_page_makes_arrays_as_ncl_jax_does(count, exported, monkeypatch):
         want = transforms.resize_and_crop(pictures[number], 16)
         np.testing.assert_array_equal(video[place], want)
     assert mask.tolist() == [place < len(chosen) for place in range(3)]
-    captions = [*CAPTIONS, "", "a ball <|endoftext|> hidden", "ball " * 20, "caf\u00e9 \u00e2\u20ac\u2122"]
+    broken = "caf\u00e9 \u00e2\u20ac\u2122"
+    captions = [*CAPTIONS, "", "a ball <|endoftext|> hidden", "ball " * 20, broken]
     for got, want in zip(space["tokens_of"](captions), model()[3](captions, 8), strict=True):
         np.testing.assert_array_equal(got, want)
 

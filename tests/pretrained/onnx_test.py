@@ -37,8 +37,9 @@ def function_of(call, params, *inputs):
         f"x{n}": jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for n, x in enumerate(inputs)
     }  # fmt: skip
     return functions.Function(
-        "f", lambda p, *x: (call(p["p"], *x),), {"p": params}, specs, ("y",), lambda *_: (), lambda *_: 0.0
-    )
+        "f", lambda p, *x: (call(p["p"], *x),), {"p": params}, specs, ("y",), lambda *_: (),
+        lambda *_: 0.0,
+    )  # fmt: skip
 
 
 def backwards(p, x):
