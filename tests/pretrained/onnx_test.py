@@ -52,6 +52,9 @@ def backwards(p, x):
 CALLS = {
     "scan from the end": (backwards, (ROWS,)),
     "columns by constant numbers": (lambda p, x: x[:, 2] + x[:, -2], (ROWS,)),
+    "an axis dropped": (
+        lambda p, x: lax.squeeze(x[:, :1], (1,)) + lax.sqrt(jnp.square(x[:, 1])), (ROWS,)
+    ),
     "a slice": (lambda p, x: x[:, 1:3] * p, (ROWS,)),
     "batched product": (lambda p, x: jnp.einsum("brd,bsd->bsr", x, x + p), (ROWS,)),
     "rows of a table": (
