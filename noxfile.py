@@ -141,6 +141,15 @@ def parity(session: nox.Session, resolution: str) -> None:
     session.run("python", "-m", "pytest", "-m", "slow", "-n", "0", "tests/models/parity_test.py")
 
 
+@nox.session(python=[LOWEST, MAIN])
+@nox.parametrize("resolution", ["highest", "lowest-direct"], ids=["highest", "lowest"])
+def export(session: nox.Session, resolution: str) -> None:
+    """Export to StableHLO and ONNX, run again and compared with JAX."""
+    session.install(f"--resolution={resolution}", *TEST, "-r", "requirements-export.txt")
+    test = ("tests/pretrained/export_test.py", "tests/pretrained/onnx_test.py")
+    session.run("python", "-m", "pytest", "-m", "slow or not slow", *test)
+
+
 @nox.session(python=LOWEST)
 def aot(session: nox.Session) -> None:
     """The training step compiled for TPUs that are not there."""

@@ -34,6 +34,7 @@ OUTSIDE = ("jax.", "transformers.", "lax.", "flax.", "np.", "skhubness.", "faiss
 DATA_FILES = (
     ".json", ".jsonl", ".npz", ".npy", ".zip", ".tsv", ".txt", ".csv", ".pkl", ".bin", ".bin.N",
     ".pt", ".gz", ".safetensors", ".html", ".decoded", ".lock", ".mp4", ".avi",
+    ".stablehlo", ".onnx", ".onnx.data",
 )  # fmt: skip
 EXAMPLES = {
     "fitted.bias", "fitted.evidence", "fitted.lazy", "fitted.scale", "fitted.score",  # variables

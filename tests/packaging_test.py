@@ -35,7 +35,8 @@ def test_extras_together_are_what_requirements_txt_asks_for():
     asked = [*PROJECT["dependencies"], *(line for name in ("train", "video", "report", "serve")
                                          for line in extras[name])]  # fmt: skip
     assert named(asked) == of_file("requirements.txt")
-    assert named(extras["faiss"]) == of_file("requirements-faiss.txt")
+    for name in ("faiss", "export"):
+        assert named(extras[name]) == of_file(f"requirements-{name}.txt")
     own = {name: [x for x in lines if x.startswith("ncl_jax")] for name, lines in extras.items()}
     assert own["all"] == ["ncl_jax[train,video,report,serve]"]
 

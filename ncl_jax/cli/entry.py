@@ -16,6 +16,7 @@ COMMANDS = {
     "normalize": ("ncl_jax.cli.normalize", "compare all normalisers on your embeddings"),
     "metrics": ("ncl_jax.cli.metrics", "retrieval metrics of a score matrix by every tie rule"),
     "convert": ("ncl_jax.cli.convert", "write the weights of a run in a published layout"),
+    "export": ("ncl_jax.cli.export", "write a model for StableHLO or ONNX, to run without ncl_jax"),
     "data check": ("tfds_builders.check", "compare the files of a dataset with its lists"),
     "data build": ("tfds_builders.build", "build a dataset from its files"),
 }

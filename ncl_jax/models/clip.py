@@ -139,7 +139,7 @@ class VisionEmbeddings(nnx.Module):
         patches = self.patch_embedding(video)
         patches = patches.reshape(-1, *patches.shape[-2:])
         first = self.class_embedding[...].astype(patches.dtype)
-        first = jnp.broadcast_to(first, (len(patches), 1, patches.shape[-1]))
+        first = jnp.broadcast_to(first, (patches.shape[0], 1, patches.shape[-1]))
         tokens = jnp.concatenate([first, patches], axis=1)
         return tokens + self.position_embedding(jnp.arange(tokens.shape[1]))
 
