@@ -5,8 +5,8 @@
 The sets are those of `retrieval_sets`, embedded once and kept in FOLDER. A seed draws 1,000 pairs,
 or all of fewer; half of them are the test. The bank is the other half, a fifth of all, or the
 training pairs that came with the set. *Best fixed* is, of all normalisers at all settings, the one
-with the highest mean gain over plain on that very set, with hindsight. The last lines choose the
-margin of `auto` for every set on the other sets alone.
+with the highest mean gain over plain on that very set, with hindsight. One line below
+each table is for an `auto` whose caution is chosen, for every set, on the other sets alone.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def fixed_settings(spread: float) -> dict[str, Any]:
 
 
 def gains_of(bank_pairs: Pairs, test: Pairs) -> dict[str, float]:
-    """R@1 above plain of every setting, of auto and of auto by other margins; R@1 of plain."""
+    """R@1 over plain of every setting, of auto, of auto by other cautions; and R@1 of plain."""
     bank = bank_pairs.bank("t2v")
     chosen = Auto().fit(bank, test.video)
     grid = fixed_settings(chosen.evidence.get("spread", 1.0))
@@ -66,8 +66,9 @@ def gains_of(bank_pairs: Pairs, test: Pairs) -> dict[str, float]:
     plain = score["none"]
     table = fitted["auto"].evidence.get("table", {"none": {"gain": 0.0, "error": 0.0}})
     for caution in CAUTIONS:
-        best = max(table, key=lambda n: table[n]["gain"] - caution * table[n]["error"])
-        score[f"auto, margin {caution:g}"] = score[best]
+        best = max(table, key=lambda n: table[n]["gain"])
+        sure = table[best]["gain"] > caution * table[best]["error"]
+        score[f"auto, caution {caution:g}"] = score[best if sure else "none"]
     return {name: value - plain for name, value in score.items()} | {"plain": plain}
 
 
@@ -99,7 +100,7 @@ def report(found: Found, goal: float | None = None) -> list[Row]:
     taken = "share of the best fixed settings' gain"
     rows = [
         at_least("normalisers", taken, share, goal) if goal else note("normalisers", taken, share),
-        note("normalisers", "the same with margins chosen on the other sets", left_out(found)),
+        note("normalisers", "the same with the caution chosen on the other sets", left_out(found)),
         at_least("normalisers", "upper end of the 95 % interval of the gain, worst set", lowest, 0),
         note("normalisers", "auto over plain, mean over sets", auto_gain.mean()),
         note("normalisers", "best fixed over plain, mean over sets", best.mean()),
@@ -111,8 +112,8 @@ def report(found: Found, goal: float | None = None) -> list[Row]:
 
 
 def left_out(found: Found) -> float:
-    """Share taken when each set's margin is the best in the mean over all sets but it."""
-    gain = np.stack([_means(found, f"auto, margin {c:g}") for c in CAUTIONS])  # [margin, set]
+    """Share taken when each set's caution is the best in the mean over all sets but it."""
+    gain = np.stack([_means(found, f"auto, caution {c:g}") for c in CAUTIONS])  # [caution, set]
     stem = np.asarray([name.removesuffix(" (turned)") for name in found])
     of = [gain[np.argmax(gain[:, stem != s].sum(1)), i] if (stem != s).any() else gain[0, i]
           for i, s in enumerate(stem)]  # fmt: skip
@@ -132,7 +133,9 @@ def _interval(gain: np.ndarray) -> float:
     return float(1.96 * gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else 0.0
 
 
-def measure_one(name: str, cache: pathlib.Path, seed: int) -> list[tuple[str, str, dict[str, float]]]:
+def measure_one(
+    name: str, cache: pathlib.Path, seed: int
+) -> list[tuple[str, str, dict[str, float]]]:
     """(kind of bank, set and direction, `gains_of`) of one set by one seed."""
     found = []
     for kind, bank, test in banks(load(name, cache), seed):
