@@ -11,6 +11,7 @@ import zipfile
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import ncl_jax
 from ncl_jax.cli import entry
@@ -48,6 +49,12 @@ def test_files_that_name_a_package_agree_on_its_bounds():
             if package in run and package != "pillow":  # Beam holds it back
                 assert run[package] == bounds, (name, package)
     assert of_file("requirements-docs.txt")["ruff"] == of_file("requirements-test.txt")["ruff"]
+    benchmark = of_file("requirements-benchmark.txt")
+    assert all(bounds.startswith("==") for _, bounds in benchmark.values())
+    assert benchmark["torch"] == of_file("requirements-parity.txt")["torch"]
+    for package in benchmark.keys() & run.keys():
+        (_, pinned), (_, bounds) = benchmark[package], run[package]
+        assert SpecifierSet(bounds).contains(pinned.removeprefix("==")), package
 
 
 def test_version_is_the_same_in_package_citation_and_changelog():

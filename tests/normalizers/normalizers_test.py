@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from benchmarks import retrieval_fresh
 from ncl_jax import metrics, normalizers
 from ncl_jax.cli import normalize
 from ncl_jax.normalizers import NORMALIZERS, Bank, auto, biases
@@ -199,6 +200,49 @@ def test_auto_normalises_where_it_helps(lean, least):
                      - metrics.text_to_video(plain.lazy(text[120:]), np.arange(120))["R@1"])
     assert np.mean(gains) >= least
     assert set(fitted.evidence["table"]) >= {"none", fitted.evidence["choice"]}
+
+
+@pytest.mark.parametrize(
+    ("margins", "chosen"),
+    [
+        ({1: [2.0, 2.2, 2.1, 2.3]}, 1),  # a steady gain
+        ({1: [1.4, 1.4, 1.4, 1.4], 2: [1.3, 1.3, 1.3, 1.3]}, 1),  # the larger one
+        ({1: [-7.0, 10.0, -7.0, 10.0]}, 0),  # a quarter of a standard error: may be chance
+        ({1: [-5.0, 9.0, -5.0, 9.0]}, 1),  # two thirds of one
+        ({1: [9.0, 9.0, -0.1, 9.0]}, 1),  # R@1 falls, the margins grow
+        ({1: [0.9, 0.9, 0.9, 0.9]}, 0),  # R@1 is the same, the margins shrink
+    ],
+)
+def test_auto_takes_the_largest_mean_margin_that_exceeds_half_its_error(margins, chosen, monkeypatch):
+    text, video = hubby(4, 0.3)
+    bank = Bank(text[:24], video[:24])
+    names = ["none", *(c.name for c in auto._candidates(auto.trials(bank)[1]))]
+    table = {names[k]: np.repeat(m, 5) for k, m in margins.items()}
+    monkeypatch.setattr(auto, "held_out_margins",
+                        lambda c, folds: table.get(c.name, np.full(20, c.name == "none") + 0.0))
+    found = NORMALIZERS["auto"]().fit(bank, video[120:]).evidence
+    assert found["choice"] == names[chosen]
+    assert list(found["table"]) == names
+    given = table.get(names[1], np.zeros(20)) - 1
+    assert found["table"][names[1]]["gain"] * found["spread"] == pytest.approx(given.mean())
+    assert found["table"][names[1]]["error"] * found["spread"] == pytest.approx(
+        given.std() / 20**0.5)
+
+
+def test_auto_takes_most_of_what_a_small_bank_gives():
+    """Eighty pairs whose two modalities are cones of their own: a fixed NCL gains ten points."""
+    gains = []
+    for seed in range(4):
+        bank, test = retrieval_fresh.small_bank(np.random.default_rng(seed))
+        _, spread = auto.trials(bank.bank("t2v"))
+        rules = (normalizers.Plain(), normalizers.Ncl(1.5 / spread), normalizers.Auto())
+        plain, fixed, chosen = (
+            metrics.text_to_video(r.fit(bank.bank("t2v"), test.video).lazy(test.text),
+                                  test.video_of_text)["R@1"] for r in rules)
+        gains.append((fixed - plain, chosen - plain))
+    fixed, chosen = np.mean(gains, axis=0)
+    assert fixed > 5
+    assert chosen > 0.85 * fixed
 
 
 def test_auto_keeps_plain_scores_where_nothing_helps():
