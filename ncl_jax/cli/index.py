@@ -2,7 +2,7 @@
 
     python -m ncl_jax.cli.index build [INDEX] --videos FOLDER --checkpoint MODEL [--window 10]
                                       [--bank captions.txt] [--learn-bank]
-    python -m ncl_jax.cli.index search [INDEX] "a red ball moves left" [-k 10] [--scores plain]
+    python -m ncl_jax.cli.index search [INDEX] "a red ball moves left" [-k 10] [--json|--csv]
     python -m ncl_jax.cli.index build INDEX --video V.npy [--ids ids.txt] [--bank-text T.npy]
     python -m ncl_jax.cli.index add INDEX --video MORE.npy [--ids more.txt]
     python -m ncl_jax.cli.index search INDEX --query Q.npy [-k 10]
@@ -29,11 +29,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ncl_jax import arrays
-from ncl_jax.cli import exits
+from ncl_jax.cli import exits, hits
 from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError, blame_input
-from ncl_jax.files import one_line
-from ncl_jax.index import RetrievalIndex, SearchResult, storage
+from ncl_jax.index import RetrievalIndex, storage
 from ncl_jax.readers import npy, text
 from ncl_jax.types import MAX_SCALE
 
@@ -109,15 +108,19 @@ def _add(args: argparse.Namespace) -> Iterator[str]:
 
 
 def search(args: argparse.Namespace) -> Iterator[str]:
-    """Query embeddings or words -> one line per hit: query, rank, id, score in logits."""
+    """Query embeddings or words -> one line per hit, or JSON, or CSV; see `cli.hits`."""
     path, words = index_and_words(args.words, in_words=args.query is None)
     index = RetrievalIndex.load(path)
     if words:
         query, names = embed_words(words, index, path), words
     else:
         query, names = read_embeddings(args.query, args.ids, usual=QUERIES)
-    found = index.search(query, args.k, use_bias=args.scores == "normalised")
-    yield from hits(found, names)
+    if args.scores is None and index.prefers_plain:
+        print("plain scores: on its training pairs the run found no gain from the biases "
+              "(--scores normalised for the others)", file=sys.stderr)  # fmt: skip
+    plain = index.prefers_plain if args.scores is None else args.scores == "plain"
+    result = index.search(query, args.k, use_bias=not plain)
+    yield from hits.lines(hits.found(result, names, index), args.format)
 
 
 def index_and_words(given: Sequence[str], in_words: bool) -> tuple[str, list[str]]:
@@ -182,13 +185,6 @@ def _folder(path: str) -> pathlib.Path:
     return folder.parent if folder.suffix == ".npz" else folder
 
 
-def hits(result: SearchResult, names: Sequence[str]) -> Iterator[str]:
-    """Printable lines of a search; also for queries that were embedded from words."""
-    for name, ids, scores in zip(names, result.ids, result.scores, strict=True):
-        for rank, (item, score) in enumerate(zip(ids, scores.tolist(), strict=True), start=1):
-            yield f"{one_line(name)}\t{rank}\t{one_line(item)}\t{score:.4f}"
-
-
 def read_embeddings(
     path: str, ids: str | None = None, first: int = 0, usual: Sequence[str] = ARRAYS
 ) -> tuple[np.ndarray, list[str]]:
@@ -236,8 +232,13 @@ def _parser() -> Parser:
             command.add_argument("words", nargs="*", metavar="[INDEX] WORDS",
                                  help="queries in words, for an index of videos or of a run")
             command.add_argument("--query", help="embeddings of the queries")
-            command.add_argument("--scores", choices=("normalised", "plain"), default="normalised",
-                                 help="with the items' biases or without (default normalised)")
+            command.add_argument("--scores", choices=("normalised", "plain"),
+                                 help="with the items' biases or without (default: normalised, "
+                                 "or plain where a run found no gain from its biases)")
+            command.add_argument("--json", dest="format", action="store_const", const="json",
+                                 default="lines", help="all that is known of each hit")
+            command.add_argument("--csv", dest="format", action="store_const", const="csv",
+                                 help="the same as a table")
             command.add_argument("-k", type=int, default=10, help="hits per query (default 10)")
         elif name == "add":
             command.add_argument("--video", required=True, help="embeddings of the items")

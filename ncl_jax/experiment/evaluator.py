@@ -123,7 +123,8 @@ class Evaluator:
         if isinstance(scorer, CosineScorer):
             index = RetrievalIndex.build(
                 test.video_ids, test.video, bank.text, scale=scorer.scale, biases=biases,
-                meta={"bank_captions": bank.captions},
+                meta={"bank_captions": bank.captions,
+                      "auto": measured["fit"]["inductive_auto"]["video"]["choice"]},
             )  # fmt: skip
             if runtime.is_first():
                 index.save(workdir / INDEX)

@@ -211,6 +211,11 @@ class RetrievalIndex:
         """Whether drift has grown by more than `DRIFT_ALLOWED` since the fit; then `build` anew."""
         return self.drift > self.meta.get("drift_at_fit", 0.0) + DRIFT_ALLOWED
 
+    @property
+    def prefers_plain(self) -> bool:
+        """Whether `auto` found no gain from biases of this bank (`meta["auto"]` is "none")."""
+        return self.meta.get("auto") == "none"
+
     # -- use -----------------------------------------------------------------------------------
 
     def search(

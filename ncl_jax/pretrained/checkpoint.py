@@ -34,11 +34,14 @@ class TextBank(NamedTuple):
       bias: of each caption against the clips the model was tested on, [bank], in logits. The bias
         of a new clip v is -logsumexp(scale * text @ v + bias) + a constant.
       captions: the texts, or none where they are not known.
+      auto: what `normalizers.Auto` chose on the training pairs: "none" where biases of this bank
+        brought nothing; "" where that is not known.
     """
 
     text: Float[np.ndarray, "bank dim"]
     bias: Float[np.ndarray, " bank"]
     captions: list[str]
+    auto: str = ""
 
 
 class Checkpoint(NamedTuple):
@@ -123,7 +126,7 @@ def _bank_of(index: RetrievalIndex) -> TextBank | None:
     captions = [str(caption) for caption in index.meta.get("bank_captions", [])]
     if not len(index.bank_text):
         return None
-    return TextBank(index.bank_text, index.bank_bias, captions)
+    return TextBank(index.bank_text, index.bank_bias, captions, index.meta.get("auto", ""))
 
 
 # -- weights -------------------------------------------------------------------------------------
@@ -209,7 +212,8 @@ def _saved_bank(folder: pathlib.Path, card: dict[str, Any], dim: int) -> TextBan
             f"{path}: expected finite arrays text [bank, {dim}] and bias [bank], and as many "
             f"bank_captions in {weights.CARD}; save the model again"
         )
-    return TextBank(rows, bias, [str(caption) for caption in captions])
+    auto = str(card.get("auto", ""))
+    return TextBank(rows, bias, [str(caption) for caption in captions], auto)
 
 
 def _object(path: pathlib.Path) -> dict[str, Any]:

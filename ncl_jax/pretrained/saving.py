@@ -61,6 +61,7 @@ def save(checkpoint: Checkpoint, folder: str | os.PathLike[str]) -> None:
         "temporal_heads": checkpoint.sizes.temporal_heads,
         "preprocessing": checkpoint.preprocessing.to_json(),
         "bank_captions": bank.captions if bank else [],
+        "auto": bank.auto if bank else "",
         "results": card.public_part(checkpoint.results or {}),
     })  # fmt: skip
     write_text(path / "README.md", card.text(checkpoint))

@@ -2,7 +2,7 @@
 
     GET /                              the page
     GET /api/gallery                   {"folder", "windows", "files", "normalised", "bank",
-                                        "keeps_queries", "captions"}
+                                        "preferred", "keeps_queries", "captions"}
     GET /api/search?q=&k=&scores=      {"hits": [hit]}, best first; scores "normalised" or "plain"
     GET /api/similar?item=&k=&scores=  {"hits": [hit]}: windows like one of them
     GET /api/some?k=                   {"hits": [hit]}: a few windows, their scores null
@@ -89,6 +89,7 @@ def _answer_queries(app: flask.Flask, library: Library) -> None:
             "files": len({window.file for window in shown.windows}),
             "normalised": bool(len(shown.index.bank_text)),
             "bank": banks.source_of(shown.index),
+            "preferred": "plain" if shown.index.prefers_plain else "normalised",
             "keeps_queries": library.keeps_queries,
             "captions": len(shown.captions),
         }

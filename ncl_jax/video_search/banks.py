@@ -9,7 +9,7 @@ import io
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -53,11 +53,13 @@ class GalleryBank(NamedTuple):
       text: embeddings [bank, dim], unit norm; None for none.
       captions: the texts where they are known, else none.
       source: a sentence for the page.
+      auto: what `auto` chose for this bank in the run it came from, "" where that is not known.
     """
 
     text: Float[np.ndarray, "bank dim"] | None
     captions: list[str]
     source: str
+    auto: str = ""
 
 
 def queries_file(index: str | os.PathLike[str]) -> pathlib.Path:
@@ -111,14 +113,25 @@ def embed(given: GivenTexts | None, model: Model) -> GalleryBank:
         return GalleryBank(None, [], NONE)
     if given is None:
         assert own is not None
-        return GalleryBank(own.text, own.captions, f"{len(own.text):,} training captions")
+        source = f"{len(own.text):,} training captions"
+        return GalleryBank(own.text, own.captions, source, own.auto)
     if given.rows is not None:
         return GalleryBank(checked_rows(given.rows, "--bank", model.dim), [], given.source)
     return GalleryBank(model.encode_text(given.texts), given.texts, given.source)
 
 
+def as_meta(bank: GalleryBank) -> dict[str, Any]:
+    """For `RetrievalIndex.build(meta=...)`."""
+    return {"bank_captions": bank.captions, KEY: bank.source, "auto": bank.auto}
+
+
 def remarks(bank: GalleryBank) -> Iterator[str]:
     """What the user should know of the bank."""
+    if bank.auto == "none":
+        yield (
+            "remark: on its training pairs the run found no gain from this bank, so plain scores "
+            "are shown first; --bank takes texts that look like your queries"
+        )
     if bank.text is None:
         yield (
             "remark: no bank, so the search is plain; give texts that look like queries by --bank "

@@ -274,7 +274,7 @@ def _finish(
     index = RetrievalIndex.build(
         ids, rows, bank.text, scale=scale, iterations=options.iterations,
         strength=options.strength,
-        meta=whole.as_meta() | {"bank_captions": bank.captions, banks.KEY: bank.source},
+        meta=whole.as_meta() | banks.as_meta(bank),
     )  # fmt: skip
     try:
         index.save(options.index)

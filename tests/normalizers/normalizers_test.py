@@ -213,7 +213,7 @@ def test_auto_normalises_where_it_helps(lean, least):
         ({1: [0.9, 0.9, 0.9, 0.9]}, 0),  # R@1 is the same, the margins shrink
     ],
 )
-def test_auto_takes_the_largest_mean_margin_that_exceeds_half_its_error(margins, chosen, monkeypatch):
+def test_auto_takes_the_largest_mean_margin_above_half_its_error(margins, chosen, monkeypatch):
     text, video = hubby(4, 0.3)
     bank = Bank(text[:24], video[:24])
     names = ["none", *(c.name for c in auto._candidates(auto.trials(bank)[1]))]

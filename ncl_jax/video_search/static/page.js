@@ -178,10 +178,10 @@ async function start() {
   $("scores").addEventListener("change", () => show(current, PAGE, 0));
   const given = new URLSearchParams(location.search);
   $("query").value = given.get("q") || "";
-  const scores = document.querySelector(`input[value="${given.get("scores") === "plain" ? "plain" : "normalised"}"]`);
-  scores.checked = true;
   try {
     const gallery = await ask("/api/gallery", {});
+    const wanted = given.get("scores") || gallery.preferred;
+    document.querySelector(`input[value="${wanted === "plain" ? "plain" : "normalised"}"]`).checked = true;
     $("about").textContent =
       `${plural(gallery.windows, "clip")} in ${plural(gallery.files, "video")} of “${gallery.folder}”`;
     $("about").textContent += gallery.normalised
