@@ -8,7 +8,7 @@ import csv
 import io
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from ncl_jax.index import RetrievalIndex, storage
 from ncl_jax.pretrained import Model
 from ncl_jax.pretrained.inputs import checked_rows
 from ncl_jax.readers import npy, text
+from ncl_jax.video_search.manifest import manifest_of
 
 KEY = "bank"
 """In `RetrievalIndex.meta`: a sentence on the bank, for the page."""
@@ -102,8 +103,15 @@ def read(bank: str, learn: bool, index: str | os.PathLike[str]) -> GivenTexts | 
     return GivenTexts(given.texts + kept.texts, None, f"{given.source}, {kept.source}")
 
 
-def embed(given: GivenTexts | None, model: Model) -> GalleryBank:
+def embed(
+    given: GivenTexts | None, model: Model, known: Mapping[str, np.ndarray] | None = None
+) -> GalleryBank:
     """The bank in the space of `model`; without files, the training captions it came with.
+
+    Args:
+      given: what `read` has read.
+      model: embeds the texts that are not known.
+      known: rows of texts that this model has embedded before, see `known_rows`.
 
     Raises:
       ValueError: embeddings of another width.
@@ -117,7 +125,27 @@ def embed(given: GivenTexts | None, model: Model) -> GalleryBank:
         return GalleryBank(own.text, own.captions, source, own.auto)
     if given.rows is not None:
         return GalleryBank(checked_rows(given.rows, "--bank", model.dim), [], given.source)
-    return GalleryBank(model.encode_text(given.texts), given.texts, given.source)
+    rows = dict(known or {})
+    if new := sorted(set(given.texts) - rows.keys()):
+        rows |= zip(new, model.encode_text(new), strict=True)
+    return GalleryBank(
+        np.stack([rows[text] for text in given.texts]), given.texts, given.source
+    )
+
+
+def known_rows(index: str | os.PathLike[str], model: Model) -> dict[str, np.ndarray]:
+    """What an index of videos knows of texts through this model; nothing of another's index."""
+    if not storage.file_of(index).exists():
+        return {}
+    try:
+        old = RetrievalIndex.load(index)
+        same = manifest_of(old).model == model.fingerprint
+    except InputError:  # said where the index itself is needed
+        return {}
+    captions = old.meta.get("bank_captions", [])
+    if not same or len(captions) != len(old.bank_text):
+        return {}
+    return dict(zip(map(str, captions), old.bank_text, strict=True))
 
 
 def as_meta(bank: GalleryBank) -> dict[str, Any]:

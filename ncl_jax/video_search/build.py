@@ -97,9 +97,10 @@ def build(options: VideoIndexOptions) -> Iterator[str]:
     gallery.find_files(options.videos)  # a wrong folder is known before a model is loaded
     texts = banks.read(options.bank, options.learn_bank, options.index)
     _check_writable(options.index)
+    yield f"loading {options.checkpoint}"
     model = load(options.checkpoint)
     yield f"model: {model}"
-    bank = banks.embed(texts, model)
+    bank = banks.embed(texts, model, banks.known_rows(options.index, model))
     with storage.changed(options.index):
         yield from _build(options, model, bank)
 

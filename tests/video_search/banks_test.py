@@ -8,7 +8,7 @@ import pytest
 import ncl_jax
 from ncl_jax.cli import index as cli
 from ncl_jax.index import RetrievalIndex
-from ncl_jax.pretrained import random_weights
+from ncl_jax.pretrained import Model, random_weights
 from ncl_jax.video_search import app, banks
 from ncl_jax.video_search.clips import ClipCache
 from ncl_jax.video_search.library import Library
@@ -89,7 +89,7 @@ def test_kept_queries_join_the_file(tmp_path):
         banks.read(str(tmp_path / "rows.npy"), True, tmp_path)
 
 
-def test_a_folder_of_videos_with_published_weights(tmp_path, folder, model, capsys):
+def test_a_folder_of_videos_with_published_weights(tmp_path, folder, model, capsys, monkeypatch):
     """No training, no dataset: weights in the published layout and texts that look like queries."""
     write_video(tmp_path / "videos" / "a.mp4", [40] * 12)
     write_video(tmp_path / "videos" / "b.webm", [10, 90, 250])
@@ -110,6 +110,10 @@ def test_a_folder_of_videos_with_published_weights(tmp_path, folder, model, caps
     assert "remark" not in said
     index = RetrievalIndex.load(tmp_path / "index")
     np.testing.assert_allclose(index.video, plain.video, atol=1e-6)
+    monkeypatch.setattr(Model, "encode_text", None)  # no text is embedded again
+    assert cli.main([*line, "--bank", bank]) == 0
+    monkeypatch.undo()
+    capsys.readouterr()
     expected = RetrievalIndex.build(
         index.ids, index.video, model.encode_text(TEXTS), scale=model.scale
     )
