@@ -44,9 +44,7 @@ def broadcast(graph: Graph, equation: Any, x: Value) -> Value:
     x = reshaped(graph, x, old, thin)
     if thin == list(new):
         return x
-    return graph.add(
-        "Expand", x, graph.shape([1 if a == b else b for a, b in zip(thin, new, strict=True)])
-    )
+    return graph.add("Expand", x, graph.shape(new))
 
 
 def dot(graph: Graph, equation: Any, x: Value, y: Value) -> Value:

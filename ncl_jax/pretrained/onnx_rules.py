@@ -98,7 +98,7 @@ def _reduce(operation: str) -> Rule:
     )
 
 
-CALLS = {"jit": "jaxpr", "checkpoint": "jaxpr", "custom_jvp_call": "call_jaxpr"}
+CALLS = {"jit": "jaxpr", "remat2": "jaxpr", "custom_jvp_call": "call_jaxpr"}
 """Equations that are calls, and the parameter that holds what is called."""
 RULES: dict[str, Rule] = {
     **{name: _node(operation) for name, operation in {
