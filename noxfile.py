@@ -146,7 +146,7 @@ def parity(session: nox.Session, resolution: str) -> None:
 def export(session: nox.Session, resolution: str) -> None:
     """Export to StableHLO and ONNX, run again and compared with JAX."""
     session.install(f"--resolution={resolution}", *TEST, "-r", "requirements-export.txt")
-    test = ("tests/pretrained/export_test.py", "tests/pretrained/onnx_test.py")
+    test = ("tests/export",)
     session.run("python", "-m", "pytest", "-m", "slow or not slow", *test)
 
 

@@ -43,11 +43,12 @@ ALLOWED = {
     "pretrained": {
         "types", "normalizers", "index", "models", "video", "data", "distributed", "experiment",
     },
+    "export": {"types", "index", "models", "data"},
     "report": {"metrics", "normalizers", "evaluation", "experiment"},
     "video_search": {"video", "index", "pretrained"},
     "cli": {
         "types", "metrics", "normalizers", "index", "models", "data", "distributed", "experiment",
-        "pretrained", "report", "video_search",
+        "pretrained", "export", "report", "video_search",
     },
     "main": {"cli"},
     "__init__": {"losses", "sinkhorn", "metrics", "normalizers", "index", "pretrained"},

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from ncl_jax.cli import exits
 from ncl_jax.cli.parsing import Parser
+from ncl_jax.export import folder, formats
 from ncl_jax.index import RetrievalIndex
-from ncl_jax.pretrained import export, formats
 from ncl_jax.pretrained.checkpoint import read
 
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     index = RetrievalIndex.load(args.index) if args.index else None
     model = read(args.checkpoint)
     given = model.preprocessing
-    written = export.write(
+    written = folder.write(
         args.out, model.towers, model.params, model.sizes, given.shapes.max_tokens,
         model.tokenizer, format=args.format, fps=given.frames.fps, index=index, k=args.k,
     )  # fmt: skip

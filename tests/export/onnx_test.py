@@ -10,14 +10,14 @@ import pytest
 from jax import export, lax
 
 from ncl_jax.errors import InputError
+from ncl_jax.export import functions
 from ncl_jax.models import clip
-from ncl_jax.pretrained import functions
 from tests import tiny
 
 onnx = pytest.importorskip("onnx", reason="needs requirements-export.txt: onnx")
 ort = pytest.importorskip("onnxruntime", reason="needs requirements-export.txt: onnxruntime")
 
-from ncl_jax.pretrained import onnx_model, onnx_rules  # noqa: E402
+from ncl_jax.export import onnx_model, onnx_rules  # noqa: E402
 
 ROWS = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
 

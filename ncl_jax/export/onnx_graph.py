@@ -8,7 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ncl_jax.errors import InputError
-from ncl_jax.pretrained.functions import Function
+from ncl_jax.export.functions import Function
 
 
 class Tensor(NamedTuple):

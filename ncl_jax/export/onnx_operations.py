@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from ncl_jax.pretrained.onnx_graph import Graph, Value, unsupported
+from ncl_jax.export.onnx_graph import Graph, Value, unsupported
 
 
 def shape_of(variable: Any) -> tuple[Any, ...]:

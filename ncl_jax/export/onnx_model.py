@@ -13,9 +13,9 @@ import onnx
 from onnx import helper
 
 from ncl_jax import __version__
-from ncl_jax.pretrained.functions import Function
-from ncl_jax.pretrained.onnx_graph import Graph, Tensor
-from ncl_jax.pretrained.onnx_rules import run
+from ncl_jax.export.functions import Function
+from ncl_jax.export.onnx_graph import Graph, Tensor
+from ncl_jax.export.onnx_rules import run
 
 OPSET = 18
 

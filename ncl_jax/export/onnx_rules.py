@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ncl_jax.pretrained import onnx_operations as operations
-from ncl_jax.pretrained.onnx_graph import Graph, Value, unsupported
-from ncl_jax.pretrained.onnx_operations import ints, shape_of
+from ncl_jax.export import onnx_operations as operations
+from ncl_jax.export.onnx_graph import Graph, Value, unsupported
+from ncl_jax.export.onnx_operations import ints, shape_of
 
 Rule = Callable[..., Value | list[Value]]
 """(graph, equation, *inputs) -> output, or a list of outputs."""

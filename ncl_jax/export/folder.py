@@ -16,11 +16,11 @@ import numpy as np
 from ncl_jax import __version__
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.errors import InputError
+from ncl_jax.export import formats, functions
+from ncl_jax.export.functions import Function
 from ncl_jax.files import write_text
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.models import clip
-from ncl_jax.pretrained import formats, functions
-from ncl_jax.pretrained.functions import Function
 from ncl_jax.types import Towers
 
 TOLERANCE = 1e-4

@@ -10,8 +10,8 @@ import numpy as np
 from jax import export
 
 from ncl_jax.errors import InputError, check_choice
+from ncl_jax.export.functions import Function, Rows
 from ncl_jax.files import replaced
-from ncl_jax.pretrained.functions import Function, Rows
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 LIMIT = 2_000_000_000
@@ -81,7 +81,7 @@ def _write_onnx(function: Function, path: pathlib.Path) -> pathlib.Path:
     """Numbers beyond the limit lie in a second file, as ONNX prescribes."""
     import onnx
 
-    from ncl_jax.pretrained.onnx_model import convert
+    from ncl_jax.export.onnx_model import convert
 
     model, file = convert(function), path.with_suffix(".onnx")
     if _parameter_bytes(function) > LIMIT:

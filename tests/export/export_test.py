@@ -20,9 +20,10 @@ from ncl_jax.data import frames, transforms
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.errors import InputError
 from ncl_jax.experiment import restore
+from ncl_jax.export import folder as export
+from ncl_jax.export import formats, functions
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.models import clip
-from ncl_jax.pretrained import export, formats, functions
 from tests import jobs, tiny
 from tests.cli.train_test import TINY, run
 
@@ -183,7 +184,7 @@ def test_many_weights_lie_in_a_second_file_of_onnx_and_are_refused_for_stablehlo
 
 def test_a_wrong_file_is_a_fault_and_the_folder_stays_incomplete(monkeypatch, tmp_path):
     installed("onnx")
-    rules = importlib.import_module("ncl_jax.pretrained.onnx_rules")
+    rules = importlib.import_module("ncl_jax.export.onnx_rules")
     monkeypatch.setitem(rules.RULES, "logistic", lambda graph, equation, x: graph.add("Tanh", x))
     with pytest.raises(RuntimeError, match=r"text\.onnx differs from JAX by .* more than 0\.0001"):
         write(tmp_path, "onnx")
