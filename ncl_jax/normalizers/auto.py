@@ -61,9 +61,9 @@ class Auto:
     Args:
       seed: of the sample of training pairs.
 
-    `fit` returns a `BiasFitted`, so every choice folds into an index; `evidence` holds the
-    choice, its held-out R@1 beside plain's, and for every candidate the `gain` in margin over
-    plain and its standard `error`, in units of the spread of a query's cosines.
+    `fit` returns a `BiasFitted`, so every choice folds into an index. `evidence` holds the choice,
+    its gain in margin over plain with the standard error, both in units of the spread of a query's
+    cosines, its held-out R@1 beside plain's, and the same of every candidate.
 
     Example:
       >>> fitted = Auto().fit(Bank(np.eye(3), np.eye(3)), np.eye(3))
@@ -120,6 +120,8 @@ def choose(bank: Bank, seed: int = 0) -> tuple[Choice, dict[str, Any]]:
         "choice": winner.name,
         "spread": spread,
         "held_out_queries": margins.shape[1],
+        "held_out_gain": float(gain[best]),
+        "held_out_error": float(error[best]),
         "held_out_R@1": table[winner.name]["R@1"],
         "held_out_plain_R@1": table["none"]["R@1"],
         "table": table,
