@@ -105,17 +105,17 @@ def choose(bank: Bank, seed: int = 0) -> tuple[Choice, dict[str, Any]]:
     folds, spread = trials(bank, seed)
     if not folds:
         return plain, {"choice": "none", "reason": f"fewer than {FEWEST} training pairs"}
-    names = [plain, *_candidates(spread)]
-    margins = np.stack([held_out_margins(c, folds) for c in names]) / spread
+    choices = [plain, *_candidates(spread)]
+    margins = np.stack([held_out_margins(c, folds) for c in choices]) / spread
     over = margins - margins[0]
     gain, error = over.mean(1), over.std(1) / np.sqrt(over.shape[1])
     best = int(np.argmax(gain))
     best = _of_first_process(best if gain[best] > CAUTION * error[best] else 0)
     table = {
         c.name: {"R@1": 100 * float(np.mean(m > 0)), "gain": float(g), "error": float(e)}
-        for c, m, g, e in zip(names, margins, gain, error, strict=True)
+        for c, m, g, e in zip(choices, margins, gain, error, strict=True)
     }
-    winner = names[best]
+    winner = choices[best]
     return winner, {
         "choice": winner.name,
         "spread": spread,
