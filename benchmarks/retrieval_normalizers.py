@@ -51,8 +51,10 @@ def turned(pairs: Pairs) -> Pairs:
 def fixed_settings(spread: float) -> dict[str, Any]:
     """Every normaliser at every setting by name; the candidates of `auto` are among them."""
     grid = {f"{n} {label}".strip(): m for n in FIXED for label, m in settings(spread)[n]}
+    tried = [(u, s) for u in auto.SHARPNESS for s in auto.STRENGTHS]
+    tried += [(u, s) for u in (1.0, 4.0) for s in (0.2, 0.35, 0.65)]
     return grid | {f"ncl scale={u:g}/spread strength={s:g}": Ncl(u / spread, strength=s)
-                   for u in (1.0, 1.5, 2.5, 4.0) for s in auto.STRENGTHS}  # fmt: skip
+                   for u, s in tried}  # fmt: skip
 
 
 def gains_of(bank_pairs: Pairs, test: Pairs) -> dict[str, float]:
@@ -105,6 +107,8 @@ def report(found: Found, goal: float | None = None) -> list[Row]:
         note("normalisers", "auto over plain, mean over sets", auto_gain.mean()),
         note("normalisers", "best fixed over plain, mean over sets", best.mean()),
     ]
+    rows += [note("normalisers", f"{taken}, caution {c:g}",
+                  _means(found, f"auto, caution {c:g}").sum() / best.sum()) for c in CAUTIONS]
     if large.any():
         least = float((auto_gain[large] / best[large]).min())
         rows.append(at_least("normalisers", "least share where over 1 R@1 is to gain", least, 0.75))

@@ -172,8 +172,11 @@ def _choice(direction: str, evidence: dict[str, Any]) -> str:
     """What `auto` chose for one direction, and what it went by."""
     if "held_out_R@1" not in evidence:
         return f"auto, {direction}: {evidence['choice']} ({evidence['reason']})."
+    gain = ""
+    if evidence["choice"] != "none" and "held_out_gain" in evidence:  # 0.1 went by another measure
+        gain = f"margin {evidence['held_out_gain']:+.3f} ± {evidence['held_out_error']:.3f}, "
     return (
-        f"auto, {direction}: {evidence['choice']}; held-out training R@1 "
+        f"auto, {direction}: {evidence['choice']}; held-out training {gain}R@1 "
         f"{evidence['held_out_R@1']:.1f}, plain {evidence['held_out_plain_R@1']:.1f}."
     )
 

@@ -61,9 +61,9 @@ class Auto:
     Args:
       seed: of the sample of training pairs.
 
-    `fit` returns a `BiasFitted`, so every choice folds into an index; `evidence` holds the
-    choice, its held-out R@1 beside plain's, and for every candidate the `gain` in margin over
-    plain and its standard `error`, in units of the spread of a query's cosines.
+    `fit` returns a `BiasFitted`, so every choice folds into an index. `evidence` holds the choice,
+    its gain in margin over plain with the standard error, both in units of the spread of a query's
+    cosines, its held-out R@1 beside plain's, and the same of every candidate.
 
     Example:
       >>> fitted = Auto().fit(Bank(np.eye(3), np.eye(3)), np.eye(3))
@@ -105,21 +105,23 @@ def choose(bank: Bank, seed: int = 0) -> tuple[Choice, dict[str, Any]]:
     folds, spread = trials(bank, seed)
     if not folds:
         return plain, {"choice": "none", "reason": f"fewer than {FEWEST} training pairs"}
-    names = [plain, *_candidates(spread)]
-    margins = np.stack([held_out_margins(c, folds) for c in names]) / spread
+    choices = [plain, *_candidates(spread)]
+    margins = np.stack([held_out_margins(c, folds) for c in choices]) / spread
     over = margins - margins[0]
     gain, error = over.mean(1), over.std(1) / np.sqrt(over.shape[1])
     best = int(np.argmax(gain))
     best = _of_first_process(best if gain[best] > CAUTION * error[best] else 0)
     table = {
         c.name: {"R@1": 100 * float(np.mean(m > 0)), "gain": float(g), "error": float(e)}
-        for c, m, g, e in zip(names, margins, gain, error, strict=True)
+        for c, m, g, e in zip(choices, margins, gain, error, strict=True)
     }
-    winner = names[best]
+    winner = choices[best]
     return winner, {
         "choice": winner.name,
         "spread": spread,
         "held_out_queries": margins.shape[1],
+        "held_out_gain": float(gain[best]),
+        "held_out_error": float(error[best]),
         "held_out_R@1": table[winner.name]["R@1"],
         "held_out_plain_R@1": table["none"]["R@1"],
         "table": table,
