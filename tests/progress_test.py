@@ -11,7 +11,6 @@ import pytest
 
 from ncl_jax import progress
 
-
 CLOCK = re.compile(rb"compiling \.\.\. \d+ s")
 
 
