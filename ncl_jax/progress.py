@@ -5,7 +5,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TextIO
 
 SECOND = 1.0
@@ -130,24 +130,31 @@ class Estimate:
         self._left = collections.Counter(planned)
         self._seen: dict[str, list[float]] = {}
 
-    def done(self, name: str, seconds: float) -> None:
-        """One of this name took so long."""
+    def done(self, name: str, seconds: float | None) -> None:
+        """One of this name took so long; None where others did it, so that nobody knows."""
         self._left[name] -= 1
-        self._seen.setdefault(name, []).append(seconds)
+        if seconds is not None:
+            self._seen.setdefault(name, []).append(seconds)
 
     @property
     def spent(self) -> float:
         """Seconds that everything done took."""
         return sum(map(sum, self._seen.values()))
 
-    def left(self) -> float | None:
-        """Seconds to go; None before anything is known."""
+    def left(self, begun: Iterable[tuple[str, float]] = ()) -> float | None:
+        """Seconds to go; None before anything is known.
+
+        Args:
+          begun: what is under way now, and for how many seconds.
+        """
         if not self._seen:
             return None
         mean = {name: sum(took) / len(took) for name, took in self._seen.items()}
         pace = sum(mean.values()) / sum(self._weights[name] for name in mean)
-        work = {n: count * mean.get(n, pace * self._weights[n]) for n, count in self._left.items()}
-        return sum(work.values()) / min(self._at_a_time, max(1, self._left.total()))
+        each = {name: mean.get(name, pace * self._weights[name]) for name in self._left}
+        work = sum(count * each[name] for name, count in self._left.items())
+        work -= sum(min(seconds, each[name]) for name, seconds in begun)
+        return work / min(self._at_a_time, max(1, self._left.total()))
 
 
 def duration(seconds: float) -> str:

@@ -21,7 +21,6 @@ import numpy as np
 from ncl_jax import metrics
 from ncl_jax.cli import exits, inputs
 from ncl_jax.cli.parsing import Parser
-from ncl_jax.normalizers import LazyScores
 
 Tables = dict[str, dict[str, dict[str, float]]]
 
@@ -35,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """Files -> tables."""
     pairs, _ = inputs.load(args)
+    from ncl_jax.normalizers import LazyScores
+
     found = table(pairs.text if args.scores else LazyScores(pairs.text, pairs.video, 1.0),
                   pairs.video_of_text)
     print(f"{len(pairs.text):,} texts, {len(pairs.video):,} videos")

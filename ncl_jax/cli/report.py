@@ -20,14 +20,17 @@ import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ncl_jax.cli import exits
 from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError
 from ncl_jax.files import replaced, write_text
 from ncl_jax.locks import locked
-from ncl_jax.report import reproduction, runs, tables
+from ncl_jax.progress import announced
+
+if TYPE_CHECKING:
+    from ncl_jax.report import runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def results(args: argparse.Namespace) -> str:
     """Result files -> tables."""
+    with announced("importing JAX", sys.stderr):
+        from ncl_jax.report import reproduction, runs, tables
+
     groups = runs.group(runs.load(args.workdirs))
     made = tables.results(groups)
     markdown = "\n".join(table.markdown() for table in made)
@@ -55,10 +61,11 @@ def results(args: argparse.Namespace) -> str:
 
 def html(args: argparse.Namespace) -> str:
     """Runs -> one HTML page."""
-    from ncl_jax.report import page
-
     if args.details < 0:
         raise InputError(f"--details: expected at least 0, got {args.details}")
+    with announced("importing JAX and Matplotlib", sys.stderr):
+        from ncl_jax.report import page, runs
+
     loaded = runs.load(args.workdirs)
     out = args.out or page.file_of(args.workdirs, loaded)
     if out.is_dir():
@@ -72,28 +79,29 @@ def html(args: argparse.Namespace) -> str:
     return f"{page.readable(out)}: {out.stat().st_size / 1e6:.1f} MB, {count}"
 
 
-def _page(loaded: Sequence[runs.Run], in_depth: int) -> str:
-    from ncl_jax.report import details, page
+def _page(loaded: "Sequence[runs.Run]", in_depth: int) -> str:
+    from ncl_jax.report import details, page, runs
 
     found: dict[str, details.Details | str] = {}
     labelled = dict(zip(page.labels(loaded), loaded, strict=True))
     try:
         for label, run in itertools.islice(labelled.items(), in_depth):
-            print(f"{label}: balance, hubs and queries", file=sys.stderr, flush=True)
-            found[label] = _details(run)
+            with announced(f"{label}: balance, hubs and queries", sys.stderr):
+                found[label] = _details(run)
         for label in itertools.islice(labelled, in_depth, None):
             found[label] = (
                 f"No balance, hubs and queries: the first {in_depth} of {len(loaded)} runs are "
                 f"shown in depth; --details={len(loaded)} shows all"
             )
-        return page.render(loaded, found)
+        with announced("drawing curves and page", sys.stderr):
+            return page.render(loaded, found)
     except KeyError as error:
         raise InputError(
             f"a {runs.RESULTS} lacks the key {error}: expected one that this version has written"
         ) from error
 
 
-def _details(run: runs.Run) -> Any:
+def _details(run: "runs.Run") -> Any:
     """What the run's embeddings show, or why they cannot be had (moved data, say)."""
     from ncl_jax.experiment import finished
     from ncl_jax.report import details

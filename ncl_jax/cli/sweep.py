@@ -27,6 +27,7 @@ from ncl_jax.cli import train as job
 from ncl_jax.cli.sweep_plans import SWEEPS, Overrides
 from ncl_jax.cli.sweep_runs import SweepRun, execute, finished, read_results, shares
 from ncl_jax.errors import InputError, check_choice
+from ncl_jax.experiment.coincidence import essence, without_effect
 from ncl_jax.experiment.workdir import prepare as prepare_workdir
 from ncl_jax.files import write_text
 from ncl_jax.locks import locked
@@ -59,7 +60,10 @@ def sweep(config: ml_collections.ConfigDict) -> dict[str, str]:
     if _JOBS.value < 1:
         raise InputError(f"--jobs: expected at least 1, got {_JOBS.value}")
     folder = pathlib.Path(flags.FLAGS.workdir or f"runs/sweeps/{config.name}")
-    runs = first_seeds(plan(config, name, folder, given_flags()), _SEEDS.value)
+    planned = first_seeds(plan(config, name, folder, given_flags()), _SEEDS.value)
+    runs, coinciding = once(planned)
+    for label, why in coinciding.items():
+        print(f"{label}: {why}")
     missing = [run for run in runs if not finished(run)]
     print(f"{_SWEEP.value}: {len(runs)} runs in {folder}, {len(runs) - len(missing)} finished")
     if missing:
@@ -69,8 +73,8 @@ def sweep(config: ml_collections.ConfigDict) -> dict[str, str]:
     for run, fault in execute(missing, shares(_JOBS.value)):
         if fault:
             failed[run.name] = fault
-        tabulate(runs, folder, failed)
-    print(tabulate(runs, folder, failed))
+        tabulate(runs, folder, failed, coinciding)
+    print(tabulate(runs, folder, failed, coinciding))
     print(f"table: {folder}/{_SWEEP.value}.md   numbers: {folder}/{_SWEEP.value}.json")
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed; run the same command again to retry them")
@@ -119,6 +123,20 @@ def plan(
     return runs
 
 
+def once(runs: Sequence[SweepRun]) -> tuple[list[SweepRun], dict[str, str]]:
+    """The runs that can differ, and of every other setting: with which it coincides, and why."""
+    found: dict[str, SweepRun] = {}
+    coinciding: dict[str, str] = {}
+    for run in runs:
+        first = found.setdefault(essence(run.config), run)
+        if first is not run:
+            reasons = without_effect(run.config)
+            differing = [k for k in reasons if _at(run.config, k) != _at(first.config, k)]
+            why = "; ".join(dict.fromkeys(reasons[key] for key in differing))
+            coinciding[run.label] = f"the same as {first.label} ({why}), so it is run once"
+    return list(found.values()), coinciding
+
+
 def first_seeds(runs: list[SweepRun], count: int | None) -> list[SweepRun]:
     """The runs with the first `count` seeds; all for None."""
     if count is not None and count < 1:
@@ -144,13 +162,20 @@ def prepare(config: ml_collections.ConfigDict) -> None:
     build.prepare_data(config)
 
 
-def tabulate(runs: Sequence[SweepRun], folder: pathlib.Path, failed: dict[str, str]) -> str:
+def tabulate(
+    runs: Sequence[SweepRun],
+    folder: pathlib.Path,
+    failed: dict[str, str],
+    coinciding: dict[str, str],
+) -> str:
     """Write the table over what is finished, for people and as JSON; returns the Markdown."""
     with locked(folder / f"{_SWEEP.value}.md"):  # two sweeps may share runs
-        return _tabulate(runs, folder, failed)
+        return _tabulate(runs, folder, {"failed": failed, "coinciding": coinciding})
 
 
-def _tabulate(runs: Sequence[SweepRun], folder: pathlib.Path, failed: dict[str, str]) -> str:
+def _tabulate(
+    runs: Sequence[SweepRun], folder: pathlib.Path, remarks: dict[str, dict[str, str]]
+) -> str:
     found = [
         sweeps.Finished(run.label, run.seed, results["metrics"], str(run.workdir))
         for run in runs
@@ -160,9 +185,8 @@ def _tabulate(runs: Sequence[SweepRun], folder: pathlib.Path, failed: dict[str, 
         "sweep": _SWEEP.value,
         "command": " ".join(["python -m ncl_jax.cli.sweep", *sys.argv[1:]]),
         "runs": {"finished": len(found), "planned": len(runs)},
-        "failed": failed,
     }
-    table = head | sweeps.table(found)
+    table = head | remarks | sweeps.table(found)
     text = sweeps.markdown(table)
     for ending, content in (("json", json.dumps(table, indent=1)), ("md", text)):
         write_text(folder / f"{_SWEEP.value}.{ending}", content + "\n")

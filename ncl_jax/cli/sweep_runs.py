@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from ncl_jax.progress import Estimate, duration
+
 LOG, LOCK = "log.txt", "sweep.lock"
 
 
@@ -48,14 +50,16 @@ def execute(runs: Sequence[SweepRun], cores: Sequence[set[int]]) -> Iterator[tup
     waiting, active = collections.deque(runs), dict[int, Active]()
     elsewhere: dict[str, float] = {}  # since when runs are waited for that others have started
     begin, done = time.monotonic(), 0
+    names = [run.label for run in runs]
+    estimate = Estimate(dict.fromkeys(names, 1.0), names, len(cores))
 
-    def tell(run: SweepRun, since: float, fault: str) -> None:
-        left = (time.monotonic() - begin) / done * (len(waiting) + len(active))
-        print(
-            f"[{done}/{len(runs)}] {run.name}: {fault or 'done'} after "
-            f"{time.monotonic() - since:.0f} s; about {left / 60:.0f} min left",
-            flush=True,
-        )
+    def tell(run: SweepRun, since: float, fault: str, ours: bool) -> None:
+        now = time.monotonic()
+        estimate.done(run.label, now - since if ours and not fault else None)
+        left = estimate.left((a.run.label, now - a.start) for a in active.values())
+        more = f"; about {duration(left)} left" if left is not None and done < len(runs) else ""
+        print(f"[{done}/{len(runs)}] {run.name}: {fault or 'done'} after {duration(now - since)}"
+              f"{more}", flush=True)  # fmt: skip
 
     try:
         while waiting or active:
@@ -67,7 +71,7 @@ def execute(runs: Sequence[SweepRun], cores: Sequence[set[int]]) -> Iterator[tup
                         active[slot] = Active(run, process, time.monotonic())
                     elif finished(run):
                         done += 1
-                        tell(run, elsewhere.get(run.name, begin), "")
+                        tell(run, elsewhere.get(run.name, begin), "", ours=False)
                         yield run, ""
                     else:
                         if run.name not in elsewhere:
@@ -80,7 +84,7 @@ def execute(runs: Sequence[SweepRun], cores: Sequence[set[int]]) -> Iterator[tup
                     del active[slot]
                     done += 1
                     fault = "" if finished(run) else _last_words(run, process.returncode)
-                    tell(run, since, fault)
+                    tell(run, since, fault, ours=True)
                     yield run, fault
             time.sleep(0.1)
     finally:

@@ -197,7 +197,7 @@ def tell(config: Any, workdir: epath.Path, summary: dict[str, Any] | None) -> No
     else:
         results.show(summary)
     file, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    print(_whats_next(file, workdir))
+    print(_whats_next(file, workdir, "infonce" if config.loss.name == "ncl" else "ncl"))
 
 
 def stop(message: str, code: int = 2) -> NoReturn:
@@ -259,14 +259,14 @@ def flat_keys(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def _whats_next(file: str, workdir: epath.Path) -> str:
+def _whats_next(file: str, workdir: epath.Path, other: str) -> str:
     return (
         f"results: {workdir}/results.json   checkpoints: {workdir}/checkpoints\n"
         f"curves:  {workdir}/metrics.jsonl, or: pip install tensorboard && "
         f"tensorboard --logdir={workdir}/tensorboard\n"
         f"report:  python -m ncl_jax.cli.report html {workdir}\n"
-        f"next:    the baseline, --config={file}:loss=infonce "
-        f"--workdir={workdir}-infonce; or another seed, --config={file}:seed=1 "
+        f"next:    the other loss, --config={file}:loss={other} "
+        f"--workdir={workdir}-{other}; or another seed, --config={file}:seed=1 "
         f"--workdir={workdir}-seed1"
     )
 

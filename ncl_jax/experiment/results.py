@@ -165,7 +165,7 @@ def _remarks(results: dict[str, Any]) -> list[str]:
         )
     phases = results["run"]["seconds"].items()
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in phases)
-    return [*lines, f"time: {seconds}."]
+    return [*lines, f"time of all commands on this run: {seconds}."]
 
 
 def _choice(direction: str, evidence: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ class RunClock:
 
     def __init__(self, workdir: epath.Path):
         self._file = workdir / FILE
-        self._before = _read(self._file)
+        self._before = _read(self._file) or _read(workdir / "results.json", "run", "seconds")
         self._now: dict[str, float] = {}
         self._running: tuple[str, float] | None = None
 
@@ -63,10 +63,12 @@ class RunClock:
         return self._now | {name: time.perf_counter() - start}
 
 
-def _read(file: epath.Path) -> dict[str, float]:
+def _read(file: epath.Path, *keys: str) -> dict[str, float]:
     """Nothing where there is no file, or one that a full disk cut short."""
     try:
         found = json.loads(file.read_text())
+        for key in keys:
+            found = found[key]
         return {str(name): float(seconds) for name, seconds in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
         return {}

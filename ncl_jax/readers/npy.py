@@ -71,9 +71,8 @@ def split_name(path: str) -> tuple[str, str]:
       ('embeddings.npz', 'bank_text')
     """
     file, colon, name = path.rpartition(":")
-    if not colon or os.path.exists(path) or not os.path.exists(file):
-        return path, ""
-    return file, name
+    known = file.endswith((".npz", ".npy")) or os.path.exists(file)
+    return (file, name) if colon and known and not os.path.exists(path) else (path, "")
 
 
 def pick(

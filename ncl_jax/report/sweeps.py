@@ -84,11 +84,13 @@ def markdown(table: dict[str, Any]) -> str:
     runs, settings = table["runs"], table["settings"]
     lines = [
         f"# Sweep: {table['sweep']}", "", "```", table["command"], "```", "",
-        f"{runs['finished']} of {runs['planned']} runs finished.", *_failures(table["failed"]),
+        f"{runs['finished']} of {runs['planned']} runs finished.", *_listed(table["failed"]),
+        *_listed(table["coinciding"]),
     ]  # fmt: skip
     if not settings:
         return "\n".join(lines)
     lines += [
+        "",
         "Mean ± sample standard deviation over the seeds. R@k in percent, MnR is a rank, norm. "
         "error is mean |summed retrieval probability / fair share - 1|."
     ]
@@ -179,8 +181,8 @@ def _number(value: float, measure: str, sign: str = "") -> str:
     return format(value, sign + (".3f" if "error" in measure else ".1f"))
 
 
-def _failures(failed: dict[str, str]) -> list[str]:
-    return [f"- {name}: {fault}" for name, fault in failed.items()] + [""]
+def _listed(remarks: dict[str, str]) -> list[str]:
+    return ["", *(f"- {name}: {remark}" for name, remark in remarks.items())] if remarks else []
 
 
 def _header(names: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from scipy import stats
 
 from configs import demo
 from ncl_jax.cli import report, sweep, sweep_plans, sweep_runs
-from ncl_jax.experiment import finished
+from ncl_jax.distributed import sharding
+from ncl_jax.experiment import build, coincidence, finished
 from ncl_jax.report import sweeps as tables
 from tests import jobs
 from tests.cli.train_test import ROOT, TINY
@@ -82,6 +84,84 @@ def test_sweeps_share_their_runs(tmp_path):
     for folder in set().union(*of.values()):
         configs = [runs[folder] for runs in of.values() if folder in runs]
         assert all(other == configs[0] for other in configs)
+
+
+def test_settings_that_cannot_differ_are_run_once(tmp_path):
+    config = demo.get_config()
+    planned = sweep.plan(config, "loss", tmp_path, [])
+    runs, coinciding = sweep.once(planned)
+    assert [run.label for run in runs[:2]] == ["loss=infonce positives=same_clip",
+                                               "loss=ncl positives=same_clip"]  # fmt: skip
+    assert len(runs) == 6
+    assert len(planned) == 12
+    assert coinciding == {
+        f"loss={name} positives=diagonal": f"the same as loss={name} positives=same_clip (pairs of "
+        "one clip show the same frames), so it is run once" for name in ("infonce", "ncl")
+    }  # fmt: skip
+    config.data.flip = True  # now they can differ
+    assert sweep.once(sweep.plan(config, "loss", tmp_path, []))[1] == {}
+    config.data.distinct_clips = True
+    runs, coinciding = sweep.once(sweep.plan(config, "loss", tmp_path, []))
+    assert len(runs) == 6
+    assert "data.distinct_clips leaves no clip twice in a batch" in " ".join(coinciding.values())
+    for name in set(sweep_plans.SWEEPS) - {"loss"}:
+        assert sweep.once(sweep.plan(demo.get_config(), name, tmp_path, []))[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("infonce", "loss.iterations", 9), ("infonce", "loss.gradient", "unroll"),
+     ("infonce", "loss.tolerance", 0.1), ("infonce", "loss.overrelaxation", True),
+     ("infonce", "loss.positives", "diagonal"), ("ncl", "loss.positives", "diagonal")],
+)  # fmt: skip
+def test_a_setting_without_effect_leaves_the_step_as_it_was(name, key, value):
+    """The same values and gradients, to rounding, on pairs of which two show one clip."""
+    import jax
+
+    configs = [demo.get_config(f"loss={name}") for _ in range(2)]
+    configs[1].update_from_flattened_dict({key: value})
+    assert key in coincidence.without_effect(configs[0])
+    assert coincidence.essence(configs[0]) == coincidence.essence(configs[1])
+    rng = np.random.default_rng(0)
+    clip = np.array([0, 1, 2, 1, 3, 4])
+    text, frames = rng.normal(size=(6, 5)), rng.normal(size=(5, 5))[clip]
+
+    def step(config):
+        loss = build.build_loss(config)
+
+        def total(a, b):  # parameters of both towers
+            rows = (unit(text @ a), unit(frames @ b))
+            values, _ = loss(*rows, 8.0, clip, np.ones(6, bool))
+            return values.sum()
+
+        unit = lambda x: x / jax.numpy.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+        mapped = jax.vmap(jax.value_and_grad(total, (0, 1)), axis_name=sharding.AXIS)
+        one = np.eye(5)[None] + 0.1
+        return jax.tree.leaves(mapped(one, one))
+
+    for a, b in zip(*map(step, configs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("loss.iterations", 9), ("loss.gradient", "unroll"), ("optim.learning_rate", 0.5),
+     ("train.steps", 3)],
+)  # fmt: skip
+def test_a_setting_with_effect_makes_another_run(key, value):
+    config, other = demo.get_config(), demo.get_config()
+    other.update_from_flattened_dict({key: value})
+    assert coincidence.essence(config) != coincidence.essence(other)
+
+
+def test_the_time_left_is_told_but_not_of_the_last(runs, capsys):
+    made = runs(one=(0, "ok"), two=(0, "ok"), three=(0, "fail"))
+    list(sweep_runs.execute(made, sweep_runs.shares(1)))
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\[1/3\] one, seed 0: done after \d+ s; about \d+ s left", first)
+    assert re.fullmatch(r"\[2/3\] two, seed 1: done after \d+ s; about \d+ s left", second)
+    assert third.startswith("[3/3] three, seed 2: failed with exit code 1")
+    assert "; about " not in third
 
 
 def test_labels():
@@ -201,7 +281,7 @@ def test_markdown_keeps_kinds_apart_plain_first():
     runs = [tables.Finished(s, i, metrics(v + i)) for s, v in (("a", 40), ("b", 50))
             for i in range(2)]
     head = {"sweep": "x", "command": "cmd", "runs": {"finished": 4, "planned": 5},
-            "failed": {"c, seed 1": "failed"}}
+            "failed": {"c, seed 1": "failed"}, "coinciding": {"d": "the same as a"}}
     text = tables.markdown(head | tables.table(runs))
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     wanted = [*(h.capitalize() for h in tables.HEADINGS.values()), "Every seed"]
@@ -211,20 +291,23 @@ def test_markdown_keeps_kinds_apart_plain_first():
     assert "| b | 50.5 ± 0.7 [+10.0; +10.0 to +10.0] |" in text  # a point: no star
     assert "4 of 5 runs finished" in text
     assert "- c, seed 1: failed" in text
+    assert "- d: the same as a" in text
     assert "| text to video R@1 | plain | b | 50.0 | 51.0 |" in text
 
 
 def test_a_star_where_the_interval_excludes_zero():
     runs = [tables.Finished(s, i, metrics(v)) for s, x in (("a", [1, 2, 3]), ("b", [9, 11, 10]))
             for i, v in enumerate(x)]  # fmt: skip
-    head = {"sweep": "x", "command": "cmd", "runs": {"finished": 6, "planned": 6}, "failed": {}}
+    head = {"sweep": "x", "command": "cmd", "runs": {"finished": 6, "planned": 6}, "failed": {},
+            "coinciding": {}}
     # differences 8, 9, 7: half width 4.303 / sqrt(3)
     text = tables.markdown(head | tables.table(runs))
     assert "| b | 10.0 ± 1.0 [+8.0; +5.5 to +10.5] \\* |" in text
 
 
 def test_a_table_without_runs_says_so():
-    head = {"sweep": "x", "command": "cmd", "runs": {"finished": 0, "planned": 5}, "failed": {}}
+    head = {"sweep": "x", "command": "cmd", "runs": {"finished": 0, "planned": 5}, "failed": {},
+            "coinciding": {}}
     assert "0 of 5 runs finished" in tables.markdown(head | tables.table([]))
 
 

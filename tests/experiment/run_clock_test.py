@@ -60,3 +60,13 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
     clock.save()
     assert not list(tmp_path.iterdir())
     assert json.dumps(clock.seconds()) == "{}"
+
+
+def test_a_run_from_before_there_was_a_clock_keeps_what_its_results_say(tmp_path, tick):
+    results = {"run": {"seconds": {"data": 200.0, "training": 300.0}}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    clock = RunClock(epath.Path(tmp_path))
+    work(clock, "data")
+    assert clock.seconds() == {"data": 201.0, "training": 300.0}
+    clock.save()  # from now on this file counts, whatever the results say
+    assert RunClock(epath.Path(tmp_path)).seconds() == {"data": 201.0, "training": 300.0}

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -74,7 +76,7 @@ def test_index(files, form, capsys):
          "my bank_text, my bank_video; name one, as other.npz:my text"),
         ("all.npz:txet", "all.npz: expected the array 'txet', got text, video,"),
         ("text.npy:text", "text.npy: expected a .npz with 'text', got a .npy of one array"),
-        ("gone.npz:text", "gone.npz:text"),
+        ("gone.npz:text", "gone.npz"),
     ],
 )  # fmt: skip
 def test_what_is_meant_must_be_clear(files, given, says, capsys):
@@ -82,6 +84,17 @@ def test_what_is_meant_must_be_clear(files, given, says, capsys):
     assert says in capsys.readouterr().err
     assert index.main(["build", "i", "--video", given]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["normalize", "metrics"])
+def test_the_first_line_need_not_wait_for_jax(command):
+    """Of a command on embeddings: what is refused is refused before JAX is imported."""
+    code = (f"import sys\nfrom ncl_jax.cli import {command}\n"
+            f"code = {command}.main(['--text', 'gone.npy', '--video', 'gone.npy'])\n"
+            "assert 'jax' not in sys.modules\nsys.exit(code)")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "cannot read gone.npy" in done.stderr
 
 
 def test_a_file_may_have_a_colon_in_its_name(files):
