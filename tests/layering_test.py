@@ -44,6 +44,7 @@ ALLOWED = {
     },
     "report": {"metrics", "normalizers", "evaluation", "experiment"},
     "video_search": {"video", "index", "pretrained"},
+    "integrations": {"metrics", "normalizers", "index", "pretrained"},
     "cli": {
         "types", "metrics", "normalizers", "index", "models", "data", "distributed", "experiment",
         "pretrained", "report", "video_search",
