@@ -28,7 +28,7 @@ def refused(config, tmp_path, error, said):
 
 def test_weights_that_do_not_exist(config, tmp_path):
     config.init.checkpoint = str(tmp_path / "none")
-    refused(config, tmp_path, FileNotFoundError, "expected a file or folder of weights, or a name")
+    refused(config, tmp_path, FileNotFoundError, "a file or folder of weights, or a name")
 
 
 def test_a_vocabulary_that_does_not_exist(config, tmp_path):

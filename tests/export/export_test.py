@@ -10,7 +10,6 @@ import subprocess
 import sys
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,11 +18,14 @@ from ncl_jax.cli import entry
 from ncl_jax.data import frames, transforms
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.errors import InputError
-from ncl_jax.experiment import restore
+from ncl_jax.data.clips import Shapes
 from ncl_jax.export import folder as export
 from ncl_jax.export import formats, functions
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.models import clip
+from ncl_jax.pretrained import saving
+from ncl_jax.pretrained.checkpoint import Checkpoint
+from ncl_jax.pretrained.preprocessing import Preprocessing, StoredFrames
 from tests import jobs, tiny
 from tests.cli.train_test import TINY, run
 
@@ -61,16 +63,14 @@ def write(folder, form, changes=(), **options):
 
 @pytest.fixture(scope="module", params=FORMATS)
 def exported(request, tmp_path_factory):
-    """Folder and format; written by the command, from a run that is only in memory."""
+    """Folder and format; written by the command, from a saved model."""
     form, folder = installed(request.param), tmp_path_factory.mktemp("export")
     towers, params, sizes, tokenizer = model()
-    config = ml_collections.ConfigDict({"data": {"max_tokens": 8, "settings": {"fps": 2.0}}})
-    done = restore.RestoredRun(config, sizes, tokenizer, towers, params, 7)
+    given = Preprocessing(StoredFrames(2.0, 16), Shapes(3, 16, 8))
+    saving.save(Checkpoint("run", sizes, towers, params, tokenizer, given), folder / "saved")
     index().save(folder / "index")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(restore, "restore", lambda workdir: done)
-        line = ["export", "run", str(folder / "out"), f"--format={form}", "--k=5"]
-        assert entry.main([*line, f"--index={folder / 'index'}"]) == 0
+    line = ["export", str(folder / "saved"), str(folder / "out"), f"--format={form}", "--k=5"]
+    assert entry.main([*line, f"--index={folder / 'index'}"]) == 0
     return folder, form
 
 
