@@ -25,12 +25,13 @@ from ncl_jax.metrics.recall import (
     Ranks,
     TieRule,
     check_ids,
+    ndcg,
     summarize,
 )
 
 __all__ = [
     "RECALLS", "TIE_RULES", "VIDEO_RULES", "Ranks", "Scores", "TieRule", "VideoRule", "blocks",
-    "both_directions", "check_ids", "hubness", "normalization_error", "ranks_of_both",
+    "both_directions", "check_ids", "hubness", "ndcg", "normalization_error", "ranks_of_both",
     "ranks_of_texts", "ranks_of_videos", "row_blocks", "summarize", "text_to_video",
     "video_to_text",
 ]  # fmt: skip

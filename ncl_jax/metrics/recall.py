@@ -74,6 +74,33 @@ def summarize(ranks: Ranks, tie_rule: TieRule = "average") -> dict[str, float]:
     return recalls | {"MdR": float(np.median(rank)), "MnR": float(np.mean(rank))}
 
 
+def ndcg(ranks: Ranks, k: int = 10) -> float:
+    """Normalised discounted cumulative gain at `k`, in percent, of queries with one right answer.
+
+    An answer in place p counts 1 / log2(p + 1), and 0 beyond place k; a tied answer counts the mean
+    over the places it shares. Where nothing is tied this is the nDCG of `pytrec_eval` and `mteb`.
+
+    Args:
+      ranks: arrays [query], from 0, as from `ranks_of_texts`.
+      k: places that count, >= 1.
+
+    Raises:
+      ValueError: no query, or a `k` below 1.
+
+    Example:
+      >>> round(ndcg(Ranks(np.array([0, 1]), np.array([0, 0]))), 2)
+      81.55
+    """
+    above, tied = np.asarray(ranks.above), np.asarray(ranks.tied)
+    if above.size == 0:
+        raise InputError("cannot evaluate 0 queries; give at least one text with its video")
+    if k < 1:
+        raise InputError(f"k must be at least 1, got {k}")
+    gains = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(k) + 2))])
+    shared = gains[np.minimum(above + tied + 1, k)] - gains[np.minimum(above, k)]
+    return 100 * float(np.mean(shared / (tied + 1)))
+
+
 def check_ids(seen: Sequence[str], expected: Sequence[str]) -> None:
     """Stops an evaluation that does not count every id exactly once.
 
