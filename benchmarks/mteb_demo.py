@@ -36,15 +36,15 @@ class Once:
     """A model that embeds each text and each file once, however many rows of the table ask."""
 
     def __init__(self, model: Any):
-        self.model, self.dim, self.max_tokens = model, model.dim, model.max_tokens
-        self.rows: dict[Any, np.ndarray] = {}
+        self.model, self.rows = model, dict[str, np.ndarray]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
 
     def encode_text(self, texts: Sequence[str], **kwargs: Any) -> np.ndarray:
         return self._rows(texts, self.model.encode_text)
 
-    def encode_video(self, videos: Sequence[Any], **kwargs: Any) -> np.ndarray:
-        if not all(isinstance(video, str) for video in videos):
-            return self.model.encode_video(videos)
+    def encode_video(self, videos: Sequence[str], **kwargs: Any) -> np.ndarray:
         return self._rows(videos, self.model.encode_video)
 
     def _rows(self, names: Sequence[str], encode: Any) -> np.ndarray:

@@ -16,10 +16,7 @@ except ImportError as error:
     ) from error
 
 from ncl_jax.integrations.mteb.bank import TaskBank, training_bank
-from ncl_jax.integrations.mteb.encoder import Encoder, VideoTextModel
+from ncl_jax.integrations.mteb.encoder import Encoder
 from ncl_jax.integrations.mteb.search import NormalizedSearch, TransductiveSearch
 
-__all__ = [
-    "Encoder", "NormalizedSearch", "TaskBank", "TransductiveSearch", "VideoTextModel",
-    "training_bank",
-]  # fmt: skip
+__all__ = ["Encoder", "NormalizedSearch", "TaskBank", "TransductiveSearch", "training_bank"]

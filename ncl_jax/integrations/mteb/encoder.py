@@ -1,9 +1,7 @@
 """A model of ours as an encoder of mteb."""
 
 import functools
-import hashlib
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from mteb.models import ModelMeta
@@ -12,25 +10,7 @@ from mteb.models.model_meta import ScoringFunction
 from ncl_jax.errors import InputError
 from ncl_jax.integrations.mteb.videos import CHUNK, videos
 from ncl_jax.integrations.rows import rows_of, unit
-
-
-class VideoTextModel(Protocol):
-    """What `ncl_jax.load` gives, as far as mteb needs it; rows have unit norm."""
-
-    @property
-    def dim(self) -> int: ...
-    @property
-    def max_tokens(self) -> int: ...
-
-    def encode_text(
-        self, texts: Sequence[str], *, batch_size: int | None = None, progress: bool | None = None
-    ) -> np.ndarray:
-        """Rows [text, dim]."""
-        ...
-
-    def encode_video(self, videos: Sequence[Any], *, progress: bool | None = None) -> np.ndarray:
-        """Rows [video, dim] of files or of uint8 arrays [frame, height, width, 3]."""
-        ...
+from ncl_jax.pretrained import Model
 
 
 class Encoder:
@@ -42,8 +22,8 @@ class Encoder:
       model: as from `ncl_jax.load`.
       name: "organization/model", the name under which mteb stores results.
       revision: which state of the model this is; mteb returns stored results where name and
-        revision are those of an earlier evaluation. None: a digest of what the model gives for a
-        fixed text and video, so that a model that was trained further is evaluated anew.
+        revision are those of an earlier evaluation. None: of the model's fingerprint, so that a
+        model that was trained further is evaluated anew.
 
     Raises:
       ValueError: a name without "/".
@@ -55,9 +35,7 @@ class Encoder:
       ...     return mteb.evaluate(Encoder(ncl_jax.load(folder), "me/clip"), tasks)
     """
 
-    def __init__(
-        self, model: VideoTextModel, name: str = "ncl_jax/model", revision: str | None = None
-    ):
+    def __init__(self, model: Model, name: str = "ncl_jax/model", revision: str | None = None):
         if "/" not in name:
             raise InputError(f'name: expected "organization/model", got {name!r}')
         self.model, self.name, self._revision = model, name, revision
@@ -67,7 +45,7 @@ class Encoder:
         """What mteb writes beside the results."""
         return ModelMeta.create_empty({
             "name": self.name,
-            "revision": self._revision or _digest(self.model),
+            "revision": self._revision or self.model.fingerprint[:16],
             "max_tokens": float(self.model.max_tokens),
             "embed_dim": int(self.model.dim),
             "framework": ["JAX"],
@@ -121,11 +99,3 @@ def _unit(embeddings: Any) -> np.ndarray:
     """One vector counts as a matrix of one row, as in mteb."""
     alone = getattr(embeddings, "ndim", 2) == 1
     return unit(rows_of(embeddings[None] if alone else embeddings, "embeddings"))
-
-
-def _digest(model: VideoTextModel) -> str:
-    """Of what both towers give, rounded so that another machine finds the same."""
-    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-    rows = model.encode_text(["a dog runs"]), model.encode_video([frames])
-    rounded = np.round(np.concatenate(rows), 3) + 0.0
-    return hashlib.sha256(rounded.astype("<f4").tobytes()).hexdigest()[:16]
