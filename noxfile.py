@@ -151,6 +151,17 @@ def export(session: nox.Session, resolution: str) -> None:
 
 
 @nox.session(python=LOWEST)
+@nox.parametrize("resolution", ["highest", "lowest-direct"], ids=["highest", "lowest"])
+def mteb(session: nox.Session, resolution: str) -> None:
+    """Models and normalisers in mteb and sentence-transformers, by their own numbers."""
+    session.install("pip")  # as in `parity`
+    session.run("python", "-m", "pip", "install", "-q", "torch==2.13.0")
+    session.install(f"--resolution={resolution}", *TEST, "-r", "requirements-mteb.txt")
+    session.run("python", "-m", "pytest", "-n", "0", "tests/integrations",
+                env={"HF_HUB_OFFLINE": "1"})  # fmt: skip
+
+
+@nox.session(python=LOWEST)
 def aot(session: nox.Session) -> None:
     """The training step compiled for TPUs that are not there."""
     session.install(*TEST, "-r", "requirements-tpu.txt")

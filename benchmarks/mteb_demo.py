@@ -95,7 +95,7 @@ def data_of(category: str, split: Split, videos: pathlib.Path) -> dict[str, Any]
 
 
 def ours(run: FinishedRun, category: str, normalizer: Any) -> dict[str, float]:
-    """nDCG and recall of the run's embeddings; those of clips by the rule "best caption"."""
+    """Recall and nDCG of the run's embeddings; those of clips by the rule "best caption"."""
     test, train, ids = run.test, run.bank, np.arange(len(run.bank.video))
     if category == "t2v":
         bank = Bank(train.text, train.video, train.video_of_text, ids)
@@ -110,7 +110,7 @@ def ours(run: FinishedRun, category: str, normalizer: Any) -> dict[str, float]:
 def compared(
     run: FinishedRun, category: str, task: Any, encoder: Any, normalizer: Any
 ) -> list[Compared]:
-    """mteb's numbers beside ours."""
+    """Numbers of mteb beside ours."""
     import mteb
 
     from ncl_jax.integrations.mteb import NormalizedSearch, TransductiveSearch, training_bank

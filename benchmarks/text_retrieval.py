@@ -157,8 +157,9 @@ def main() -> None:
         for name, normalizer in (("cosine", Plain(SCALE)), ("ncl", ncl), ("auto", Auto()))
     ]
     Console(width=120).print(table_of(rows, by_evaluator))
-    print(f"{len(test.text):,} captions, {len(test.video)} items; bank: {len(train.text):,} captions,"
-          f" {len(train.video):,} items; auto: {' | '.join(rows[-1].choice)}")  # fmt: skip
+    bank = f"{len(train.text):,} captions, {len(train.video):,} items"
+    print(f"{len(test.text):,} captions, {len(test.video)} items; bank: {bank}")
+    print(f"auto: {' | '.join(rows[-1].choice)}")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ ALLOWED = {
     "export": {"types", "index", "models", "data"},
     "report": {"metrics", "normalizers", "evaluation", "experiment"},
     "video_search": {"video", "index", "pretrained"},
+    "integrations": {"metrics", "normalizers", "index", "pretrained"},
     "cli": {
         "types", "metrics", "normalizers", "index", "models", "data", "distributed", "experiment",
         "pretrained", "export", "report", "video_search",

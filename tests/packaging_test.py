@@ -38,16 +38,20 @@ def test_extras_together_are_what_requirements_txt_asks_for():
     assert named(asked) == of_file("requirements.txt")
     for name in ("faiss", "export"):
         assert named(extras[name]) == of_file(f"requirements-{name}.txt")
+    measured_with = named([*extras["mteb"], *extras["sentence-transformers"]])
+    assert measured_with.items() <= of_file("requirements-mteb.txt").items()
     own = {name: [x for x in lines if x.startswith("ncl_jax")] for name, lines in extras.items()}
     assert own["all"] == ["ncl_jax[train,video,report,serve]"]
 
 
 def test_files_that_name_a_package_agree_on_its_bounds():
     run = of_file("requirements.txt")
-    for name in ("requirements-beam.txt", "requirements-test.txt", "requirements-parity.txt"):
+    for name in ("requirements-beam.txt", "requirements-test.txt", "requirements-parity.txt",
+                 "requirements-mteb.txt"):
         for package, bounds in of_file(name).items():
             if package in run and package != "pillow":  # Beam holds it back
                 assert run[package] == bounds, (name, package)
+    assert of_file("requirements-mteb.txt")["torch"] == of_file("requirements-parity.txt")["torch"]
     assert of_file("requirements-docs.txt")["ruff"] == of_file("requirements-test.txt")["ruff"]
     benchmark = of_file("requirements-benchmark.txt")
     assert all(bounds.startswith("==") for _, bounds in benchmark.values())

@@ -55,7 +55,7 @@ def paired_ids(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(ids [query], ids [item]) for `normalizers.Bank`: equal where one answers the other.
 
-    What is connected by relevance has one id: a clip with all its captions, whichever side searches.
+    What is connected by relevance has one id: a clip with all its captions, whichever searches.
     Relevance of unknown queries or items is passed over.
 
     Args:

@@ -1,10 +1,11 @@
-"""`normalizers` in the retrieval evaluator of sentence-transformers, and an index of any of its models.
+"""`normalizers` in the retrieval evaluator of sentence-transformers, and an index of its models.
 
 The evaluator scores the corpus in chunks, and a score function sees a chunk at a time. A bias needs
 the whole corpus; so the corpus is embedded first, and every item carries its biases as further
 coordinates of its embedding, whatever chunk it comes in.
 
-Needs sentence-transformers (`pip install "ncl_jax[sentence-transformers]"`, or requirements-mteb.txt).
+Needs sentence-transformers (`pip install "ncl_jax[sentence-transformers]"`, or
+requirements-mteb.txt).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +16,10 @@ import numpy as np
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.integrations.rows import paired_ids, rows_of, unit
-from ncl_jax.normalizers import Auto, Bank
+from ncl_jax.normalizers import Auto, Bank, BiasFitted
 
 try:
-    from sentence_transformers.evaluation import InformationRetrievalEvaluator
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 except ImportError as error:
     raise ImportError(
         "ncl_jax.integrations.sentence_transformers needs sentence-transformers: pip install "
@@ -43,8 +44,8 @@ class TextBank(NamedTuple):
     """
 
     queries: Mapping[str, str]
-    corpus: Mapping[str, str] = {}  # noqa: RUF012 - never written to
-    relevant_docs: Mapping[str, set[str]] = {}  # noqa: RUF012
+    corpus: Mapping[str, str] = {}
+    relevant_docs: Mapping[str, set[str]] = {}
 
 
 class NormalizedRetrievalEvaluator(InformationRetrievalEvaluator):
@@ -108,7 +109,7 @@ class NormalizedRetrievalEvaluator(InformationRetrievalEvaluator):
         bank, biases = self._embedded_bank(model, corpus_model or model), []
         for name, normalizer in self.normalizers.items():
             fitted = normalizer.fit(bank, items)
-            if not hasattr(fitted, "bias"):
+            if not isinstance(fitted, BiasFitted):
                 raise InputError(
                     f"{name}: expected a normaliser with one bias per item, got "
                     f"{type(normalizer).__name__}; its scores depend on more than the item"

@@ -4,6 +4,7 @@ Needs requirements-mteb.txt; without it every test here is skipped.
 """
 
 import copy
+import json
 import pathlib
 
 import av
@@ -59,7 +60,7 @@ def metadata(category, modalities):
 
 def captions_of(split):
     """Captions of a split, all of them different, and whose clip each tells of."""
-    words = "red green blue dark bright small fast round calm loud".split()
+    words = ("red", "green", "blue", "dark", "bright", "small", "fast", "round", "calm", "loud")
     of = np.repeat(np.arange(CLIPS[split]), CAPTIONS)
     rng = np.random.default_rng(len(split))
     return [f"{split} {n} {' '.join(rng.choice(words, 3))}" for n in range(len(of))], of
@@ -132,7 +133,7 @@ def encoder(model):
 
 
 def evaluated(search, task, **kwargs):
-    """mteb's scores, and nothing of its cache."""
+    """Scores by mteb, and nothing of its cache."""
     found = mteb.evaluate(search, task, cache=None, show_progress_bar=False, **kwargs)
     return found.task_results[0].scores["test"][0]
 
@@ -227,7 +228,7 @@ def test_reranking_scores_the_candidates_of_each_query(encoder, files):
     all_of_them = whole.search(data["queries"], top_k=12, **given)
     found = few.search(data["queries"], top_k=3, top_ranked=ranked, **given)
     for query, names in ranked.items():
-        best = sorted(names, key=lambda name: -all_of_them[query][name])[:3]  # noqa: B023
+        best = sorted(names, key=lambda name: -all_of_them[query][name])[:3]
         assert found[query] == pytest.approx({n: all_of_them[query][n] for n in best}, abs=1e-5)
 
 
@@ -333,8 +334,8 @@ def test_encoders_without_a_cosine_are_refused(encoder, kind):
 
 def test_inner_products_are_cosines_only_of_rows_of_length_1(encoder, files):
     task, longer = task_of("t2v", files), copy.copy(encoder)
-    meta = encoder.mteb_model_meta
-    longer.mteb_model_meta = meta.model_copy(update={"similarity_fn_name": ScoringFunction.DOT_PRODUCT})
+    product = {"similarity_fn_name": ScoringFunction.DOT_PRODUCT}
+    longer.mteb_model_meta = encoder.mteb_model_meta.model_copy(update=product)
     search = NormalizedSearch(longer, training_bank(task), Ncl(20.0))
     plain = NormalizedSearch(encoder, training_bank(task), Ncl(20.0))
     assert evaluated(search, task)["ndcg_at_10"] == evaluated(plain, task)["ndcg_at_10"]
@@ -401,3 +402,44 @@ def test_inputs_of_text_and_video_at_once_are_refused(encoder, files):
     with pytest.raises(InputError, match="TinyT2V: expected inputs of text or of video"):
         encoder.encode(loader, task_metadata=task_of("t2v", files).metadata, hf_split="test",
                        hf_subset="default")  # fmt: skip
+
+
+# -- banks that are fetched ------------------------------------------------------------------------
+
+
+def stored(folder, splits):
+    """A dataset on the disk in mteb's layout: one query and one item per split."""
+    rows = {
+        "queries": {"id": "q", "text": "of {}"}, "corpus": {"id": "d", "text": "item", "title": ""},
+        "default": {"query-id": "q", "corpus-id": "d", "score": 1},
+    }  # fmt: skip
+    configs = []
+    for config, row in rows.items():
+        configs.append(f"- config_name: {config}\n  data_files:")
+        for split in splits:
+            path = folder / config / f"{split}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(row).replace("{}", split))
+            configs.append(f"  - split: {split}\n    path: {config}/{split}.jsonl")
+    (folder / "README.md").write_text("\n".join(["---", "configs:", *configs, "---", ""]))
+    return str(folder)
+
+
+def fetched(folder, splits):
+    class Stored(AbsTaskRetrieval):
+        metadata = globals()["metadata"]("t2t", ["text"]).model_copy(
+            update={"dataset": {"path": stored(folder, splits), "revision": None}}
+        )
+
+    return Stored()
+
+
+def test_training_queries_are_fetched_where_the_dataset_has_them(tmp_path):
+    bank = training_bank(fetched(tmp_path, ["train", "test"]))
+    assert list(bank["default"]["queries"]["text"]) == ["of train"]
+
+
+def test_the_only_split_does_not_stand_in_for_training_queries(tmp_path):
+    """The loader of mteb gives the test split for "train" here (findings/mteb_only_split.sh)."""
+    with pytest.raises(InputError, match="has no split 'train' of its queries, only test; give"):
+        training_bank(fetched(tmp_path, ["test"]))

@@ -19,7 +19,8 @@ def test_a_clip_and_its_captions_have_one_id_whichever_searches():
 
 
 def test_grade_zero_and_unknown_names_connect_nothing():
-    query, item = paired_ids(["q", "r"], ["x", "y"], {"q": {"x": 0, "y": 1}, "s": {"x": 1}, "r": ["z"]})
+    relevant = {"q": {"x": 0, "y": 1}, "s": {"x": 1}, "r": ["z"]}
+    query, item = paired_ids(["q", "r"], ["x", "y"], relevant)
     assert query[0] == item[1]
     assert len({*query.tolist(), *item.tolist()}) == 3
 

@@ -1,30 +1,26 @@
 """Retrieval by normalised scores: mteb encodes and ranks, an index of ours scores.
 
-mteb's own search scores the corpus in chunks, and a similarity sees a chunk at a time. A bias needs
-the whole corpus, so the scores come from where mteb takes those of FAISS: an index that is given all
-documents first (`mteb.IndexEncoderSearchProtocol`).
+mteb's own search scores the corpus in chunks, and a similarity sees a chunk at a time. A bias
+needs the whole corpus, so the scores come from where mteb takes those of FAISS: an index that is
+given all documents first (`indexes`).
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from mteb.models import ModelMeta, SearchEncoderWrapper
 from mteb.models.model_meta import ScoringFunction
 
-from ncl_jax import metrics
 from ncl_jax.errors import InputError
 from ncl_jax.integrations.mteb.bank import TaskBank, check_unseen, digest, text_bank
-from ncl_jax.integrations.rows import paired_ids, rows_of, unit
-from ncl_jax.normalizers import Auto, Bank, Fitted, SinkhornTest
-
-LENGTH = 1e-3
-"""How far from 1 the length of an embedding may be where the similarity is the inner product."""
+from ncl_jax.integrations.mteb.indexes import FittedIndex, KeptRows
+from ncl_jax.integrations.rows import paired_ids, unit
+from ncl_jax.normalizers import Auto, Bank, SinkhornTest
 
 
 class _Search:
-    """A `mteb.SearchProtocol` of any encoder and any normaliser."""
+    """A `mteb.SearchProtocol` of any encoder and any normaliser; see `NormalizedSearch`."""
 
     def __init__(self, encoder: Any, normalizer: Any, settings: dict[str, str]):
         self.encoder, self.normalizer = encoder, normalizer
@@ -53,7 +49,7 @@ class _Search:
         """
         bank = self._bank(corpus, **kwargs)
         unit_only = self.encoder.mteb_model_meta.similarity_fn_name is ScoringFunction.DOT_PRODUCT
-        backend = _Index(lambda gallery: self.normalizer.fit(bank, gallery), unit_only)
+        backend = FittedIndex(lambda gallery: self.normalizer.fit(bank, gallery), unit_only)
         self._search = SearchEncoderWrapper(self.encoder, index_backend=backend)
         self._search.index(corpus, **kwargs)
         place = (kwargs["task_metadata"].name, kwargs["hf_subset"], kwargs["hf_split"])
@@ -109,8 +105,8 @@ class NormalizedSearch(_Search):
         normalizer = Auto() if normalizer is None else normalizer
         if normalizer.kind != "inductive":
             raise InputError(
-                f"expected an inductive normaliser, got {type(normalizer).__name__}, which looks at "
-                "all test queries together; use TransductiveSearch, whose results say so"
+                f"expected an inductive normaliser, got {type(normalizer).__name__}, which looks "
+                "at all test queries together; use TransductiveSearch, whose results say so"
             )
         if isinstance(bank, str) or not len(bank):
             raise InputError("bank: expected training queries, got none; see training_bank")
@@ -140,7 +136,7 @@ class NormalizedSearch(_Search):
         texts = not isinstance(self.bank, dict)
         data = text_bank(self.bank, corpus) if texts else self.bank[subset]
         self._asked = data["queries"]
-        kept = _Kept()
+        kept = KeptRows()
         embedding = SearchEncoderWrapper(self.encoder, index_backend=kept)
         embedding.index(data["corpus"], **kwargs)
         embedding.search(data["queries"], top_k=1, **kwargs)
@@ -176,75 +172,6 @@ class TransductiveSearch(_Search):
 
     def _bank(self, corpus: Any, **kwargs: Any) -> None:
         return None
-
-
-class _Kept:
-    """An index of mteb that keeps what it is given and finds nothing."""
-
-    items: np.ndarray
-    queries: np.ndarray
-
-    def add_documents(self, embeddings: Any, idxs: Sequence[str]) -> None:
-        self.items = rows_of(embeddings, "bank items")
-
-    def search(self, embeddings: Any, *args: Any, **kwargs: Any) -> tuple[list[Any], list[Any]]:
-        self.queries = rows_of(embeddings, "bank queries")
-        nothing: list[Any] = [[]] * len(self.queries)
-        return nothing, nothing
-
-    def clear(self) -> None:
-        """Nothing: the embeddings are what it is for."""
-
-
-class _Index:
-    """An index of mteb whose scores are those of a normaliser that is fitted to its documents."""
-
-    def __init__(self, fit: Callable[[np.ndarray], Fitted], unit_only: bool):
-        self._fit, self._unit_only = fit, unit_only
-        self.fitted: Fitted | None = None
-        self.ids: list[str] = []
-
-    def add_documents(self, embeddings: Any, idxs: Sequence[str]) -> None:
-        self.fitted, self.ids = self._fit(self._unit(embeddings, "documents")), list(idxs)
-
-    def search(
-        self, embeddings: Any, top_k: int, similarity_fn: Any, top_ranked: Any = None,
-        query_idx_to_id: dict[int, str] | None = None,
-    ) -> tuple[list[list[float]], list[list[int]]]:  # fmt: skip
-        """The best scores of each query and where they stand: in the corpus, or among its own."""
-        assert self.fitted is not None
-        scores = self.fitted.lazy(self._unit(embeddings, "queries"))
-        place = {name: n for n, name in enumerate(self.ids)}
-        values: list[list[float]] = [[]] * len(embeddings)
-        found: list[list[int]] = [[]] * len(embeddings)
-        for rows, block in metrics.row_blocks(scores):
-            for query, row in zip(np.arange(len(embeddings))[rows].tolist(), block, strict=True):
-                if top_ranked is not None:
-                    ranked = top_ranked.get((query_idx_to_id or {})[query]) or []
-                    row = row[[place[name] for name in ranked]]
-                best = _largest(row, top_k)
-                values[query], found[query] = row[best].tolist(), best.tolist()
-        return values, found
-
-    def clear(self) -> None:
-        self.fitted = None
-
-    def _unit(self, embeddings: Any, what: str) -> np.ndarray:
-        rows = rows_of(embeddings, what)
-        length = np.linalg.norm(rows, axis=1)
-        if self._unit_only and np.abs(length - 1).max(initial=0) > LENGTH:
-            raise InputError(
-                f"{what}: expected embeddings of length 1, got lengths from {length.min():.3g} to "
-                f"{length.max():.3g}: this encoder's similarity is the inner product, not the cosine"
-            )
-        return unit(rows)
-
-
-def _largest(row: np.ndarray, count: int) -> np.ndarray:
-    """Places of the `count` largest values, in any order."""
-    if count >= len(row):
-        return np.arange(len(row))
-    return np.argpartition(-row, count)[:count]
 
 
 def _described(normalizer: Any) -> str:
