@@ -83,6 +83,26 @@ def test_a_place_shared_across_the_border_counts_by_the_rule():
     assert [found[rule]["MnR"] for rule in found] == [3.5, 3.5]
 
 
+def test_ndcg_is_the_mean_over_the_places_that_tied_answers_share():
+    rng = np.random.default_rng(5)
+    scores, of = rng.integers(0, 6, (60, 14)), rng.integers(0, 14, 60)
+    for k in (1, 3, 10, 20):
+        gains = []
+        for row, own in zip(scores, of, strict=True):
+            places = [np.sum(row > row[own]) + n for n in range(np.sum(row == row[own]))]
+            gains.append(np.mean([1 / np.log2(p + 2) if p < k else 0.0 for p in places]))
+        found = metrics.ndcg(metrics.ranks_of_texts(scores, of), k)
+        assert found == pytest.approx(100 * np.mean(gains))
+
+
+@pytest.mark.parametrize(
+    ("above", "k", "said"), [([], 10, "cannot evaluate 0 queries"), ([0], 0, "k must be at least 1")]
+)
+def test_ndcg_of_nothing_is_refused(above, k, said):
+    with pytest.raises(ValueError, match=said):
+        metrics.ndcg(metrics.Ranks(np.array(above), np.array(above)), k)
+
+
 def test_tie_rules_are_ordered():
     rng = np.random.default_rng(3)
     scores, of = rng.integers(0, 4, (40, 12)), rng.integers(0, 12, 40)

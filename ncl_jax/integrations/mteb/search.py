@@ -1,22 +1,46 @@
 """Retrieval by normalised scores: mteb encodes and ranks, an index of ours scores.
 
 mteb's own search scores the corpus in chunks, and a similarity sees a chunk at a time. A bias
-needs the whole corpus, so the scores come from where mteb takes those of FAISS: an index that is
-given all documents first (`indexes`).
+needs the whole corpus. So mteb embeds, through an index that keeps what it is given
+(`mteb.IndexEncoderSearchProtocol`), and the scores of all items are taken here. mteb's own way from
+an index to its results looks up every id in the data set, query by query, which took minutes where
+the scores took seconds.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from mteb.models import ModelMeta, SearchEncoderWrapper
 from mteb.models.model_meta import ScoringFunction
 
+from ncl_jax import metrics
 from ncl_jax.errors import InputError
 from ncl_jax.integrations.mteb.bank import TaskBank, check_unseen, digest, text_bank
-from ncl_jax.integrations.mteb.indexes import FittedIndex, KeptRows
-from ncl_jax.integrations.rows import paired_ids, unit
-from ncl_jax.normalizers import Auto, Bank, SinkhornTest
+from ncl_jax.integrations.rows import paired_ids, rows_of, unit
+from ncl_jax.normalizers import Auto, Bank, Fitted, SinkhornTest
+
+LENGTH = 1e-3
+"""How far from 1 the length of an embedding may be where the similarity is the inner product."""
+
+
+class _KeptRows:
+    """An index of mteb that keeps the embeddings it is given and finds nothing."""
+
+    items: np.ndarray
+    queries: np.ndarray
+
+    def add_documents(self, embeddings: Any, idxs: Sequence[str]) -> None:
+        self.items = rows_of(embeddings, "items")
+
+    def search(self, embeddings: Any, *args: Any, **kwargs: Any) -> tuple[list[Any], list[Any]]:
+        self.queries = rows_of(embeddings, "queries")
+        nothing: list[Any] = [[]] * len(self.queries)
+        return nothing, nothing
+
+    def clear(self) -> None:
+        """Nothing: the embeddings are what it is for."""
 
 
 class _Search:
@@ -35,7 +59,7 @@ class _Search:
         kwargs = {**(meta.experiment_kwargs or {}), "normalizer": _described(normalizer)}
         self.mteb_model_meta = meta.model_copy(update={"experiment_kwargs": kwargs | settings})
         self.evidence: dict[tuple[str, str, str], dict[str, Any]] = {}
-        self._search: SearchEncoderWrapper | None = None
+        self._indexed: tuple[SearchEncoderWrapper, list[str], Fitted] | None = None
 
     def index(self, corpus: Any, **kwargs: Any) -> None:
         """Embeds the corpus and the bank, and fits the normaliser.
@@ -48,30 +72,55 @@ class _Search:
           ValueError: embeddings or a bank that do not fit.
         """
         bank = self._bank(corpus, **kwargs)
-        unit_only = self.encoder.mteb_model_meta.similarity_fn_name is ScoringFunction.DOT_PRODUCT
-        backend = FittedIndex(lambda gallery: self.normalizer.fit(bank, gallery), unit_only)
-        self._search = SearchEncoderWrapper(self.encoder, index_backend=backend)
-        self._search.index(corpus, **kwargs)
+        embedding = SearchEncoderWrapper(self.encoder, index_backend=_KeptRows())
+        embedding.index(corpus, **kwargs)
+        fitted = self.normalizer.fit(bank, self._unit(embedding.index_backend.items, "documents"))
+        self._indexed = embedding, list(corpus["id"]), fitted
         place = (kwargs["task_metadata"].name, kwargs["hf_subset"], kwargs["hf_split"])
-        self.evidence[place] = getattr(backend.fitted, "evidence", {})
+        self.evidence[place] = getattr(fitted, "evidence", {})
 
-    def search(self, queries: Any, **kwargs: Any) -> dict[str, dict[str, float]]:
-        """Query -> item -> score in logits, of the best `top_k` items or of those to be reranked.
+    def search(
+        self, queries: Any, *, top_k: int, top_ranked: Any = None, **kwargs: Any
+    ) -> dict[str, dict[str, float]]:
+        """Query -> item -> score in logits.
 
         Args:
           queries: of mteb.
+          top_k: items per query.
+          top_ranked: query -> the items to be reranked; None for all.
           kwargs: of mteb, handed on.
 
         Raises:
           ValueError: nothing was indexed, or embeddings that do not fit.
         """
-        if self._search is None:
+        if self._indexed is None:
             raise InputError("expected an indexed corpus; call index first")
-        search, self._search = self._search, None
-        return dict(search.search(queries, **kwargs))
+        (embedding, items, fitted), self._indexed = self._indexed, None
+        embedding.search(queries, top_k=top_k, **kwargs)
+        scores = fitted.lazy(self._unit(embedding.index_backend.queries, "queries"))
+        names, place = list(queries["id"]), {name: n for n, name in enumerate(items)}
+        found: dict[str, dict[str, float]] = {}
+        for rows, block in metrics.row_blocks(scores):
+            for query, row in zip(np.arange(len(names))[rows].tolist(), block, strict=True):
+                ranked = None if top_ranked is None else top_ranked.get(names[query], [])
+                own = np.arange(len(row)) if ranked is None else [place[n] for n in ranked]
+                best = np.asarray(own, np.int64)[_largest(row[own], top_k)]
+                found[names[query]] = {items[n]: float(row[n]) for n in best}
+        return found
 
     def _bank(self, corpus: Any, **kwargs: Any) -> Bank | None:
         raise NotImplementedError
+
+    def _unit(self, rows: np.ndarray, what: str) -> np.ndarray:
+        product = self.encoder.mteb_model_meta.similarity_fn_name is ScoringFunction.DOT_PRODUCT
+        length = np.linalg.norm(rows, axis=1)
+        if product and np.abs(length - 1).max(initial=0) > LENGTH:
+            raise InputError(
+                f"{what}: expected embeddings of length 1, got lengths from {length.min():.3g} to "
+                f"{length.max():.3g}: this encoder's similarity is the inner product, which is "
+                "normalised only where it is the cosine"
+            )
+        return unit(rows)
 
 
 class NormalizedSearch(_Search):
@@ -111,20 +160,26 @@ class NormalizedSearch(_Search):
         if isinstance(bank, str) or not len(bank):
             raise InputError("bank: expected training queries, got none; see training_bank")
         super().__init__(encoder, normalizer, {"bank": digest(bank)})
-        self.bank, self._asked = bank, None
+        self.bank: TaskBank | Sequence[str] = bank
+        self._asked: Any = None
 
-    def search(self, queries: Any, **kwargs: Any) -> dict[str, dict[str, float]]:
-        """As of the class; refuses a bank that holds all test queries.
+    def search(
+        self, queries: Any, *, top_k: int, top_ranked: Any = None, **kwargs: Any
+    ) -> dict[str, dict[str, float]]:
+        """Query -> item -> score in logits; refuses a bank that holds all test queries.
 
         Args:
           queries: of mteb.
+          top_k: items per query.
+          top_ranked: query -> the items to be reranked; None for all.
           kwargs: of mteb, handed on.
 
         Raises:
-          ValueError: such a bank.
+          ValueError: such a bank, nothing was indexed, or embeddings that do not fit.
         """
-        check_unseen(self._asked, queries)
-        return super().search(queries, **kwargs)
+        if self._asked is not None:
+            check_unseen(self._asked, queries)
+        return super().search(queries, top_k=top_k, top_ranked=top_ranked, **kwargs)
 
     def _bank(self, corpus: Any, **kwargs: Any) -> Bank:
         subset = kwargs["hf_subset"]
@@ -136,7 +191,7 @@ class NormalizedSearch(_Search):
         texts = not isinstance(self.bank, dict)
         data = text_bank(self.bank, corpus) if texts else self.bank[subset]
         self._asked = data["queries"]
-        kept = KeptRows()
+        kept = _KeptRows()
         embedding = SearchEncoderWrapper(self.encoder, index_backend=kept)
         embedding.index(data["corpus"], **kwargs)
         embedding.search(data["queries"], top_k=1, **kwargs)
@@ -172,6 +227,13 @@ class TransductiveSearch(_Search):
 
     def _bank(self, corpus: Any, **kwargs: Any) -> None:
         return None
+
+
+def _largest(row: np.ndarray, count: int) -> np.ndarray:
+    """Places of the `count` largest values, in any order."""
+    if count >= len(row):
+        return np.arange(len(row))
+    return np.argpartition(-row, count)[:count]
 
 
 def _described(normalizer: Any) -> str:
