@@ -3,8 +3,7 @@
 mteb's own search scores the corpus in chunks, and a similarity sees a chunk at a time. A bias
 needs the whole corpus. So mteb embeds, through an index that keeps what it is given
 (`mteb.IndexEncoderSearchProtocol`), and the scores of all items are taken here. mteb's own way from
-an index to its results looks up every id in the data set, query by query, which took minutes where
-the scores took seconds.
+an index to its results reads the id of every result from the data set, at 120 microseconds each.
 """
 
 import dataclasses
@@ -188,14 +187,14 @@ class NormalizedSearch(_Search):
                 f"bank: expected queries of the subset {subset!r}, got those of "
                 f"{', '.join(self.bank)}; see training_bank"
             )
-        texts = not isinstance(self.bank, dict)
-        data = text_bank(self.bank, corpus) if texts else self.bank[subset]
+        bank = self.bank
+        data = bank[subset] if isinstance(bank, dict) else text_bank(bank, corpus)
         self._asked = data["queries"]
         kept = _KeptRows()
         embedding = SearchEncoderWrapper(self.encoder, index_backend=kept)
         embedding.index(data["corpus"], **kwargs)
         embedding.search(data["queries"], top_k=1, **kwargs)
-        if texts:
+        if not isinstance(bank, dict):
             return Bank(unit(kept.queries))
         names = list(data["queries"]["id"]), list(data["corpus"]["id"])
         return Bank(unit(kept.queries), unit(kept.items),
