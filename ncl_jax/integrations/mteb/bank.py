@@ -35,10 +35,10 @@ def training_bank(task: Any, split: str = "train", queries: int | None = None) -
     Example:
       >>> import mteb
       >>> try:
-      ...     training_bank(mteb.get_task("MSRVTTT2V"), "test")
+      ...     training_bank(mteb.get_task("MSVDT2VRetrieval"), "test")
       ... except ValueError as error:
       ...     print(str(error).partition(";")[0])
-      MSRVTTT2V: expected a split of training queries, got 'test', which it is evaluated on
+      MSVDT2VRetrieval: expected a split of training queries, got 'test', which it is evaluated on
     """
     name = task.metadata.name
     if split in task.metadata.eval_splits or split in task.eval_splits:
