@@ -96,7 +96,8 @@ def test_ndcg_is_the_mean_over_the_places_that_tied_answers_share():
 
 
 @pytest.mark.parametrize(
-    ("above", "k", "said"), [([], 10, "cannot evaluate 0 queries"), ([0], 0, "k must be at least 1")]
+    ("above", "k", "said"),
+    [([], 10, "cannot evaluate 0 queries"), ([0], 0, "k must be at least 1")],
 )
 def test_ndcg_of_nothing_is_refused(above, k, said):
     with pytest.raises(ValueError, match=said):
