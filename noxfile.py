@@ -157,9 +157,8 @@ def mteb(session: nox.Session, resolution: str) -> None:
     session.install("pip")  # as in `parity`
     session.run("python", "-m", "pip", "install", "-q", "torch==2.13.0")
     session.install(f"--resolution={resolution}", *TEST, "-r", "requirements-mteb.txt")
-    session.run("python", "-m", "pytest", "-n", "0", "tests/integrations",
-        "tests/docstrings_test.py",
-                "-k", "integrations", env={"HF_HUB_OFFLINE": "1"})  # fmt: skip
+    tests = ("tests/integrations", "tests/docstrings_test.py", "-k", "integrations")
+    session.run("python", "-m", "pytest", "-n", "0", *tests, env={"HF_HUB_OFFLINE": "1"})
 
 
 @nox.session(python=LOWEST)

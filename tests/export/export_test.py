@@ -16,9 +16,9 @@ from PIL import Image
 
 from ncl_jax.cli import entry
 from ncl_jax.data import frames, transforms
+from ncl_jax.data.clips import Shapes
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.errors import InputError
-from ncl_jax.data.clips import Shapes
 from ncl_jax.export import folder as export
 from ncl_jax.export import formats, functions
 from ncl_jax.index import RetrievalIndex

@@ -30,7 +30,7 @@ class Encoder:
 
     Example:
       >>> import mteb
-      >>> tasks = mteb.get_tasks(["MSVDT2VRetrieval", "DiDeMoT2VRetrieval"])
+      >>> tasks = mteb.get_tasks(["MSVDT2VRetrieval", "MSVDV2TRetrieval"])
       >>> def score(folder):
       ...     return mteb.evaluate(Encoder(ncl_jax.load(folder), "me/clip"), tasks)
     """
