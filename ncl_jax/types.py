@@ -71,12 +71,17 @@ class Towers(NamedTuple):
 
     `score` is None where a pair's score is `scale * cosine`. A model that reads caption and clip
     together gives `score`, logits of all pairs of whatever its encoders return, and scale 1.
+
+    `encode_video` is `pool` of `encode_frames` where frames are read one by one; where they are not
+    (3d patches), both are None.
     """
 
     encode_text: Callable[..., Float[Array, "text dim"]]  # (params, tokens, token_mask)
     encode_video: Callable[..., Float[Array, "video dim"]]  # (params, video, frame_mask)
     scale: Callable[[Any], Float[Array, ""]]  # (params), logits per cosine
     score: Callable[..., Float[Array, "text video"]] | None = None  # (params, text, video)
+    encode_frames: Callable[..., Float[Array, "frame dim"]] | None = None  # (params, pixels)
+    pool: Callable[..., Float[Array, "video dim"]] | None = None  # (params, frames, frame_mask)
 
 
 class TrainState(NamedTuple):

@@ -222,13 +222,23 @@ class VideoClip(nnx.Module):
 
         For `tightTransf` the result is [video, frame, dim + 1]: features and mask of every frame.
         """
-        pixels = (video.astype(jnp.float32) / 255 - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(
-            PIXEL_STD
-        )
+        pixels = _normalised(video)
         # Padded frames become zero after normalisation: 3d patches read neighbouring frames.
         pixels = jnp.where(frame_mask[:, :, None, None, None], pixels, 0.0)
         features = self.frame_features(pixels)
         return self.temporal(features.reshape(*video.shape[:2], -1), frame_mask)
+
+    def encode_frames(
+        self, frames: UInt8[Array, "frame height width channel"]
+    ) -> Float[Array, "frame dim"]:
+        """Features of single frames, for `pool`."""
+        return self.frame_features(_normalised(frames)[:, None])
+
+    def pool(
+        self, frames: Float[Array, "video frame dim"], frame_mask: Bool[Array, "video frame"]
+    ) -> Float[Array, "video dim"]:
+        """`encode_video` from the features of its frames; what masked ones hold has no effect."""
+        return self.temporal(frames, frame_mask)
 
     def scale(self) -> Float[Array, ""]:
         """Logits per cosine, `exp(logit_scale)`; the optimizer keeps it at or below 100.
@@ -253,18 +263,26 @@ def functional(model: VideoClip) -> tuple[Towers, Any]:
         return head.score(*pair)
 
     joint = isinstance(model.temporal, TightTransformer)
+    single = model.config.patch_frames == 1
     towers = Towers(
         encode_text=lambda params, *inputs: bind(params).encode_text(*inputs),
         encode_video=lambda params, *inputs: bind(params).encode_video(*inputs),
         scale=lambda params: bind(params).scale(),
         score=score if joint else None,
-    )
+        encode_frames=(lambda params, frames: bind(params).encode_frames(frames))
+        if single else None,
+        pool=(lambda params, *frames: bind(params).pool(*frames)) if single else None,
+    )  # fmt: skip
     return towers, nnx.to_pure_dict(params)
 
 
 def abstract(config: ClipConfig) -> tuple[Towers, Any]:
     """`functional` of a model with shapes and types only: no weights are initialized."""
     return functional(nnx.eval_shape(lambda: VideoClip(config, rngs=nnx.Rngs(0))))
+
+
+def _normalised(pixels: UInt8[Array, "*batch channel"]) -> Float[Array, "*batch channel"]:
+    return (pixels.astype(jnp.float32) / 255 - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD)
 
 
 def hf_name(path: tuple[str, ...]) -> str:

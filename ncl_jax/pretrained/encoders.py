@@ -6,7 +6,8 @@ while the devices work on the last one.
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +22,8 @@ from ncl_jax.pretrained.checkpoint import Checkpoint
 
 SHORT = 32
 """Tokens that most captions need; longer ones are read by a program of their own."""
-LENGTHS = 3
-"""Programs for clips of different numbers of frames, at most."""
+FRAMES = 64
+"""Frames at a time for each device; clips of few frames do not pay for those of many."""
 Frames = Sequence[bytes] | UInt8[np.ndarray, "frame height width 3"]
 
 
@@ -36,7 +37,10 @@ class Encoders:
         self._rows = NamedSharding(mesh, PartitionSpec(AXIS))
         self.params = jax.device_put(checkpoint.params, NamedSharding(mesh, PartitionSpec()))
         self._encode_text = jax.jit(checkpoint.towers.encode_text)
-        self._encode_video = jax.jit(checkpoint.towers.encode_video)
+        towers, self._most = checkpoint.towers, checkpoint.preprocessing.shapes.max_frames
+        self._encode_video = jax.jit(towers.encode_video)
+        self._encode_frames = jax.jit(towers.encode_frames or towers.encode_video)
+        self._pool = None if towers.pool is None else jax.jit(towers.pool)
         self._checkpoint = checkpoint
 
     def captions(
@@ -57,41 +61,47 @@ class Encoders:
     def clips(
         self, clips: Sequence[Frames], batch_size: int, bar: tqdm
     ) -> Float[np.ndarray, "video dim"]:
-        """One row per clip, from its frames: JPEGs or RGB pixels.
-
-        Clips of few frames go together, so that they do not pay for those of many.
-        """
-        most = self._checkpoint.preprocessing.shapes.max_frames
-        step = -(-most // LENGTHS)
-        lengths = np.array([min(most, -(-len(clip) // step) * step) for clip in clips])
-        rows = np.zeros((len(clips), self._checkpoint.sizes.embed_dim), np.float32)
+        """One row per clip, from its frames: JPEGs or RGB pixels."""
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            for length in np.unique(lengths).tolist():
-                those = np.flatnonzero(lengths == length).tolist()
-                batches = self._clip_batches([clips[i] for i in those], length, batch_size, pool)
-                rows[those] = self._rows_of(self._encode_video, batches, bar)
-        return rows
+            looks = pool.map(self._look, clips)
+            if self._pool is None:
+                return self._rows_of(self._encode_video, self._whole(looks, batch_size), bar)
+            counts = [min(len(clip), self._most) for clip in clips]
+            chunks = _chunks((pixels for pixels, _ in looks), FRAMES * self._devices)
+            features = self._rows_of(self._encode_frames, chunks, None)
+            return self._rows_of(self._pool, self._pooled(features, counts, batch_size), bar)
 
-    def _clip_batches(
-        self,
-        clips: Sequence[Frames],
-        length: int,
-        batch_size: int,
-        pool: concurrent.futures.Executor,
-    ) -> Iterator[tuple[np.ndarray, ...]]:
-        """Pixels and masks of clips that have at most `length` frames to be seen."""
+    def _look(self, clip: Frames) -> tuple[np.ndarray, np.ndarray]:
+        """The frames that the model sees, and their mask; without padding where it can be."""
         given = self._checkpoint.preprocessing
+        length = self._most if self._pool is None else min(len(clip), self._most)
         shapes = dataclasses.replace(given.shapes, max_frames=length)
+        return clip_frames(clip, shapes, given.view, np.random.default_rng(0))
 
-        def look(clip: Frames) -> tuple[np.ndarray, np.ndarray]:
-            return clip_frames(clip, shapes, given.view, np.random.default_rng(0))
-
-        for first in range(0, len(clips), batch_size):
-            part = pool.map(look, clips[first : first + batch_size])
+    def _whole(
+        self, looks: Iterable[tuple[np.ndarray, ...]], batch_size: int
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Batches of whole clips, for patches that span several frames."""
+        looks = iter(looks)
+        while part := list(itertools.islice(looks, batch_size)):
             yield tuple(np.stack(column) for column in zip(*part, strict=True))
 
+    def _pooled(
+        self, features: np.ndarray, counts: Sequence[int], batch_size: int
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Batches of the features of each clip's frames, with their mask."""
+        mask = np.arange(self._most) < np.array(counts)[:, None]
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        place = np.where(mask, first[:, None] + np.arange(self._most), 0)
+        for start in range(0, len(counts), batch_size):
+            part = slice(start, start + batch_size)
+            yield features[place[part]], mask[part]
+
     def _rows_of(
-        self, encode: Callable[..., Any], batches: Iterator[tuple[np.ndarray, ...]], bar: tqdm
+        self,
+        encode: Callable[..., Any],
+        batches: Iterator[tuple[np.ndarray, ...]],
+        bar: tqdm | None,
     ) -> np.ndarray:
         rows: list[np.ndarray] = []
         waiting: tuple[Any, int] | None = None
@@ -112,7 +122,22 @@ class Encoders:
         return np.pad(rows, [(0, size - len(rows)), *[(0, 0)] * (rows.ndim - 1)])
 
 
-def _fetched(running: Any, count: int, bar: tqdm) -> np.ndarray:
+def _fetched(running: Any, count: int, bar: tqdm | None) -> np.ndarray:
     rows = np.asarray(running)[:count]
-    bar.update(count)
+    if bar is not None:
+        bar.update(count)
     return rows
+
+
+def _chunks(clips: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarray]]:
+    """The frames of all clips in arrays of `size` frames; the last one may have fewer."""
+    waiting, count = list[np.ndarray](), 0
+    for frames in clips:
+        waiting.append(frames)
+        count += len(frames)
+        while count >= size:
+            joined = np.concatenate(waiting)
+            yield (joined[:size],)
+            waiting, count = [joined[size:]], count - size
+    if count:
+        yield (np.concatenate(waiting),)
