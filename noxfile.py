@@ -133,12 +133,15 @@ def slow(session: nox.Session) -> None:
 @nox.session(python=LOWEST)
 @nox.parametrize("resolution", ["highest", "lowest-direct"], ids=["highest", "lowest"])
 def parity(session: nox.Session, resolution: str) -> None:
-    """The models against transformers and torch, whose pinned version this Python has."""
+    """What torch is needed for: the models against transformers, and tests inside mteb."""
     # pip for torch: it takes a CPU build from where pip is told to look for one.
     session.install("pip")
     session.run("python", "-m", "pip", "install", "-q", "-r", "requirements-parity.txt")
-    session.install(f"--resolution={resolution}", *TEST, "-r", "requirements-parity.txt")
+    asked = ("-r", "requirements-parity.txt", "-r", "requirements-mteb.txt")
+    session.install(f"--resolution={resolution}", *TEST, *asked)
     session.run("python", "-m", "pytest", "-m", "slow", "-n", "0", "tests/models/parity_test.py")
+    tests = ("tests/integrations", "tests/docstrings_test.py", "-k", "integrations")
+    session.run("python", "-m", "pytest", "-n", "0", *tests, env={"HF_HUB_OFFLINE": "1"})
 
 
 @nox.session(python=[LOWEST, MAIN])
@@ -148,17 +151,6 @@ def export(session: nox.Session, resolution: str) -> None:
     session.install(f"--resolution={resolution}", *TEST, "-r", "requirements-export.txt")
     test = ("tests/export",)
     session.run("python", "-m", "pytest", "-m", "slow or not slow", *test)
-
-
-@nox.session(python=LOWEST)
-@nox.parametrize("resolution", ["highest", "lowest-direct"], ids=["highest", "lowest"])
-def mteb(session: nox.Session, resolution: str) -> None:
-    """Models and normalisers in mteb and sentence-transformers, by their own numbers."""
-    session.install("pip")  # as in `parity`
-    session.run("python", "-m", "pip", "install", "-q", "torch==2.13.0")
-    session.install(f"--resolution={resolution}", *TEST, "-r", "requirements-mteb.txt")
-    tests = ("tests/integrations", "tests/docstrings_test.py", "-k", "integrations")
-    session.run("python", "-m", "pytest", "-n", "0", *tests, env={"HF_HUB_OFFLINE": "1"})
 
 
 @nox.session(python=LOWEST)
