@@ -308,4 +308,4 @@ def test_a_real_run_is_exported(form, real_run, tmp_path):
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"differs from JAX by at most [0-9]", done.stdout)) == 3
-    assert f"step 4 of {real_run}" in done.stdout
+    assert f"{real_run} -> {tmp_path}/out" in done.stdout
