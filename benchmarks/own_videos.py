@@ -71,15 +71,16 @@ def _timed(model: Any, files: list[str]) -> float:
 
 
 def _batch_bytes(model: Any) -> int:
-    """What the compiled program states for one batch, without the weights."""
+    """What the compiled program states for the frames of one batch, without the weights."""
     import jax
     import jax.numpy as jnp
 
-    video = jax.ShapeDtypeStruct((model.batch_size, FRAMES, 224, 224, 3), jnp.uint8)
-    mask = jax.ShapeDtypeStruct((model.batch_size, FRAMES), jnp.bool_)
-    encode = jax.jit(model.checkpoint.towers.encode_video)
-    stated = encode.lower(model.checkpoint.params, video, mask).compile().memory_analysis()
-    return stated.temp_size_in_bytes + stated.output_size_in_bytes + video.size
+    from ncl_jax.pretrained import encoders
+
+    frames = jax.ShapeDtypeStruct((encoders.FRAMES, 224, 224, 3), jnp.uint8)
+    encode = jax.jit(model.checkpoint.towers.encode_frames)
+    stated = encode.lower(model.checkpoint.params, frames).compile().memory_analysis()
+    return stated.temp_size_in_bytes + stated.output_size_in_bytes + frames.size
 
 
 def _files() -> list[str]:

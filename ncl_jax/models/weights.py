@@ -65,22 +65,22 @@ def read(checkpoint: str) -> Published:
 
 def read_safetensors(path: pathlib.Path) -> Arrays:
     """Arrays by name; bfloat16 is converted to float32, which is exact."""
-    with (
-        blame_input(f"{path}: incomplete or not a safetensors file", "fetch it again"),
-        safe_open(path, framework="np") as file,
-    ):
-        names = [n for n in file.keys() if n.split(".")[-1] not in naming.BUFFERS]  # noqa: SIM118
-        return {name: _tensor(file, name, path) for name in names}
+    with blame_input(f"{path}: incomplete or not a safetensors file", "fetch it again"):
+        with safe_open(path, framework="np") as file:
+            names = [n for n in file.keys() if n.split(".")[-1] not in naming.BUFFERS]  # noqa: SIM118
+        return {name: _tensor(name, path) for name in names}
 
 
-def _tensor(file: Any, name: str, path: pathlib.Path) -> np.ndarray:
-    kind = file.get_slice(name).get_dtype()
-    if kind not in SAFETENSORS:
-        raise InputError(
-            f"{path}: expected tensors of {', '.join(SAFETENSORS)}, got {kind} for {name}; convert "
-            "them to F32"
-        )
-    array: np.ndarray = file.get_tensor(name)
+def _tensor(name: str, path: pathlib.Path) -> np.ndarray:
+    """One tensor, by a mapping of its own: that of a whole file would lie in memory beside them."""
+    with safe_open(path, framework="np") as file:
+        kind = file.get_slice(name).get_dtype()
+        if kind not in SAFETENSORS:
+            raise InputError(
+                f"{path}: expected tensors of {', '.join(SAFETENSORS)}, got {kind} for {name}; "
+                "convert them to F32"
+            )
+        array: np.ndarray = file.get_tensor(name)
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
