@@ -44,7 +44,7 @@ const similar = (hit) => ({
   about: (count, scores) => `${plural(count, "clip")} like ${hit.file} ${hit.clock}, by ${scores} scores.`,
 });
 const SOME = {
-  path: "/api/some", parameters: {}, about: () => "Some of the clips. What shall happen in yours?",
+  path: "/api/some", parameters: {}, about: () => "Some of the clips. Describe what happens in the one you look for.",
 };
 
 // The best `count` clips of a request, of which `shown` are on the page already.
