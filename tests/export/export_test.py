@@ -29,6 +29,7 @@ from ncl_jax.pretrained.preprocessing import Preprocessing, StoredFrames
 from tests import jobs, tiny
 from tests.cli.train_test import TINY, run
 
+pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
 FORMATS = ("onnx", "stablehlo")
 CAPTIONS = ["a red ball moves left", "A  Dog &amp; a CAT", "two balls"]

@@ -131,6 +131,7 @@ def test_half_a_download_is_fetched_again(hub, tmp_path):
     assert not printed.startswith("refused")
 
 
+@pytest.mark.slow
 def test_without_a_network_a_wrong_name_is_known_soon(tmp_path):
     start = time.monotonic()
     printed, _ = read(tmp_path / "cache", "http://127.0.0.1:9")

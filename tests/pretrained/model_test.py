@@ -105,6 +105,7 @@ def test_files_arrays_and_windows(model, tmp_path):
     )  # compressed anew
 
 
+@pytest.mark.slow
 def test_many_threads_get_the_rows_of_one(model):
     queries = [[f"text {n} {m}" for m in range(n % 3 + 1)] for n in range(24)]
     expected = [model.encode_text(texts) for texts in queries]
@@ -124,6 +125,7 @@ def test_parameters_are_on_every_device(model):
     assert devices == {True}
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near(model, folder):
     coarse = ncl_jax.load(folder, dtype="bfloat16")
     rows, near = model.encode_text(TEXTS), coarse.encode_text(TEXTS)

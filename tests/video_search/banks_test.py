@@ -89,6 +89,7 @@ def test_kept_queries_join_the_file(tmp_path):
         banks.read(str(tmp_path / "rows.npy"), True, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_of_videos_with_published_weights(tmp_path, folder, model, capsys, monkeypatch):
     """No training, no dataset: weights in the published layout and texts that look like queries."""
     write_video(tmp_path / "videos" / "a.mp4", [40] * 12)

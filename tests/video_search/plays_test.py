@@ -55,6 +55,7 @@ def write(path, sound=False):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_a_window_is_the_pictures_of_its_seconds(tmp_path, name):
     path = write(tmp_path / name)
