@@ -62,7 +62,10 @@ def fetch(name: str, wanted: Wanted) -> pathlib.Path:
     if not cached and parent.is_dir():
         last = pathlib.Path(name).name
         near = did_you_mean(last, [path.name for path in parent.iterdir()])
-        raise FileNotFoundError(f"{name}: the folder {parent} has no {last}{near}")
+        raise FileNotFoundError(
+            f"{name}: the folder {parent} has no {last}{near or '; check the name'} (a model of "
+            "that name on the hub can be fetched from another folder)"
+        )
     try:
         if not cached:
             _announce(hub, name, wanted)
@@ -115,7 +118,7 @@ def _announce(hub: Any, name: str, wanted: Wanted) -> None:
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     best = next((file for file in wanted.weights if file in sizes), "")
     parts = [file for file in sizes if best.endswith(".index.json") and file.endswith(WEIGHTS)]
-    total = sum(sizes.get(file, 0) for file in (best, *parts, *wanted.beside))
+    total = sum(sizes.get(file, 0) for file in {best, *parts, *wanted.beside})
     licence = getattr(info.card_data, "license", None) or "not stated"
     print(f"{name}: downloading {total / 1e6:,.0f} MB; licence: {licence}", file=sys.stderr)
 

@@ -39,8 +39,9 @@ class Encoders:
         self._encode_text = jax.jit(checkpoint.towers.encode_text)
         towers, self._most = checkpoint.towers, checkpoint.preprocessing.shapes.max_frames
         self._encode_video = jax.jit(towers.encode_video)
-        self._encode_frames = jax.jit(towers.encode_frames or towers.encode_video)
-        self._pool = None if towers.pool is None else jax.jit(towers.pool)
+        self._encode_frames, self._pool = (
+            None if part is None else jax.jit(part) for part in (towers.encode_frames, towers.pool)
+        )
         self._checkpoint = checkpoint
 
     def captions(
@@ -63,13 +64,20 @@ class Encoders:
     ) -> Float[np.ndarray, "video dim"]:
         """One row per clip, from its frames: JPEGs or RGB pixels."""
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            looks = pool.map(self._look, clips)
-            if self._pool is None:
+            looks = self._looks(clips, batch_size, pool)
+            if self._encode_frames is None or self._pool is None:
                 return self._rows_of(self._encode_video, self._whole(looks, batch_size), bar)
             counts = [min(len(clip), self._most) for clip in clips]
             chunks = _chunks((pixels for pixels, _ in looks), FRAMES * self._devices)
             features = self._rows_of(self._encode_frames, chunks, None)
             return self._rows_of(self._pool, self._pooled(features, counts, batch_size), bar)
+
+    def _looks(
+        self, clips: Sequence[Frames], batch_size: int, pool: concurrent.futures.Executor
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """A batch of clips at a time: `map` decodes all that it is given at once."""
+        for first in range(0, len(clips), batch_size):
+            yield from pool.map(self._look, clips[first : first + batch_size])
 
     def _look(self, clip: Frames) -> tuple[np.ndarray, np.ndarray]:
         """The frames that the model sees, and their mask; without padding where it can be."""

@@ -20,6 +20,7 @@ from ncl_jax.pretrained import inputs, saving
 from ncl_jax.pretrained.checkpoint import Checkpoint, TextBank
 from ncl_jax.pretrained.encoders import Encoders, Frames
 from ncl_jax.pretrained.inputs import Windows
+from ncl_jax.pretrained.preprocessing import Preprocessing
 
 Video = str | os.PathLike[str] | UInt8[np.ndarray, "frame height width 3"]
 """A file, or the RGB pixels of frames."""
@@ -92,17 +93,16 @@ class Model:
                 f"{checkpoint.source}: its head {checkpoint.sizes.temporal} scores pairs, so clips "
                 "have no embeddings and cannot be searched; choose a model with another head"
             )
-        self.checkpoint = checkpoint
-        self.batch_size = checkpoint.batch_size
-        self.dim, self.max_tokens = checkpoint.sizes.embed_dim, self.preprocessing.shapes.max_tokens
-        self.scale = float(checkpoint.towers.scale(checkpoint.params))
         self._encoders = Encoders(checkpoint)
         self.checkpoint = checkpoint._replace(params=self._encoders.params)
+        self.batch_size, self.dim = checkpoint.batch_size, checkpoint.sizes.embed_dim
+        self.max_tokens = checkpoint.preprocessing.shapes.max_tokens
+        self.scale = float(checkpoint.towers.scale(checkpoint.params))
 
     # -- what it is ----------------------------------------------------------------------------
 
     @property
-    def preprocessing(self) -> Any:
+    def preprocessing(self) -> Preprocessing:
         """How files become the pixels that the model sees."""
         return self.checkpoint.preprocessing
 

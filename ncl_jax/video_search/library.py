@@ -1,5 +1,6 @@
 """The index behind the search page: what a search needs of it, one version at a time."""
 
+import contextlib
 import dataclasses
 import pathlib
 import re
@@ -96,9 +97,14 @@ class Library:
 
     def keep(self, query: str) -> None:
         """Remembers what was looked for, on a line of its own, if that was asked for."""
-        if self._queries is not None:
-            with self._keeping, self._queries.open("a", encoding="utf-8") as file:
-                file.write(" ".join(query.split()) + "\n")
+        if self._queries is None:
+            return
+        # A full disk must not end a search.
+        with (
+            contextlib.suppress(OSError), self._keeping,
+            self._queries.open("a", encoding="utf-8") as file,
+        ):  # fmt: skip
+            file.write(" ".join(query.split()) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ncl_jax import normalizers
 from ncl_jax.data.clips import clip_frames
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.models import clip
-from ncl_jax.pretrained import checkpoint, random_weights, saving
+from ncl_jax.pretrained import checkpoint, encoders, random_weights, saving
 from ncl_jax.pretrained.checkpoint import TextBank
 from tests.video_search.gallery_test import write_video
 
@@ -86,6 +86,23 @@ def test_arrays_are_what_the_tower_gives(model, batch_size):
     batch = map(np.stack, zip(*seen, strict=True))
     by_hand = jax.jit(own.towers.encode_video)(own.params, *batch)
     np.testing.assert_allclose(rows, by_hand, atol=1e-6)
+
+
+def test_pictures_of_many_clips_are_not_decoded_at_once(model, monkeypatch):
+    """A film has hundreds of windows; those of one batch and one chunk are in memory."""
+    decoded, seen = [], encoders._chunks
+
+    def chunks(clips, size):
+        for number, pictures in enumerate(clips):
+            assert len(decoded) <= number + 4
+            yield from seen([pictures], size)
+
+    monkeypatch.setattr(encoders, "_chunks", chunks)
+    monkeypatch.setattr(
+        encoders, "clip_frames", lambda *given: decoded.append(1) or clip_frames(*given)
+    )
+    rows = model.encode_frames([frames(n, count=1) for n in range(20)], batch_size=4)
+    assert (rows.shape, len(decoded)) == ((20, 16), 20)
 
 
 def test_files_arrays_and_windows(model, tmp_path):
