@@ -45,6 +45,11 @@ def run(quick: bool) -> Iterator:
         if "torch" in seconds:
             value = ratio(seconds, "torch", "ours")
             yield at_least("own videos", "clips/s over torch's", value, 1.5)
+        spent, frames = _image_tower(model), _frames(model, files)
+        yield note("own videos", "image tower alone, s per frame", spent)
+        yield note("own videos", "frames that the model sees", frames)
+        share = spent * frames / np.median(seconds["ours"])
+        yield note("own videos", "its share of our time", share)
         first = {"ours": lambda: _first(sys.executable, folder)["seconds"]}
         if python := os.environ.get("NCL_TORCH_PYTHON"):
             first["torch"] = lambda: _first(python, folder)["seconds"]
@@ -68,6 +73,28 @@ def _timed(model: Any, files: list[str]) -> float:
     start = time.perf_counter()
     assert len(model.encode_video(files)) == len(files)
     return time.perf_counter() - start
+
+
+def _image_tower(model: Any) -> float:
+    import jax
+    import numpy as np
+
+    from ncl_jax.pretrained import encoders
+
+    encode = jax.jit(model.checkpoint.towers.encode_frames)
+    frames = jax.device_put(np.zeros((encoders.FRAMES, 224, 224, 3), np.uint8))
+    for _ in range(2):
+        start = time.perf_counter()
+        encode(model.checkpoint.params, frames).block_until_ready()
+    return (time.perf_counter() - start) / len(frames)
+
+
+def _frames(model: Any, files: list[str]) -> int:
+    from ncl_jax.pretrained.reading import read_videos
+
+    named = {str(number): file for number, file in enumerate(files)}
+    read = read_videos(named, model.preprocessing.frames)
+    return sum(min(FRAMES, len(clip)) for _, video in read for clip in video.windows)
 
 
 def _batch_bytes(model: Any) -> int:

@@ -23,10 +23,10 @@ PUBLISHED_QUALITY = 95
 """Of the JPEG frames for published weights: as good as no JPEG, and a film fits into memory."""
 BATCH_SIZE = 32
 CHECKPOINTS, INDEX, RESULTS = "checkpoints", "index", "results.json"
-"""What a run leaves in its workdir."""
+"""What a run leaves in its workdir; the modules that write them import what weights do not need."""
 
 
-class TextBank(NamedTuple):
+class CaptionBank(NamedTuple):
     """Training captions that a gallery is normalised against.
 
     Attributes:
@@ -67,7 +67,7 @@ class Checkpoint(NamedTuple):
     tokenizer: Tokenizer
     preprocessing: Preprocessing
     batch_size: int = BATCH_SIZE
-    bank: TextBank | None = None
+    bank: CaptionBank | None = None
     results: dict[str, Any] | None = None
     step: int = 0
 
@@ -122,11 +122,11 @@ def _of_run(workdir: pathlib.Path) -> Checkpoint:
     )  # fmt: skip
 
 
-def _bank_of(index: RetrievalIndex) -> TextBank | None:
+def _bank_of(index: RetrievalIndex) -> CaptionBank | None:
     captions = [str(caption) for caption in index.meta.get("bank_captions", [])]
     if not len(index.bank_text):
         return None
-    return TextBank(index.bank_text, index.bank_bias, captions, index.meta.get("auto", ""))
+    return CaptionBank(index.bank_text, index.bank_bias, captions, index.meta.get("auto", ""))
 
 
 # -- weights -------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def _check_fit(preprocessing: Preprocessing, sizes: clip.ClipConfig, source: str
         )
 
 
-def _saved_bank(folder: pathlib.Path, card: dict[str, Any], dim: int) -> TextBank | None:
+def _saved_bank(folder: pathlib.Path, card: dict[str, Any], dim: int) -> CaptionBank | None:
     path = folder / weights.BANK
     if not path.exists():
         return None
@@ -213,7 +213,7 @@ def _saved_bank(folder: pathlib.Path, card: dict[str, Any], dim: int) -> TextBan
             f"bank_captions in {weights.CARD}; save the model again"
         )
     auto = str(card.get("auto", ""))
-    return TextBank(rows, bias, [str(caption) for caption in captions], auto)
+    return CaptionBank(rows, bias, [str(caption) for caption in captions], auto)
 
 
 def _object(path: pathlib.Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ncl_jax.errors import InputError
 from ncl_jax.normalizers import Bank, Ncl, Plain
 from ncl_jax.pretrained import checkpoint as checkpoints
 from ncl_jax.pretrained import inputs, saving
-from ncl_jax.pretrained.checkpoint import Checkpoint, TextBank
+from ncl_jax.pretrained.checkpoint import Checkpoint, CaptionBank
 from ncl_jax.pretrained.encoders import Encoders, Frames
 from ncl_jax.pretrained.inputs import Windows
 from ncl_jax.pretrained.preprocessing import Preprocessing
@@ -107,7 +107,7 @@ class Model:
         return self.checkpoint.preprocessing
 
     @property
-    def bank(self) -> TextBank | None:
+    def bank(self) -> CaptionBank | None:
         """The captions that the model was trained on, where they came with it."""
         return self.checkpoint.bank
 

@@ -27,7 +27,7 @@ from ncl_jax.files import replaced, write_text
 from ncl_jax.models import convert, weights
 from ncl_jax.models.clip import PIXEL_MEAN, PIXEL_STD
 from ncl_jax.pretrained import card
-from ncl_jax.pretrained.checkpoint import Checkpoint, TextBank
+from ncl_jax.pretrained.checkpoint import Checkpoint, CaptionBank
 
 FORMAT = 1
 """Of `ncl_jax.json`."""
@@ -94,7 +94,7 @@ def push(checkpoint: Checkpoint, name: str, private: bool = False) -> str:
     return str(address)
 
 
-def _write_bank(path: pathlib.Path, bank: TextBank) -> None:
+def _write_bank(path: pathlib.Path, bank: CaptionBank) -> None:
     arrays = {"text": bank.text, "bias": bank.bias}
     arrays = {name: np.ascontiguousarray(a, np.float32) for name, a in arrays.items()}
     with replaced(path) as stream:

@@ -18,7 +18,7 @@ from ncl_jax.data.clips import clip_frames
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.models import clip
 from ncl_jax.pretrained import checkpoint, encoders, random_weights, saving
-from ncl_jax.pretrained.checkpoint import TextBank
+from ncl_jax.pretrained.checkpoint import CaptionBank
 from tests.video_search.gallery_test import write_video
 
 TEXTS = ["a red ball", "two blue cubes", "a dog runs on the beach", "a red ball"]
@@ -43,7 +43,7 @@ def banked(model):
     """The same model with captions that it was trained on."""
     captions = [f"caption {number}" for number in range(7)]
     rows = model.encode_text(captions)
-    bank = TextBank(rows, np.linspace(-1, 1, 7).astype(np.float32), captions)
+    bank = CaptionBank(rows, np.linspace(-1, 1, 7).astype(np.float32), captions)
     results = {
         "run": {"name": "balls", "seed": 3, "step": 9, "seconds": {"data": 1}},
         "config": {"data": {"builder": "demo", "test_split": "test", "data_dir": "/home/me/data"}},
