@@ -152,8 +152,8 @@ def build_tokenizer(
         return Tokenizer.train(split.captions, config.tokenizer.vocab_size)
     if published.tokenizer is None:
         raise InputError(
-            f"{published.source}: there is no {TOKENIZER}, vocab.json or OpenAI's vocabulary beside "
-            "these weights; give the one they were trained with by --config.tokenizer.path"
+            f"{published.source}: there is no {TOKENIZER}, vocab.json or OpenAI's vocabulary "
+            "beside these weights; give the one they were trained with by --config.tokenizer.path"
         )
     return Tokenizer.load(published.tokenizer)
 

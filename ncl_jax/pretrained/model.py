@@ -17,7 +17,7 @@ from ncl_jax.errors import InputError
 from ncl_jax.normalizers import Bank, Ncl, Plain
 from ncl_jax.pretrained import checkpoint as checkpoints
 from ncl_jax.pretrained import inputs, saving
-from ncl_jax.pretrained.checkpoint import Checkpoint, CaptionBank
+from ncl_jax.pretrained.checkpoint import CaptionBank, Checkpoint
 from ncl_jax.pretrained.encoders import Encoders, Frames
 from ncl_jax.pretrained.inputs import Windows
 from ncl_jax.pretrained.preprocessing import Preprocessing

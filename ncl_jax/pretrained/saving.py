@@ -27,7 +27,7 @@ from ncl_jax.files import replaced, write_text
 from ncl_jax.models import convert, weights
 from ncl_jax.models.clip import PIXEL_MEAN, PIXEL_STD
 from ncl_jax.pretrained import card
-from ncl_jax.pretrained.checkpoint import Checkpoint, CaptionBank
+from ncl_jax.pretrained.checkpoint import CaptionBank, Checkpoint
 
 FORMAT = 1
 """Of `ncl_jax.json`."""

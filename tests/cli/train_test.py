@@ -35,6 +35,16 @@ def command(*arguments):
     return [sys.executable, "-m", "ncl_jax.main", *arguments], {"cwd": ROOT, "env": environment}
 
 
+def small_run(root):
+    """The workdir of a finished run of four steps on a small corpus below `root`."""
+    done = run(
+        "--config=configs/demo.py", f"--workdir={root}/run", *TINY, "--config.train.steps=4",
+        *jobs.data_in(root),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return root / "run"
+
+
 def run(*arguments, timeout=300):
     line, options = command(*arguments)
     return subprocess.run(

@@ -40,7 +40,7 @@ def test_weights_without_a_vocabulary_or_of_another_size(config, tmp_path):
     arrays = convert.from_params(tiny.towers()[1])
     convert.save(tmp_path / "hf", arrays, tiny.SIZES)
     config.init.checkpoint = str(tmp_path / "hf")
-    refused(config, tmp_path, ValueError, "there is no tokenizer.json beside these weights")
+    refused(config, tmp_path, ValueError, "there is no tokenizer.json, vocab.json or")
     tokenizer = Tokenizer.train(["a red ball"], 600)
     convert.save(tmp_path / "hf", arrays, tiny.SIZES, tokenizer.to_json())
     refused(config, tmp_path, ValueError, "expected|its model has|another shape")

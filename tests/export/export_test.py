@@ -26,8 +26,8 @@ from ncl_jax.models import clip
 from ncl_jax.pretrained import saving
 from ncl_jax.pretrained.checkpoint import Checkpoint
 from ncl_jax.pretrained.preprocessing import Preprocessing, StoredFrames
-from tests import jobs, tiny
-from tests.cli.train_test import TINY, run
+from tests import tiny
+from tests.cli.train_test import small_run
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
@@ -291,16 +291,9 @@ def test_the_page_makes_arrays_as_ncl_jax_does(count, exported, monkeypatch):
 
 @pytest.fixture(scope="module")
 def real_run(tmp_path_factory):
-    root = tmp_path_factory.mktemp("run")
-    done = run(
-        "--config=configs/demo.py", f"--workdir={root}/run", *TINY, "--config.train.steps=4",
-        *jobs.data_in(root),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return root / "run"
+    return small_run(tmp_path_factory.mktemp("run"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_real_run_is_exported(form, real_run, tmp_path):
     installed(form)

@@ -11,8 +11,7 @@ import pytest
 import ncl_jax
 from ncl_jax.cli import convert as command
 from ncl_jax.index import RetrievalIndex
-from tests import jobs
-from tests.cli.train_test import TINY, run
+from tests.cli.train_test import small_run
 from tests.pretrained.hub_server import serving
 
 pytestmark = pytest.mark.slow
@@ -37,13 +36,7 @@ print(model.fingerprint, len(model.bank.text), *model.encode_text(["a red ball"]
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    root = tmp_path_factory.mktemp("run")
-    done = run(
-        "--config=configs/demo.py", f"--workdir={root}/run", *TINY, "--config.train.steps=4",
-        *jobs.data_in(root),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return root / "run"
+    return small_run(tmp_path_factory.mktemp("run"))
 
 
 def test_the_numbers_are_those_of_evaluation(workdir):

@@ -19,8 +19,7 @@ from ncl_jax.index import RetrievalIndex
 from ncl_jax.pretrained import Model
 from ncl_jax.video_search import gallery, server
 from ncl_jax.video_search.manifest import manifest_of
-from tests import jobs
-from tests.cli.train_test import TINY, run
+from tests.cli.train_test import small_run
 from tests.video import reader_faults_test
 from tests.video_search.gallery_test import write_video
 
@@ -30,13 +29,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    root = tmp_path_factory.mktemp("run")
-    done = run(
-        "--config=configs/demo.py", f"--workdir={root}/run", *TINY, "--config.train.steps=4",
-        *jobs.data_in(root),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return root / "run"
+    return small_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
