@@ -1,12 +1,13 @@
 """Interleaved timing, inputs and the description of the machine."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +51,24 @@ def interleave(calls: dict[str, Callable[[], float | None]], blocks: int) -> dic
             if block:
                 seconds[name].append(spent if own is None else own)
     return {name: np.array(s) for name, s in seconds.items()}
+
+
+@contextlib.contextmanager
+def asking(command: list[str]) -> Iterator[Callable[[str], float]]:
+    """A function that sends a line to another process and returns the seconds it answers."""
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipe) as process:
+
+        def ask(line: str) -> float:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            if not answer:
+                raise RuntimeError(f"{command[0]} ended; look at what it printed")
+            return float(answer)
+
+        yield ask
+        process.stdin.close()
 
 
 def ratio(seconds: dict[str, np.ndarray], one: str, other: str) -> float:

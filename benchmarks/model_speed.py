@@ -6,7 +6,6 @@ out. Weights are random on both sides: that the features agree is `tests/models/
 
 import contextlib
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -92,25 +91,16 @@ def flops() -> float:
 @contextlib.contextmanager
 def peers(clips: int) -> Iterator[dict[str, Callable[[], float]]]:
     """Calls that run the other implementation in its own process and return its seconds."""
+    from benchmarks.common import asking  # not in the other process
+
     python = os.environ.get("NCL_TORCH_PYTHON")
     if not python:
         print("model: NCL_TORCH_PYTHON is not set, torch is left out", flush=True)
         yield {}
         return
-    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([python, __file__, str(clips)], **pipe) as process:
-
-        def ask(name: str) -> float:
-            process.stdin.write(name + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-            if not answer:
-                raise RuntimeError(f"{python} needs torch and transformers for these rows")
-            return float(answer)
-
+    with asking([python, __file__, str(clips)]) as ask:
         names = ("forward", "forward + backward")
         yield {f"torch {name}": lambda name=name: ask(name) for name in names}
-        process.stdin.close()
 
 
 def _serve(clips: int) -> None:

@@ -128,19 +128,10 @@ def peer(folder: str) -> Iterator:
         print("own videos: NCL_TORCH_PYTHON is not set, torch is left out", flush=True)
         yield None
         return
-    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([python, __file__, "serve", folder], **pipe) as process:
+    from benchmarks.common import asking  # not in the other process
 
-        def ask(line: str) -> float:
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-            if not answer:
-                raise RuntimeError(f"{python} needs torch, transformers and av for these rows")
-            return float(answer)
-
+    with asking([python, __file__, "serve", folder]) as ask:
         yield ask
-        process.stdin.close()
 
 
 def _first(python: str, folder: str, video: str = "") -> dict:
