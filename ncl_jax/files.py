@@ -9,12 +9,28 @@ import secrets
 from collections.abc import Iterator
 from typing import IO, Any
 
+from ncl_jax.errors import InputError
+
 try:
     import fcntl
 except ImportError:  # Windows: what a killed save leaves stays there
     fcntl = None  # type: ignore[assignment]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_new_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuses a file, and a folder that holds something, so that nothing is overwritten.
+
+    Raises:
+      InputError: as said.
+
+    Example:
+      >>> check_new_folder("no/such/folder")
+    """
+    path = pathlib.Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path}: expected a new or empty folder to write to")
 
 
 @contextlib.contextmanager

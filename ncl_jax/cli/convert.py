@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from ncl_jax.cli import exits
 from ncl_jax.cli.parsing import Parser
 from ncl_jax.data.tokenizer import Tokenizer
+from ncl_jax.files import check_new_folder
 from ncl_jax.models import convert, weights
 from ncl_jax.pretrained.checkpoint import CHECKPOINTS, read
-from ncl_jax.pretrained.saving import check_new, save
+from ncl_jax.pretrained.saving import save
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Weights -> a folder that holds nothing else."""
-    check_new(args.out)
+    check_new_folder(args.out)
     trained = (pathlib.Path(args.source) / CHECKPOINTS).is_dir()
     print((of_run if trained else of_published)(args.source, args.out))
 

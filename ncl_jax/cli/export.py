@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> None:
     model = read(args.checkpoint)
     given = model.preprocessing
     written = folder.write(
-        args.out, model.towers, model.params, model.sizes, given.shapes.max_tokens,
-        model.tokenizer, format=args.format, fps=given.frames.fps, index=index, k=args.k,
+        args.out, model.towers, model.params, model.sizes, given.shapes, model.tokenizer,
+        view=given.view, format=args.format, fps=given.frames.fps, index=index, k=args.k,
     )  # fmt: skip
     for file, error in written:
         size = file.stat().st_size / 1e6

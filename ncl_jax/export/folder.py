@@ -14,11 +14,12 @@ import jax
 import numpy as np
 
 from ncl_jax import __version__
+from ncl_jax.data.clips import Shapes, View
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.errors import InputError
 from ncl_jax.export import formats, functions
 from ncl_jax.export.functions import Function
-from ncl_jax.files import write_text
+from ncl_jax.files import check_new_folder, write_text
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.models import clip
 from ncl_jax.types import Towers
@@ -34,9 +35,10 @@ def write(
     towers: Towers,
     params: Any,
     sizes: clip.ClipConfig,
-    max_tokens: int,
+    shapes: Shapes,
     tokenizer: Tokenizer,
     *,
+    view: View | None = None,
     format: str = "stablehlo",
     fps: float | None = None,
     index: RetrievalIndex | None = None,
@@ -50,8 +52,11 @@ def write(
       towers: of the model. ONNX holds them in float32, whatever `sizes.dtype` says.
       params: theirs.
       sizes: theirs.
-      max_tokens: tokens per caption, start and end included, from 2 to `sizes.context_length`.
+      shapes: frames per clip, and tokens per caption, start and end included: at most
+        `sizes.max_frames` and from 2 to `sizes.context_length`.
       tokenizer: theirs.
+      view: which frames of a clip are looked at, noted for whoever decodes videos; None for those
+        that are evenly spaced.
       format: "stablehlo" or "onnx".
       fps: frames per second that the model was trained on, noted for whoever decodes videos.
       index: items that the model embedded.
@@ -66,13 +71,12 @@ def write(
       RuntimeError: a difference above `TOLERANCE`.
     """
     chosen = formats.find(format)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: expected a new or empty folder to write to")
+    check_new_folder(folder)
     if format == "onnx" and sizes.dtype != "float32":
         sizes = dataclasses.replace(sizes, dtype="float32")
         towers = clip.abstract(sizes)[0]
     params = jax.device_put(jax.tree.map(np.asarray, params), _cpu())
-    wanted = _functions(towers, params, sizes, max_tokens, index, k)
+    wanted = _functions(towers, params, sizes, shapes, index, k)
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for function in wanted:
@@ -80,7 +84,7 @@ def write(
         files[function.name] = _described(function, file)
         yield file, _checked(function, file, chosen)
     write_text(folder / "tokenizer.json", tokenizer.to_json())
-    preprocessing = _preprocessing(sizes, max_tokens, fps)
+    preprocessing = _preprocessing(shapes, view or View(), fps)
     about = {"version": VERSION, "ncl_jax": __version__, "jax": jax.__version__,
              "format": format, "files": files, "preprocessing": preprocessing,
              "scale": float(towers.scale(params))}  # fmt: skip
@@ -93,18 +97,21 @@ def _functions(
     towers: Towers,
     params: Any,
     sizes: clip.ClipConfig,
-    max_tokens: int,
+    shapes: Shapes,
     index: RetrievalIndex | None,
     k: int,
 ) -> list[Function]:
-    if not 2 <= max_tokens <= sizes.context_length:
-        raise InputError(
-            f"max_tokens: expected 2 to {sizes.context_length}, the positions that the model has, "
-            f"got {max_tokens}"
-        )
+    for name, least, most in (
+        ("max_tokens", 2, sizes.context_length), ("max_frames", 1, sizes.max_frames)
+    ):  # fmt: skip
+        if not least <= (got := getattr(shapes, name)) <= most:
+            raise InputError(
+                f"{name}: expected {least} to {most}, the positions that the model has, got {got}"
+            )
     both = [
-        functions.text(towers, params, sizes, max_tokens), functions.video(towers, params, sizes),
-    ]  # fmt: skip
+        functions.text(towers, params, sizes, shapes.max_tokens),
+        functions.video(towers, params, sizes, shapes.max_frames),
+    ]
     if index is None:
         return both
     if towers.score is not None:
@@ -150,17 +157,19 @@ def _described(function: Function, file: pathlib.Path) -> dict[str, Any]:
     return {"file": file.name, "inputs": inputs, "outputs": list(function.outputs)}
 
 
-def _preprocessing(sizes: clip.ClipConfig, max_tokens: int, fps: float | None) -> dict[str, Any]:
+def _preprocessing(shapes: Shapes, view: View, fps: float | None) -> dict[str, Any]:
     return {
         "text": "repair encoding (ftfy), unescape HTML twice, fold white space, lower-case; ids of "
                 "start, words and end, cut to max_tokens with the end kept, padded by 0",
-        "max_tokens": max_tokens,
+        "max_tokens": shapes.max_tokens,
         "start": "<|startoftext|>",
         "end": "<|endoftext|>",
-        "video": "uint8 RGB frames, evenly spaced from the first to the last; shorter side resized "
-                 "(bicubic) to size, centre square; missing frames are zeros with mask false; the "
-                 "file itself normalises pixels",
-        "frames": sizes.max_frames,
-        "size": sizes.image_size,
+        "video": "uint8 RGB frames, by choice (uniform: evenly spaced from the first to the last) "
+                 "and order; shorter side resized (bicubic) to size, centre square; missing frames "
+                 "are zeros with mask false; the file itself normalises pixels",
+        "choice": view.choice,
+        "order": view.order,
+        "frames": shapes.max_frames,
+        "size": shapes.image_size,
         "fps": fps,
     }  # fmt: skip

@@ -53,9 +53,9 @@ def text(towers: Towers, params: Any, sizes: ClipConfig, max_tokens: int) -> Fun
     return _tower("text", towers.encode_text, params, inputs, example)
 
 
-def video(towers: Towers, params: Any, sizes: ClipConfig) -> Function:
+def video(towers: Towers, params: Any, sizes: ClipConfig, frames: int) -> Function:
     """Frames [video, frame, size, size, 3] and their mask -> embedding [video, dim]."""
-    frames, picture = sizes.max_frames, (sizes.image_size, sizes.image_size, 3)
+    picture = (sizes.image_size, sizes.image_size, 3)
 
     def example(rng: np.random.Generator, batch: int) -> Rows:
         pixels = rng.integers(0, 256, (batch, frames, *picture)).astype(np.uint8)

@@ -22,6 +22,8 @@ FRAMES = 12
 PUBLISHED_QUALITY = 95
 """Of the JPEG frames for published weights: as good as no JPEG, and a film fits into memory."""
 BATCH_SIZE = 32
+FORMAT = 1
+"""Of `ncl_jax.json`; later versions may write others."""
 CHECKPOINTS, INDEX, RESULTS = "checkpoints", "index", "results.json"
 """What a run leaves in its workdir; the modules that write them import what weights do not need."""
 
@@ -141,7 +143,7 @@ def _of_weights(source: str) -> Checkpoint:
             "there"
         )
     folder = published.tokenizer.parent
-    card = _object(folder / weights.CARD) if (folder / weights.CARD).exists() else {}
+    card = _card(folder / weights.CARD)
     sizes = _sizes(published, card)
     preprocessing = (
         Preprocessing.from_json(card["preprocessing"], str(folder / weights.CARD))
@@ -160,6 +162,17 @@ def _of_weights(source: str) -> Checkpoint:
         preprocessing=preprocessing, bank=_saved_bank(folder, card, sizes.embed_dim),
         results=card.get("results"),
     )  # fmt: skip
+
+
+def _card(path: pathlib.Path) -> dict[str, Any]:
+    """What a saved model states of itself; nothing beside the weights of others."""
+    card = _object(path) if path.exists() else {}
+    if card.get("format", FORMAT) != FORMAT:
+        raise InputError(
+            f"{path}: expected format {FORMAT}, got {card['format']!r}; update ncl_jax, or save "
+            "the model with this version"
+        )
+    return card
 
 
 def _sizes(published: weights.Published, card: dict[str, Any]) -> clip.ClipConfig:

@@ -214,7 +214,12 @@ class Model:
         Args:
           clips: at least one; JPEG files of its frames, or RGB pixels.
           batch_size: clips at a time; None: as in evaluation.
+
+        Raises:
+          ValueError: no clips, or one without frames.
         """
+        if not len(clips) or not all(map(len, clips)):
+            raise InputError("clips: expected at least one clip, and frames in each, got none")
         size = inputs.checked_size(batch_size, self.batch_size)
         with _bar(len(clips), size, "clip", False) as bar:
             return self._encoders.clips(clips, size, bar)

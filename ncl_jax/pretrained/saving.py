@@ -23,14 +23,12 @@ from safetensors import numpy as safetensors
 
 from ncl_jax.data.tokenizer import END, START
 from ncl_jax.errors import InputError, blame_input
-from ncl_jax.files import replaced, write_text
+from ncl_jax.files import check_new_folder, replaced, write_text
 from ncl_jax.models import convert, weights
 from ncl_jax.models.clip import PIXEL_MEAN, PIXEL_STD
 from ncl_jax.pretrained import card
-from ncl_jax.pretrained.checkpoint import CaptionBank, Checkpoint
+from ncl_jax.pretrained.checkpoint import FORMAT, CaptionBank, Checkpoint
 
-FORMAT = 1
-"""Of `ncl_jax.json`."""
 _BICUBIC = 3
 
 
@@ -46,7 +44,7 @@ def save(checkpoint: Checkpoint, folder: str | os.PathLike[str]) -> None:
       OSError: it cannot be written.
     """
     path = pathlib.Path(folder)
-    check_new(path)
+    check_new_folder(path)
     convert.save(
         path, convert.from_params(checkpoint.params), checkpoint.sizes,
         checkpoint.tokenizer.to_json(),
@@ -65,12 +63,6 @@ def save(checkpoint: Checkpoint, folder: str | os.PathLike[str]) -> None:
         "results": card.public_part(checkpoint.results or {}),
     })  # fmt: skip
     write_text(path / "README.md", card.text(checkpoint))
-
-
-def check_new(folder: pathlib.Path) -> None:
-    """Refuses a file, and a folder that holds something: nothing is overwritten."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: expected a new or empty folder to write to")
 
 
 def push(checkpoint: Checkpoint, name: str, private: bool = False) -> str:

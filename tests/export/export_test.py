@@ -16,7 +16,7 @@ from PIL import Image
 
 from ncl_jax.cli import entry
 from ncl_jax.data import frames, transforms
-from ncl_jax.data.clips import Shapes
+from ncl_jax.data.clips import Shapes, View
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.errors import InputError
 from ncl_jax.export import folder as export
@@ -32,6 +32,7 @@ from tests.cli.train_test import small_run
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
 FORMATS = ("onnx", "stablehlo")
+SHAPES = Shapes(3, 16, 8)
 CAPTIONS = ["a red ball moves left", "A  Dog &amp; a CAT", "two balls"]
 
 
@@ -59,7 +60,9 @@ def index(items=300):
 
 def write(folder, form, changes=(), **options):
     towers, params, sizes, tokenizer = model(**dict(changes))
-    return dict(export.write(folder, towers, params, sizes, 8, tokenizer, format=form, **options))
+    return dict(
+        export.write(folder, towers, params, sizes, SHAPES, tokenizer, format=form, **options)
+    )
 
 
 @pytest.fixture(scope="module", params=FORMATS)
@@ -67,7 +70,8 @@ def exported(request, tmp_path_factory):
     """Folder and format; written by the command, from a saved model."""
     form, folder = installed(request.param), tmp_path_factory.mktemp("export")
     towers, params, sizes, tokenizer = model()
-    given = Preprocessing(StoredFrames(2.0, 16), Shapes(3, 16, 8))
+    view = View("tail", order="reverse")
+    given = Preprocessing(StoredFrames(2.0, 16), SHAPES, view)
     saving.save(Checkpoint("run", sizes, towers, params, tokenizer, given), folder / "saved")
     index().save(folder / "index")
     line = ["export", str(folder / "saved"), str(folder / "out"), f"--format={form}", "--k=5"]
@@ -92,6 +96,7 @@ def test_a_folder_holds_what_its_json_says(exported):
     assert about["search"] == {"scale": 30.0, "ids": list(index().ids)}
     prep = about["preprocessing"]
     assert (prep["frames"], prep["size"], prep["fps"], prep["max_tokens"]) == (3, 16, 2.0, 8)
+    assert (prep["choice"], prep["order"]) == ("tail", "reverse")
     for part in about["files"].values():
         batch = [np.zeros([2, *given["shape"][1:]], given["type"]) for given in part["inputs"]]
         given = [x + 1 if x.dtype == np.float32 else x for x in batch]
@@ -144,7 +149,7 @@ def test_weights_on_many_devices_become_a_file_for_one(tmp_path):
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     spread = jax.device_put(params, everywhere)
     assert len(jax.tree.leaves(spread)[0].devices()) == 8
-    file, error = next(export.write(tmp_path, towers, spread, sizes, 8, tokenizer))
+    file, error = next(export.write(tmp_path, towers, spread, sizes, SHAPES, tokenizer))
     assert error < 1e-5
     assert jax.export.deserialize(bytearray(file.read_bytes())).nr_devices == 1
 
@@ -219,9 +224,14 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(options, said, tmp_pat
 
 def test_limits_of_captions_and_folders_are_named(tmp_path):
     towers, params, sizes, tokenizer = model()
-    for tokens in (1, 9):
-        with pytest.raises(InputError, match="max_tokens: expected 2 to 8"):
-            next(export.write(tmp_path, towers, params, sizes, tokens, tokenizer))
+    for shapes, said in (
+        (Shapes(3, 16, 1), "max_tokens: expected 2 to 8"),
+        (Shapes(3, 16, 9), "max_tokens: expected 2 to 8"),
+        (Shapes(0, 16, 8), "max_frames: expected 1 to 3"),
+        (Shapes(4, 16, 8), "max_frames: expected 1 to 3"),
+    ):
+        with pytest.raises(InputError, match=said):
+            next(export.write(tmp_path, towers, params, sizes, shapes, tokenizer))
     (tmp_path / "mine").write_text("")
     with pytest.raises(InputError, match="expected a new or empty folder"):
         write(tmp_path, installed("stablehlo"))

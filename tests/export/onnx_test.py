@@ -143,7 +143,7 @@ REST = [
 @pytest.mark.usefixtures("unchecked")  # tightTransf returns its frames
 def test_video_towers_give_the_numbers_of_jax(head, frames, activation):
     model, params, sizes = towers(temporal=head, patch_frames=frames, activation=activation)
-    check(functions.video(model, params, sizes), (1, 3))
+    check(functions.video(model, params, sizes, sizes.max_frames), (1, 3))
 
 
 @pytest.mark.parametrize(

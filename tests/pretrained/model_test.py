@@ -249,6 +249,7 @@ def test_a_model_of_another_format_is_refused(banked, tmp_path):
         ('"max_frames": 12', '"max_frames": 13', "the weights take at most"),
         ('"fps": 1.0', '"fps": "x"', "fps: expected frames per second above 0"),
         ('"frames"', '"pictures"', "expected the preprocessing of a model"),
+        ('"format": 1', '"format": 2', "expected format 1, got 2; update ncl_jax"),
         ("{", "[", "expected JSON"),
     ):
         assert old in content
@@ -275,6 +276,8 @@ BAD = {
     ),
     "no frames": (lambda m: m.encode_video([frames(1)[:0]]), "got uint8 [0, 40, 64, 3]"),
     "one picture": (lambda m: m.encode_video([frames(1)[0]]), "got uint8 [40, 64, 3]"),
+    "no clips": (lambda m: m.encode_frames([]), "expected at least one clip"),
+    "a clip of nothing": (lambda m: m.encode_frames([[]]), "and frames in each"),
     "None": (lambda m: m.encode_video([None]), "expected a path or an array, got NoneType"),
     "short windows": (lambda m: m.encode_video([__file__], window=0.5), "seconds from 1, got 0.5"),
     "an array's windows": (
