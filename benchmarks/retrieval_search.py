@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.common import Row, at_least, at_most, note
 from benchmarks.retrieval_common import interleaved, ratio, show, unit_rows
-from ncl_jax.index import topk
+from ncl_jax.index import device_search
 
 ITEMS, DIM, K = 100_000, 512, 10
 QUERIES = (1, 16, 64, 200, 1000)
@@ -24,17 +24,17 @@ BIAS_AT = (64, 200)
 
 
 def contestants(
-    query: np.ndarray, item: np.ndarray, bias: np.ndarray, shards: topk.Shards
+    query: np.ndarray, item: np.ndarray, bias: np.ndarray, shards: device_search.Shards
 ) -> tuple[dict[str, Callable[[], Any]], list[str]]:
     """Calls by name, each returning ids [query, K] where it searches; and what is missing."""
     # One coordinate less, which is all that the bias adds.
-    unbiased = topk.place(item[:, :-1], item[:, -1])
+    unbiased = device_search.place(item[:, :-1], item[:, -1])
     placed = jnp.asarray(item.T)  # by columns, as ours: by rows, XLA:CPU copies it at every call
     product = jax.jit(lambda q, y: (q @ y).max())
     sort = jax.jit(lambda q, y, b: jax.lax.top_k(q @ y + b, K))
     calls: dict[str, Callable[[], Any]] = {
-        "ours": lambda: topk.search(query, shards, K)[1],
-        "ours, no bias": lambda: topk.search(query[:, :-1], unbiased, K)[1],
+        "ours": lambda: device_search.search(query, shards, K)[1],
+        "ours, no bias": lambda: device_search.search(query[:, :-1], unbiased, K)[1],
         "product": lambda: jax.block_until_ready(product(query, placed)),
         "lax.top_k": lambda: np.asarray(sort(query, placed, bias)[1]),
     }
@@ -68,7 +68,7 @@ def table(quick: bool = False) -> list[dict[str, Any]]:
     items = 5_000 if quick else ITEMS
     item = unit_rows(0, items, DIM)
     bias = np.random.default_rng(1).normal(size=items).astype(np.float32) * 0.02
-    shards = topk.place(item, bias)
+    shards = device_search.place(item, bias)
     rows = []
     for count in (1, 64, 200) if quick else QUERIES:
         query = unit_rows(2, count, DIM)

@@ -29,12 +29,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ncl_jax import arrays
+from ncl_jax.biases import MAX_SCALE
 from ncl_jax.cli import exits, hits
 from ncl_jax.cli.parsing import Parser
 from ncl_jax.errors import InputError, blame_input
 from ncl_jax.index import RetrievalIndex, storage
 from ncl_jax.readers import npy, text
-from ncl_jax.types import MAX_SCALE
 
 DEFAULT = "video_index"
 ARRAYS = ("video", "text", "embedding")

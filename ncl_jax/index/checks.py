@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ncl_jax import arrays
+from ncl_jax.biases import Biases
 from ncl_jax.errors import InputError
-from ncl_jax.types import Biases
 
 ARRAYS = {"video": 2, "bias": 1, "bank_text": 2, "bank_bias": 1, "row_sum": 1}
 """Arrays of an index file, and how many axes each has."""

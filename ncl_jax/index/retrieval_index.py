@@ -1,6 +1,7 @@
 """The index: items with a bias each, and the bank of texts they were balanced against."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,12 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from ncl_jax import sinkhorn
+from ncl_jax.biases import MAX_SCALE, PAPER_ITERATIONS, Biases
 from ncl_jax.errors import InputError
-from ncl_jax.index import checks, storage, topk
+from ncl_jax.index import checks, host_search, storage
 from ncl_jax.index.checks import unit_rows
-from ncl_jax.normalizers import Ncl
-from ncl_jax.types import MAX_SCALE, Biases
 
 DRIFT_ALLOWED = 0.1
 """Growth of the balance error, beyond that of the fit, at which a refit is due."""
@@ -88,7 +87,7 @@ class RetrievalIndex:
         bank_text: Float[np.ndarray, "bank dim"] | None = None,
         *,
         scale: float = MAX_SCALE,
-        iterations: int = sinkhorn.PAPER_ITERATIONS,
+        iterations: int = PAPER_ITERATIONS,
         strength: float = 1.0,
         biases: Biases | None = None,
         meta: dict[str, Any] | None = None,
@@ -131,6 +130,8 @@ class RetrievalIndex:
             bank, a, b = bank[:0], np.zeros(0, np.float32), np.zeros(len(ids), np.float32)
         else:
             if biases is None:
+                from ncl_jax.normalizers import Ncl  # imports JAX, which a search does without
+
                 biases, report = Ncl(scale, iterations, strength).balance(bank, video)
                 fit = {"error": float(report.error), "iterations": int(report.iterations)}
                 meta = {**(meta or {}), "fit": fit}
@@ -223,6 +224,9 @@ class RetrievalIndex:
     ) -> SearchResult:
         """The k best items of each query; `min(k, len)` of them, none from an empty index.
 
+        On accelerators that JAX has, where it is imported; else on the host, where nothing is
+        compiled and scores are those of float64, rounded.
+
         Args:
           query: [query, dim], or one query [dim]; any length > 0.
           k: >= 1.
@@ -237,20 +241,24 @@ class RetrievalIndex:
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}")
         query = unit_rows(np.atleast_2d(np.asarray(query)), "queries", self.video.shape[1])
-        shards = self._shards if use_bias else self._plain_shards
-        scores, rows = topk.search(query * np.float32(self.scale), shards, k)
+        if _has_accelerator():
+            shards = self._shards if use_bias else self._plain_shards
+            scores, rows = _device_search().search(query * np.float32(self.scale), shards, k)
+        else:
+            bias = self.bias if use_bias else np.zeros_like(self.bias)
+            scores, rows = host_search.search(query, [(self.video, bias)], k, self.scale)
         return SearchResult([[self.ids[r] for r in row] for row in rows.tolist()], scores, rows)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @cached_property
-    def _shards(self) -> topk.Shards:
-        return topk.place(self.video, self.bias)
+    def _shards(self) -> Any:
+        return _device_search().place(self.video, self.bias)
 
     @cached_property
-    def _plain_shards(self) -> topk.Shards:
-        return topk.place(self.video, np.zeros_like(self.bias))
+    def _plain_shards(self) -> Any:
+        return _device_search().place(self.video, np.zeros_like(self.bias))
 
     # -- out and in ----------------------------------------------------------------------------
 
@@ -347,6 +355,18 @@ def fold_query(query: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, "quer
     """
     query = unit_rows(query, "queries")
     return np.column_stack([query, np.ones(len(query), np.float32)])
+
+
+def _has_accelerator() -> bool:
+    """Whether JAX has one; whoever has not imported JAX searches on the host."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.default_backend() != "cpu"
+
+
+def _device_search() -> Any:
+    from ncl_jax.index import device_search  # imports JAX
+
+    return device_search
 
 
 def _parts(columns: int, rows: int) -> list[slice]:

@@ -12,7 +12,7 @@ import pytest
 
 from ncl_jax import locks
 from ncl_jax.cli import index as command
-from ncl_jax.index import RetrievalIndex, fold_query, storage, topk
+from ncl_jax.index import RetrievalIndex, device_search, fold_query, storage
 from ncl_jax.index.retrieval_index import column_lse
 from ncl_jax.normalizers import Bank, Ncl
 from ncl_jax.types import Biases
@@ -52,13 +52,14 @@ def test_search_equals_sorting_everything(index, queries, k):
 def test_sharding_does_not_change_the_answer(devices, monkeypatch):
     if len(jax.devices()) < devices:
         pytest.skip(f"needs {devices} devices, {len(jax.devices())} are there")
-    monkeypatch.setattr(topk, "WIDTH", 4)
-    monkeypatch.setattr(topk, "PANEL", 32)
-    monkeypatch.setattr(topk, "WHOLE", 1)
+    monkeypatch.setattr(device_search, "WIDTH", 4)
+    monkeypatch.setattr(device_search, "PANEL", 32)
+    monkeypatch.setattr(device_search, "WHOLE", 1)
     jax.clear_caches()
     item, query = rows(3, 1001), rows(4, 6)
     bias = np.random.default_rng(5).integers(-3, 3, 1001).astype(np.float32)
-    scores, found = topk.search(query, topk.place(item, bias, jax.devices()[:devices]), 7)
+    shards = device_search.place(item, bias, jax.devices()[:devices])
+    scores, found = device_search.search(query, shards, 7)
     whole = query @ item.T + bias
     np.testing.assert_array_equal(found, np.argsort(-whole, axis=1, kind="stable")[:, :7])
     np.testing.assert_allclose(scores, -np.sort(-whole, axis=1)[:, :7], rtol=1e-5)
@@ -67,16 +68,16 @@ def test_sharding_does_not_change_the_answer(devices, monkeypatch):
 
 @pytest.mark.parametrize("k", [1, 9])
 def test_ties_keep_the_order_of_the_items(k, monkeypatch):
-    monkeypatch.setattr(topk, "WIDTH", 4)
-    monkeypatch.setattr(topk, "PANEL", 32)
-    monkeypatch.setattr(topk, "WHOLE", 1)
+    monkeypatch.setattr(device_search, "WIDTH", 4)
+    monkeypatch.setattr(device_search, "PANEL", 32)
+    monkeypatch.setattr(device_search, "WHOLE", 1)
     jax.clear_caches()
     rng = np.random.default_rng(6)
     item = rng.integers(0, 3, (500, 3)).astype(np.float32)
     query = rng.integers(0, 3, (20, 3)).astype(np.float32)
     bias = rng.integers(-2, 0, 500).astype(np.float32)
     scores = query @ item.T + bias
-    best, place = topk.search(query.astype(np.float32), topk.place(item, bias), k)
+    best, place = device_search.search(query.astype(np.float32), device_search.place(item, bias), k)
     np.testing.assert_array_equal(best, -np.sort(-scores, axis=1)[:, :k])
     np.testing.assert_array_equal(place, np.argsort(-scores, axis=1, kind="stable")[:, :k])
     jax.clear_caches()
@@ -85,7 +86,7 @@ def test_ties_keep_the_order_of_the_items(k, monkeypatch):
 def test_chunks_of_queries_do_not_change_the_answer(index, monkeypatch):
     query = rows(7, 11)
     whole = index.search(query, 5)
-    monkeypatch.setattr(topk, "QUERIES", 4)
+    monkeypatch.setattr(device_search, "QUERIES", 4)
     parts = index.search(query, 5)
     assert parts.ids == whole.ids
     np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-5)
