@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """The model -> a folder, and what was found by comparing."""
     formats.find(args.format)
-    index = RetrievalIndex.load(args.index) if args.index else None
+    index = RetrievalIndex.load(args.index, check=True) if args.index else None
     model = read(args.checkpoint)
     given = model.preprocessing
     written = folder.write(

@@ -7,21 +7,20 @@
     python -m ncl_jax.cli.index add INDEX --video MORE.npy [--ids more.txt]
     python -m ncl_jax.cli.index search INDEX --query Q.npy [-k 10]
 
-`INDEX` is a folder (it gets `index.npz`) or a `.npz`, `video_index` if none is named; that of a
-training run is WORKDIR/index. Embeddings come as `.npy`, or as `.npz` with an array `video`, `text`
+`INDEX` is a folder, `video_index` if none is named; that of a training run is WORKDIR/index.
+Embeddings come as `.npy`, or as `.npz` with an array `video`, `text`
 or `embedding`, or another that is named as `FILE.npz:NAME`, and, if there is one, `ids`. Without
 ids, items are numbered. `MODEL` is a training run, a folder or file of CLIP weights, or a name on
 the Hugging Face hub; it embeds the videos of `FOLDER`, one item per window of each file, and
 queries in words.
 Building again embeds only new and changed files and resumes an interrupted build, whose embeddings
-are saved in `index.partial.npz` beside the index. Commands that write one index take turns and give
+are saved in `index.partial` in its folder. Commands that write one index take turns and give
 up after a minute. A bank of texts that look like queries gives every item its normalising bias: the
 file of --bank, the queries that `serve --learn-bank` has kept, or else the captions that the model
 was trained on; without one the search ranks by the plain cosine.
 """
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -58,6 +57,7 @@ def build(args: argparse.Namespace) -> Iterator[str]:
     if args.videos is not None:
         yield from _build_from_videos(args)
         return
+    storage.folder_of(args.index)  # a wrong name is known before anything is read
     video, ids = read_embeddings(args.video, args.ids)
     bank = None if args.bank_text is None else read_embeddings(args.bank_text, usual=BANK)[0]
     if args.scale is None:
@@ -134,7 +134,7 @@ def index_and_words(given: Sequence[str], in_words: bool) -> tuple[str, list[str
     """
     if in_words and len(given) == 1:
         path, words = DEFAULT, list(given)
-        if _is_index(given[0]):
+        if storage.exists(given[0]):
             raise InputError(f"search: expected words or --query EMBEDDINGS after {given[0]}")
     else:
         path, *words = given or [DEFAULT]
@@ -142,16 +142,12 @@ def index_and_words(given: Sequence[str], in_words: bool) -> tuple[str, list[str
         raise InputError("search: expected either words or --query EMBEDDINGS")
     if not all(text.strip() for text in words):
         raise InputError("search: expected words, got an empty text")
-    if in_words and not _is_index(path):
+    if in_words and not storage.exists(path):
         raise InputError(
             f"{path}: expected an index; build one, or name yours before the query, and put the "
             "query in quotes"
         )
     return path, words
-
-
-def _is_index(text: str) -> bool:
-    return os.path.isfile(storage.file_of(text))  # also of texts that no file can be called
 
 
 def embed_words(words: list[str], index: RetrievalIndex, path: str) -> np.ndarray:
@@ -169,7 +165,7 @@ def embed_words(words: list[str], index: RetrievalIndex, path: str) -> np.ndarra
             "model that made them, and give it by --query Q.npy"
         )
     if KEY not in index.meta:
-        return load(_folder(path).parent).encode_text(words)
+        return load(pathlib.Path(path).parent).encode_text(words)
     manifest = manifest_of(index)
     model = load(manifest.run)
     if model.fingerprint != manifest.model:
@@ -177,12 +173,6 @@ def embed_words(words: list[str], index: RetrievalIndex, path: str) -> np.ndarra
             f"{manifest.run} was trained on after {path} was built; build the index again"
         )
     return model.encode_text(words)
-
-
-def _folder(path: str) -> pathlib.Path:
-    """The folder of an index; that of a run is in the run's own."""
-    folder = pathlib.Path(path)
-    return folder.parent if folder.suffix == ".npz" else folder
 
 
 def read_embeddings(
@@ -225,7 +215,7 @@ def _parser() -> Parser:
         command = commands.add_parser(name, help=run.__doc__)
         command.set_defaults(run=run)
         if name != "search":
-            command.add_argument("index", help=f"folder or .npz (build: default {DEFAULT})",
+            command.add_argument("index", help=f"folder of the index (build: default {DEFAULT})",
                                  nargs="?" if name == "build" else None, default=DEFAULT)
         command.add_argument("--ids", help="text file, one id per line")
         if name == "search":

@@ -33,7 +33,7 @@ from ncl_jax.video_search.manifest import manifest_of
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until interrupted; its exit code, see `exits`."""
     parser = Parser(prog="python -m ncl_jax.cli.serve", description=__doc__)
-    parser.add_argument("--index", default=DEFAULT, help="folder or .npz (default %(default)s)")
+    parser.add_argument("--index", default=DEFAULT, help="folder (default %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     parser.add_argument(

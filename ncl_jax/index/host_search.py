@@ -17,7 +17,7 @@ QUERIES = 1024
 """Queries searched together at most."""
 MANY = 1 << 22
 """Candidates above which those within rounding error of one another are scored exactly at once."""
-_WIDTH = 1024
+WIDTH = 1024
 """Items of a panel at least: products with fewer columns are slow."""
 _EXACT = 1 << 22
 """Numbers of items that are scored in float64 at a time."""
@@ -59,7 +59,7 @@ def _search(
 ) -> tuple[np.ndarray, np.ndarray]:
     kept = _Candidates(query, parts, k, scale)
     scaled = query * np.float32(scale)
-    width = max(k, _WIDTH, SCORES // len(query))
+    width = max(k, WIDTH, SCORES // len(query))
     buffer = np.empty(len(query) * width, np.float32)
     for first, items, bias in _panels(parts, width):
         panel = buffer[: len(query) * len(items)].reshape(len(query), len(items))

@@ -41,7 +41,7 @@ GALLERIES = {
 @pytest.mark.parametrize("name", GALLERIES)
 def test_it_is_the_stable_sort_of_float64(name, queries, k, cut, monkeypatch):
     monkeypatch.setattr(host_search, "SCORES", 1000)
-    monkeypatch.setattr(host_search, "_WIDTH", 64)
+    monkeypatch.setattr(host_search, "WIDTH", 64)
     monkeypatch.setattr(host_search, "_EXACT", 1000)
     item, query = GALLERIES[name], np.concatenate([unit(4, 1), unit(7, queries)])[:queries]
     bias = np.round(np.random.default_rng(6).normal(size=len(item)), 1).astype(np.float32)
@@ -55,7 +55,7 @@ def test_it_is_the_stable_sort_of_float64(name, queries, k, cut, monkeypatch):
 
 def test_more_near_ties_than_are_held_change_nothing(monkeypatch):
     monkeypatch.setattr(host_search, "SCORES", 1000)
-    monkeypatch.setattr(host_search, "_WIDTH", 64)
+    monkeypatch.setattr(host_search, "WIDTH", 64)
     item, query = nearly_equal(3000), np.concatenate([unit(4, 1), unit(7, 3)])
     parts = [(item, np.zeros(3000, np.float32))]
     expected = host_search.search(query, parts, 10, 50.0)
