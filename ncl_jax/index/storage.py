@@ -64,7 +64,8 @@ def file_of(path: str | os.PathLike[str]) -> pathlib.Path:
     if path.suffix == ".npz":
         return path
     file, single = path / NAME, path / single_file.NAME
-    return single if single.is_file() and not file.exists() else file
+    # Not the methods of `pathlib`, which raise where a text is too long for a name.
+    return single if os.path.isfile(single) and not os.path.exists(file) else file
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
@@ -141,7 +142,7 @@ def read(path: str | os.PathLike[str], *, check: bool) -> Content:
       ValueError: no such file, not an index, damaged, or written by a newer version.
     """
     file = file_of(path)
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise InputError(f"no index at {file}; build one with `python -m ncl_jax.cli.index build`")
     if file.suffix == ".npz":
         return _converted(*single_file.read(file), str(file))
@@ -166,7 +167,11 @@ class _Header(NamedTuple):
 def _header(file: pathlib.Path) -> _Header:
     problem = f"{file} is damaged or not an index"
     with blame_input(problem, "build it again"):
-        content = parse_json(file.read_text("utf-8"), str(file), is_text=False)
+        text = file.read_text("utf-8")
+        try:
+            content = parse_json(text, str(file), is_text=False)
+        except InputError as error:
+            raise InputError(f"{problem} (it is no JSON); build it again") from error
         if not isinstance(content, dict) or not {"version", "sha256", "data"} <= content.keys():
             raise ValueError("it has other fields")
         version, data = int(str(content["version"])), content["data"]

@@ -148,7 +148,7 @@ def _check_writable(path: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error}; name another INDEX") from error
+        raise InputError(f"cannot write {folder}: {error}; name another INDEX") from error
 
 
 def _known(

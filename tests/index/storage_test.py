@@ -117,12 +117,12 @@ def test_removed_items_leave_no_files(index, tmp_path):
 
 def test_a_folder_that_holds_the_same_stays_as_it_is(index, tmp_path):
     index.save(tmp_path)
-    before = {path: path.stat() for path in tmp_path.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     dataclasses.replace(index).save(tmp_path)
     RetrievalIndex.build(index.ids, rows(0, 300), rows(1, 90), scale=20.0,
                          meta={"a": 1}).save(tmp_path)  # fmt: skip
     RetrievalIndex.load(tmp_path).save(tmp_path)
-    assert {path: path.stat() for path in tmp_path.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
 def test_a_second_folder_gets_everything(index, tmp_path):
@@ -158,7 +158,7 @@ def test_bad_files_are_refused(index, tmp_path, harm, name):
         file.write_text("hello")
     else:
         file.unlink()
-    says = "no index at" if (harm, name) == ("missing", "index") else "damaged|expected JSON"
+    says = "no index at" if (harm, name) == ("missing", "index") else "damaged"
     large = name in storage.LARGE and harm == "flip"
     for check in (True,) if large else (False, True):
         with pytest.raises(InputError, match=f"({says}).*; (re)?(build|fetch)"):
