@@ -14,7 +14,6 @@ from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, storage
 from ncl_jax.pretrained.reading import SECONDS
 from ncl_jax.progress import announced
-from ncl_jax.video.example import Kind
 from ncl_jax.video_search import sheet
 from ncl_jax.video_search.run_clips import index_of
 
@@ -56,15 +55,15 @@ def _embedded(
         return model.encode_text(words), words
     from ncl_jax.video_search.examples import Examples
 
-    kind: Kind = "clip" if args.picture is None else "picture"
     file = args.clip if args.picture is None else args.picture
     if not os.path.isfile(file):
-        raise InputError(f"--{kind}: expected a file, there is no file {file}")
+        option = "--clip" if args.picture is None else "--picture"
+        raise InputError(f"{option}: expected a file, there is no file {file}")
     with (
         announced(f"embedding {file}", sys.stderr),
         contextlib.closing(Examples(model, frames_of(index, model), SECONDS)) as examples,
     ):
-        return examples.embed([file], kind), [file]
+        return examples.embed([file], "clip" if args.picture is None else "picture"), [file]
 
 
 def index_and_words(given: Sequence[str], in_words: bool) -> tuple[str, list[str]]:
