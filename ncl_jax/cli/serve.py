@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     if args.index is not None and args.named is not None:
         raise InputError(f"expected one index or run, got {args.index} and {args.named}")
     path, roots = args.index or args.named or DEFAULT, _roots(args.root)
-    with announced(f"{path}: importing JAX and Flask", sys.stderr):
+    with announced("importing JAX and Flask", sys.stderr):
         from ncl_jax.video_search import app, banks, server
         from ncl_jax.video_search.clips import ClipCache
         from ncl_jax.video_search.examples import Examples

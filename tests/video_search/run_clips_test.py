@@ -79,7 +79,7 @@ def test_the_clips_of_a_run_open_in_a_browser(browser, root):
     known = original_clips(root / "run", index.ids)
     with served(root / "run") as (page, said, _):
         assert [line.rstrip() for line in said] == [
-            f"{root / 'run'}: importing JAX and Flask ...", "loading the index and its model ...",
+            "importing JAX and Flask ...", "loading the index and its model ...",
             "compiling the model for the first query ...",
         ]  # fmt: skip
         browser.get(page)
