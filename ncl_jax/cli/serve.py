@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
         opened = open_index(path, roots)
     with announced("compiling the model for the first query", sys.stderr):
         opened.library.embed("warm up")
+    if args.learn_bank and opened.run is not None:
+        raise InputError("--learn-bank: expected an index of own videos, got the one of a run")
     if args.learn_bank:
         opened.library.keep_queries()
         kept = one_line(str(banks.queries_file(opened.path)))

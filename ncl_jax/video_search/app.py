@@ -27,6 +27,7 @@ that the index names can be read, as they were indexed, and by item, never by pa
 import functools
 import io
 import pathlib
+import threading
 import urllib.parse
 from collections.abc import Collection
 from typing import Any
@@ -37,6 +38,7 @@ from werkzeug.exceptions import (
     HTTPException,
     NotFound,
     RequestEntityTooLarge,
+    ServiceUnavailable,
     UnsupportedMediaType,
 )
 
@@ -51,6 +53,8 @@ from ncl_jax.video_search.sending import sent
 
 MAX_HITS = 100
 EXAMPLE = "application/octet-stream"
+EXAMPLES_AT_ONCE = 4
+"""One is decoded and embedded at a time; more would take the threads of other requests."""
 MAX_QUERY = 1000
 PREVIEWS_KEPT = 500
 PREVIEW_SIDE = 180
@@ -138,6 +142,8 @@ def _answer_queries(app: flask.Flask, library: Library, takes_examples: bool) ->
 
 
 def _answer_examples(app: flask.Flask, library: Library, examples: Examples | None) -> None:
+    places = threading.BoundedSemaphore(EXAMPLES_AT_ONCE)
+
     @app.post("/api/example")
     def example() -> dict[str, Any]:
         if examples is None:
@@ -153,10 +159,14 @@ def _answer_examples(app: flask.Flask, library: Library, examples: Examples | No
                 f"expected a picture or a clip of up to {MOST >> 20} MB, got {size:,} bytes; cut "
                 "out the part that matters"
             )
+        if not places.acquire(blocking=False):
+            raise ServiceUnavailable("the server is busy with other pictures; try again soon")
         try:
             row = examples.embed_stream(request.stream)
         except VideoError as error:
             raise BadRequest(f"the picture or clip: {error.reason}") from error
+        finally:
+            places.release()
         return {"hits": library.snapshot().search(row, _k(), _scores())}
 
 

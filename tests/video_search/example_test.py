@@ -1,8 +1,10 @@
 """A picture or a clip as the query: of the page, and of `index search`; the sheet of its hits."""
 
+import concurrent.futures
 import contextlib
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.pretrained import load, random_weights
 from ncl_jax.video_search import app, examples, sheet
+from ncl_jax.video_search.library import Library
 from ncl_jax.video_search.opening import open_index, snapshot_of
 from tests.video_search.app_test import CLIPS, MODEL, encode, save
 from tests.video_search.gallery_test import write_video
@@ -93,6 +96,39 @@ def test_an_example_of_too_many_bytes_is_not_read(client, monkeypatch):
     answer = client.post("/api/example", data=bytes((1 << 20) + 1), **BYTES)
     assert answer.status_code == 413
     assert "up to 1 MB, got 1,048,577 bytes; cut out" in answer.json["error"]
+
+
+class Slow:
+    """Examples that wait until they are let go."""
+
+    def __init__(self):
+        self.begun, self.go = threading.Semaphore(0), threading.Event()
+
+    def embed_stream(self, stream):
+        self.begun.release()
+        assert self.go.wait(30)
+        return np.eye(3, dtype=np.float32)[:1]
+
+
+def test_many_examples_hold_up_nobody(tmp_path):
+    save(tmp_path)
+    library, slow = Library(str(tmp_path / "index"), encode, MODEL), Slow()
+    application = app.create_app(library, CLIPS, examples=slow)
+
+    def post(_=None):
+        return application.test_client().post("/api/example", data=b"x", **BYTES)
+
+    with concurrent.futures.ThreadPoolExecutor(app.EXAMPLES_AT_ONCE) as pool:
+        taken = pool.map(post, range(app.EXAMPLES_AT_ONCE))
+        assert all(slow.begun.acquire(timeout=30) for _ in range(app.EXAMPLES_AT_ONCE))
+        answer = post()
+        assert (answer.status_code, answer.json["error"].partition(";")[0]) == (
+            503, "the server is busy with other pictures"
+        )  # fmt: skip
+        assert application.test_client().get("/api/search?q=dark").status_code == 200
+        slow.go.set()
+        assert {one.status_code for one in taken} == {200}
+    assert post().status_code == 200
 
 
 def test_a_page_elsewhere_cannot_post(client):

@@ -187,6 +187,12 @@ def test_a_dataset_that_is_gone_too(root, moved):
 
 
 @slow
+def test_queries_are_not_kept_for_a_run(root, capsys):
+    assert serve_cli.main([str(root / "run"), "--learn-bank"]) == 2
+    assert "--learn-bank: expected an index of own videos" in capsys.readouterr().err
+
+
+@slow
 def test_a_run_that_is_evaluated_again_wants_another_start(root):
     opened = open_index(root / "run" / "index" / "index.npz")
     os.utime(root / "run" / "index" / "index.npz", ns=(1, 1))
