@@ -39,11 +39,11 @@ def run(args: argparse.Namespace) -> None:
     with announced(f"reading {args.checkpoint}", sys.stderr):
         model = read(args.checkpoint)
     given = model.preprocessing
-    with announced("lowering, running and comparing with JAX", sys.stderr):
-        written = folder.write(
+    with announced("writing each file, running it and comparing with JAX", sys.stderr):
+        written = list(folder.write(
             args.out, model.towers, model.params, model.sizes, given.shapes, model.tokenizer,
             view=given.view, format=args.format, fps=given.frames.fps, index=index, k=args.k,
-        )  # fmt: skip
+        ))  # fmt: skip
     for file, error in written:
         size = file.stat().st_size / 1e6
         print(f"{file}: {size:.1f} MB; differs from JAX by at most {error:.1g}")
