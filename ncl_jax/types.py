@@ -15,9 +15,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-MAX_SCALE = 100.0
-"""The learned logit scale is clamped here, as in CLIP."""
+from ncl_jax.biases import MAX_SCALE, Biases
 
+__all__ = [
+    "CONVERGED", "MAX_SCALE", "AnyArray", "Batch", "Biases", "SinkhornReport", "Towers",
+]  # fmt: skip
 
 AnyArray = Array | np.ndarray
 """A batch is made on the host and used on devices."""
@@ -36,17 +38,6 @@ class Batch(NamedTuple):
     token_mask: Bool[AnyArray, "batch token"]
     video_id: Int[AnyArray, " batch"]
     valid: Bool[AnyArray, " batch"]
-
-
-class Biases(NamedTuple):
-    """Additive biases in logit units: `P = exp(scores + text[:, None] + video[None, :])`.
-
-    With `strength = 1` the common constant is free and fixed so that the mean video bias is 0.
-    The Sinkhorn potential of an item is `bias / scale`.
-    """
-
-    text: Float[AnyArray, " text"]
-    video: Float[AnyArray, " video"]
 
 
 CONVERGED = 1e-3

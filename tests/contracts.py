@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 OURS = ("losses", "sinkhorn", "metrics", "normalizers", "index", "pretrained")
-ARRAYS = re.compile(r"Array|ndarray|Scores")
+ARRAYS = re.compile(r"Array|ndarray|Scores|Float\[")
 AXES = re.compile(r"\[[a-z]\w*(?:, ?\w+)*,?\]|\bshaped?\b")
 RAISES = re.compile(r"^ *(?::raises?\b|\.\. rubric:: Raises|(?:Returns, )?Raises\b)", re.MULTILINE)
 EXAMPLE = re.compile(r"^ *>>> |^ *\.\. testcode", re.MULTILINE)

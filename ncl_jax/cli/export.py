@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         from ncl_jax.index import RetrievalIndex
         from ncl_jax.pretrained.checkpoint import read
     formats.find(args.format)
-    index = RetrievalIndex.load(args.index) if args.index else None
+    index = RetrievalIndex.load(args.index, check=True) if args.index else None
     with announced(f"reading {args.checkpoint}", sys.stderr):
         model = read(args.checkpoint)
     given = model.preprocessing

@@ -9,14 +9,14 @@
     python -m ncl_jax.cli.index add INDEX --video MORE.npy [--ids more.txt]
     python -m ncl_jax.cli.index search INDEX --query Q.npy [-k 10]
 
-`INDEX` is a folder (it gets `index.npz`) or a `.npz`, `video_index` if none is named; that of a
-training run is WORKDIR/index, or WORKDIR for `search`. Embeddings come as `.npy`, or as `.npz` with
-an array `video`, `text` or `embedding`, or another that is named as `FILE.npz:NAME`, and, if there
-is one, `ids`. Without ids, items are numbered. `MODEL` is a training run, a folder or file of CLIP
-weights, or a name on the Hugging Face hub; it embeds the videos of `FOLDER`, one item per window of
-each file, and queries: words, a picture (a clip of one frame) or a clip as a whole.
+`INDEX` is a folder, `video_index` if none is named; that of a training run is WORKDIR/index, or
+WORKDIR for `search`. Embeddings come as `.npy`, or as `.npz` with an array `video`, `text` or
+`embedding`, or another that is named as `FILE.npz:NAME`, and, if there is one, `ids`. Without ids,
+items are numbered. `MODEL` is a training run, a folder or file of CLIP weights, or a name on the
+Hugging Face hub; it embeds the videos of `FOLDER`, one item per window of each file, and queries:
+words, a picture (a clip of one frame) or a clip as a whole.
 Building again embeds only new and changed files and resumes an interrupted build, whose embeddings
-are saved in `index.partial.npz` beside the index. Commands that write one index take turns and give
+are saved in `index.partial` in its folder. Commands that write one index take turns and give
 up after a minute. A bank of texts that look like queries gives every item its normalising bias: the
 file of --bank, the queries that `serve --learn-bank` has kept, or else the captions that the model
 was trained on; without one the search ranks by the plain cosine.
@@ -28,7 +28,6 @@ from collections.abc import Sequence
 
 from ncl_jax.cli import exits
 from ncl_jax.cli.parsing import Parser
-from ncl_jax.progress import announced
 
 DEFAULT = "video_index"
 _COMMANDS = {
@@ -44,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
 
     def run() -> None:
-        # To stderr, as programs read what `search` prints.
-        with announced("importing JAX", sys.stderr):
-            command = importlib.import_module(_COMMANDS[args.command][0])
+        command = importlib.import_module(_COMMANDS[args.command][0])
         for line in getattr(command, args.command)(args):
             print(line, flush=True)
 
@@ -60,7 +57,7 @@ def _parser() -> Parser:
         command = commands.add_parser(name, help=what)
         command.set_defaults(command=name)
         if name != "search":
-            command.add_argument("index", help=f"folder or .npz (build: default {DEFAULT})",
+            command.add_argument("index", help=f"folder of the index (build: default {DEFAULT})",
                                  nargs="?" if name == "build" else None, default=DEFAULT)
         command.add_argument("--ids", help="text file, one id per line")
         if name == "search":

@@ -1,12 +1,14 @@
 """`index build` and `index add`: embeddings or videos to an index file; see `cli.index`."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 
+from ncl_jax.biases import MAX_SCALE
 from ncl_jax.cli.embedding_files import BANK, read_embeddings
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, storage
-from ncl_jax.types import MAX_SCALE
+from ncl_jax.progress import announced
 
 
 def build(args: argparse.Namespace) -> Iterator[str]:
@@ -14,6 +16,7 @@ def build(args: argparse.Namespace) -> Iterator[str]:
     if args.videos is not None:
         yield from _build_from_videos(args)
         return
+    storage.folder_of(args.index)  # a wrong name is known before anything is read
     video, ids = read_embeddings(args.video, args.ids)
     bank = None if args.bank_text is None else read_embeddings(args.bank_text, usual=BANK)[0]
     if args.scale is None:
@@ -27,7 +30,8 @@ def build(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _build_from_videos(args: argparse.Namespace) -> Iterator[str]:
-    from ncl_jax.video_search import build as of_videos
+    with announced("importing JAX", sys.stderr):
+        from ncl_jax.video_search import build as of_videos
 
     for name in ("ids", "bank_text", "scale"):
         if getattr(args, name) is not None:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -12,10 +13,8 @@ from ncl_jax.cli import hits
 from ncl_jax.cli.embedding_files import QUERIES, read_embeddings
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, storage
-from ncl_jax.pretrained.reading import SECONDS
 from ncl_jax.progress import announced
-from ncl_jax.video_search import sheet
-from ncl_jax.video_search.run_clips import index_of
+from ncl_jax.video_search.run_folder import index_of
 
 DEFAULT = "video_index"
 
@@ -23,7 +22,7 @@ DEFAULT = "video_index"
 def search(args: argparse.Namespace) -> Iterator[str]:
     """Queries -> one line per hit, or JSON, or CSV; see `cli.hits`."""
     if args.sheet:
-        sheet.check_place(args.sheet)
+        check_place(args.sheet)
     given = [args.query, args.picture, args.clip]
     path, words = index_and_words(args.words, in_words=given == [None] * 3)
     index = RetrievalIndex.load(path)
@@ -34,9 +33,10 @@ def search(args: argparse.Namespace) -> Iterator[str]:
     plain = index.prefers_plain if args.scores is None else args.scores == "plain"
     result = index.search(query, args.k, use_bias=not plain)
     if args.sheet:
-        from ncl_jax.video_search.opening import snapshot_of
-
         with announced(f"drawing {args.sheet}", sys.stderr):
+            from ncl_jax.video_search import sheet
+            from ncl_jax.video_search.opening import snapshot_of
+
             sheet.write(args.sheet, snapshot_of(index, path), names, result)
     yield from hits.lines(hits.found(result, names, index), args.format)
 
@@ -47,12 +47,13 @@ def _embedded(
     """Rows of the queries, and what they are called."""
     if args.query is not None:
         return read_embeddings(args.query, args.ids, usual=QUERIES)
-    with announced("loading the model of the index", sys.stderr):
+    with announced("importing JAX and loading the model of the index", sys.stderr):
         from ncl_jax.video_search.opening import frames_of, model_of
 
         model = model_of(index, path)
     if words:
         return model.encode_text(words), words
+    from ncl_jax.pretrained.reading import SECONDS
     from ncl_jax.video_search.examples import Examples
 
     file = args.clip if args.picture is None else args.picture
@@ -77,7 +78,7 @@ def index_and_words(given: Sequence[str], in_words: bool) -> tuple[str, list[str
     """
     if in_words and len(given) == 1:
         path, words = DEFAULT, list(given)
-        if _is_index(given[0]):
+        if storage.exists(index_of(given[0])):
             raise InputError(
                 f"search: expected words, --query, --picture or --clip after {given[0]}"
             )
@@ -88,7 +89,7 @@ def index_and_words(given: Sequence[str], in_words: bool) -> tuple[str, list[str
         raise InputError("search: expected one of words, --query, --picture and --clip")
     if not all(text.strip() for text in words):
         raise InputError("search: expected words, got an empty text")
-    if in_words and not _is_index(path):
+    if in_words and not storage.exists(path):
         raise InputError(
             f"{path}: expected an index; build one, or name yours before the query, and put the "
             "query in quotes"
@@ -96,6 +97,14 @@ def index_and_words(given: Sequence[str], in_words: bool) -> tuple[str, list[str
     return path, words
 
 
-def _is_index(text: str) -> bool:
-    # Also of texts that no file can be called.
-    return os.path.isfile(storage.file_of(index_of(text)))
+def check_place(path: str) -> None:
+    """Whether a sheet can be written there; known before anything is embedded.
+
+    Raises:
+      ValueError: the name is not that of a JPEG, or its folder is not there.
+    """
+    place = pathlib.Path(path)
+    if place.suffix.lower() not in (".jpg", ".jpeg"):
+        raise InputError(f"--sheet: expected a name that ends in .jpg, got {place}")
+    if not place.absolute().parent.is_dir() or place.is_dir():
+        raise InputError(f"--sheet: expected a file in a folder that exists, got {place}")

@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serves until interrupted; its exit code, see `exits`."""
     parser = Parser(prog="python -m ncl_jax.cli.serve", description=__doc__)
     parser.add_argument(
-        "index", nargs="?", metavar="INDEX|RUN", help=f"folder or .npz of an index (default "
-        f"{DEFAULT}), or the workdir of a finished run",
+        "index", nargs="?", metavar="INDEX|RUN", help=f"folder of an index (default {DEFAULT}), "
+        "or the workdir of a finished run",
     )
     parser.add_argument("--index", dest="named", metavar="INDEX", help="the same")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")

@@ -1,46 +1,82 @@
 """Checks of what an index is made of: embeddings, ids, biases, and the content of its file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from ncl_jax import arrays
+from ncl_jax.biases import Biases
 from ncl_jax.errors import InputError
-from ncl_jax.types import Biases
+from ncl_jax.index.items import Ids
+from ncl_jax.index.storage import LARGE, Content
 
-ARRAYS = {"video": 2, "bias": 1, "bank_text": 2, "bank_bias": 1, "row_sum": 1}
-"""Arrays of an index file, and how many axes each has."""
+_TYPES = {
+    "video": (np.float32, 2), "bias": (np.float32, 1), "text": (np.uint8, 1), "ends": (np.int64, 1),
+    "bank_text": (np.float32, 2), "bank_bias": (np.float32, 1), "row_sum": (np.float64, 1),
+}  # fmt: skip
+"""Type and number of axes of every array."""
 _NUMBERS = ("scale", "strength", "log_mass")
 
 
-def wrong_content(arrays: dict[str, np.ndarray], header: Any) -> str:
-    """The first way in which a file differs from what `save` writes; "" if it does not."""
-    if not isinstance(header, dict) or header.keys() != {"ids", "meta", *_NUMBERS}:
+def wrong_content(content: Content, check: bool) -> str:
+    """The first way in which an index differs from what `save` writes; "" if it does not.
+
+    Args:
+      content: as it was read.
+      check: whether the vectors are looked at too, which reads all of them.
+    """
+    fields, bank, row_sum = content.fields, content.bank.arrays, content.sums.arrays["row_sum"]
+    if fields.keys() != {"meta", *_NUMBERS}:
         return "its header has other fields"
-    if arrays.keys() != ARRAYS.keys():
-        return "it has other arrays"
-    if any(a.ndim != ARRAYS[n] or a.dtype.kind != "f" for n, a in arrays.items()):
+    parts = [part.arrays for part in content.parts]
+    arrays = [*parts, bank, content.sums.arrays]
+    if not parts or not all(_is_typed(n, a) for group in arrays for n, a in group.items()):
         return "its arrays have other types"
-    if not all(np.isfinite(array).all() for array in arrays.values()):
+    small = [a for group in arrays for n, a in group.items() if check or n not in LARGE]
+    if not all(np.isfinite(array).all() for array in small):
         return "its arrays are not finite"
-    video, bank, ids = arrays["video"], arrays["bank_text"], header["ids"]
-    if video.shape[1] != bank.shape[1] or arrays["bias"].shape != video.shape[:1] or not (
-        len(bank) == len(arrays["bank_bias"]) == len(arrays["row_sum"])
-    ):
+    dims = {part["video"].shape[1] for part in parts} | {bank["bank_text"].shape[1]}
+    fit = all(len(p["video"]) == len(p["bias"]) == len(p["ends"]) for p in parts)
+    if len(dims) > 1 or not fit or not (
+        len(bank["bank_text"]) == len(bank["bank_bias"]) == len(row_sum)
+    ):  # fmt: skip
         return "its arrays do not fit together"
-    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-        return "its ids are not strings"
-    if len(set(ids)) != len(ids) or len(ids) != len(video):
+    if wrong := next(filter(None, map(_wrong_ids, parts)), ""):
+        return wrong
+    if check and len(set(ids := [i for p in parts for i in Ids(p["text"], p["ends"])])) < len(ids):
         return "it needs one id per item"
-    if not all(type(header[n]) in (int, float) and abs(header[n]) < 1e30 for n in _NUMBERS):
+    return _wrong_fields(fields) or (
+        "its row sums are not positive" if len(row_sum) and any(len(p["ends"]) for p in parts)
+        and not row_sum.mean() > 0 else ""
+    )  # fmt: skip
+
+
+def _is_typed(name: str, array: np.ndarray) -> bool:
+    dtype, axes = _TYPES[name]
+    return array.dtype == dtype and array.ndim == axes
+
+
+def _wrong_ids(part: Mapping[str, np.ndarray]) -> str:
+    text, ends = part["text"], part["ends"]
+    starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+    if (starts > ends).any() or (ends[-1] if len(ends) else 0) != len(text):
+        return "its ids do not fit together"
+    inside = starts[starts < len(text)]
+    try:
+        text.tobytes().decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return "its ids are not text"
+    return "its ids are not text" if ((text[inside] & 0xC0) == 0x80).any() else ""
+
+
+def _wrong_fields(fields: dict[str, Any]) -> str:
+    if not all(type(fields[n]) in (int, float) and abs(fields[n]) < 1e30 for n in _NUMBERS):
         return "its scale, strength or log_mass is not a finite number"
-    if not header["scale"] > 0 or not isinstance(header["meta"], dict):
+    if not fields["scale"] > 0 or not isinstance(fields["meta"], dict):
         return "its scale is not positive, or its meta is not an object"
-    if len(ids) and len(bank) and not arrays["row_sum"].mean() > 0:
-        return "its row sums are not positive"
-    if type(header["meta"].get("drift_at_fit", 0.0)) not in (int, float):
+    if type(fields["meta"].get("drift_at_fit", 0.0)) not in (int, float):
         return "its drift is not a number"
     return ""
 

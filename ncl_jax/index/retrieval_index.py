@@ -1,6 +1,7 @@
 """The index: items with a bias each, and the bank of texts they were balanced against."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from ncl_jax import sinkhorn
+from ncl_jax.biases import MAX_SCALE, PAPER_ITERATIONS, Biases
 from ncl_jax.errors import InputError
-from ncl_jax.index import checks, storage, topk
+from ncl_jax.index import checks, host_search, storage
+from ncl_jax.index.array_files import Stored
 from ncl_jax.index.checks import unit_rows
-from ncl_jax.normalizers import Ncl
-from ncl_jax.types import MAX_SCALE, Biases
+from ncl_jax.index.items import Ids, Part, grown
 
 DRIFT_ALLOWED = 0.1
 """Growth of the balance error, beyond that of the fit, at which a refit is due."""
@@ -49,11 +50,11 @@ class RetrievalIndex:
 
     `score(query, item) = scale * cosine + bias`. Make one with `build` or `load`.
 
-    Fields: `ids` unique strings; `video` [item, dim] unit norm; `bias` [item] logits; `bank_text`
-    [bank, dim] unit norm and `bank_bias` [bank] logits (both empty without a bank); `row_sum`
-    [bank]: the mass each bank text gives to the present gallery, which measures drift; `scale`
-    logits per cosine; `strength` in [0, 1]; `log_mass`: log of an item's mass at the fit; `meta`:
-    anything JSON can hold.
+    `ids` are unique strings; `video` [item, dim] has unit norm and `bias` [item] is in logits, as
+    `bank_text` [bank, dim] and `bank_bias` [bank] (both empty without a bank); `row_sum` [bank] is
+    the mass each bank text gives to the present gallery, which measures drift; `scale` logits per
+    cosine; `strength` in [0, 1]; `log_mass` the log of an item's mass at the fit; `meta` anything
+    JSON can hold. The arrays of a loaded index are memory maps and read-only.
 
     Example:
       >>> index = RetrievalIndex.build(["a", "b"], np.eye(3)[:2], bank_text=np.eye(3), scale=5.0)
@@ -69,11 +70,8 @@ class RetrievalIndex:
       ('a', 'b', 'c')
     """
 
-    ids: tuple[str, ...]
-    video: Float[np.ndarray, "item dim"]
-    bias: Float[np.ndarray, " item"]
-    bank_text: Float[np.ndarray, "bank dim"]
-    bank_bias: Float[np.ndarray, " bank"]
+    parts: tuple[Part, ...]
+    bank: Stored
     row_sum: Float[np.ndarray, " bank"]
     scale: float = MAX_SCALE
     strength: float = 1.0
@@ -88,7 +86,7 @@ class RetrievalIndex:
         bank_text: Float[np.ndarray, "bank dim"] | None = None,
         *,
         scale: float = MAX_SCALE,
-        iterations: int = sinkhorn.PAPER_ITERATIONS,
+        iterations: int = PAPER_ITERATIONS,
         strength: float = 1.0,
         biases: Biases | None = None,
         meta: dict[str, Any] | None = None,
@@ -131,12 +129,16 @@ class RetrievalIndex:
             bank, a, b = bank[:0], np.zeros(0, np.float32), np.zeros(len(ids), np.float32)
         else:
             if biases is None:
+                from ncl_jax.normalizers import Ncl  # imports JAX, which a search does without
+
                 biases, report = Ncl(scale, iterations, strength).balance(bank, video)
                 fit = {"error": float(report.error), "iterations": int(report.iterations)}
                 meta = {**(meta or {}), "fit": fit}
             a, b = (np.asarray(x, np.float32) for x in biases)
         log_mass = float(np.log(max(1, len(bank)) / max(1, len(ids))))
-        index = cls(ids, video, b, bank, a, np.zeros(len(bank)), scale, strength, log_mass)
+        stored = Stored({"bank_text": bank, "bank_bias": a})
+        part = Part.of(Ids.of(ids), video, b)
+        index = cls((part,), stored, np.zeros(len(bank)), scale, strength, log_mass)
         index = replace(index, row_sum=index._mass(video, b))
         return replace(index, meta={**(meta or {}), "drift_at_fit": index.drift})
 
@@ -158,9 +160,9 @@ class RetrievalIndex:
         Raises:
           ValueError: as `build`; also ids the index already has.
         """
-        video = unit_rows(video, "video embeddings", self.video.shape[1])
+        video = unit_rows(video, "video embeddings", self._dim)
         ids = checks.checked_ids(ids, len(video))
-        known = sorted(set(ids) & set(self.ids))
+        known = sorted(i for part in self.parts for i in part.ids.known(ids))
         if known:
             raise InputError(f"{len(known)} ids are in the index already, such as {known[0]!r}")
         bias = np.zeros(len(ids), np.float32)
@@ -168,13 +170,8 @@ class RetrievalIndex:
             for part in _parts(len(ids), len(self.bank_text)):
                 biased = self._bank_logits(video[part]) + self.bank_bias[:, None]
                 bias[part] = self.strength * (self.log_mass - column_lse(biased))
-        return replace(
-            self,
-            ids=self.ids + ids,
-            video=np.concatenate([self.video, video]),
-            bias=np.concatenate([self.bias, bias]),
-            row_sum=self.row_sum + self._mass(video, bias),
-        )
+        parts = grown(self.parts, Part.of(Ids.of(ids), video, bias))
+        return replace(self, parts=parts, row_sum=self.row_sum + self._mass(video, bias))
 
     def remove(self, ids: Sequence[str]) -> "RetrievalIndex":
         """A new index without `ids`.
@@ -185,14 +182,13 @@ class RetrievalIndex:
         gone, known = set(ids), set(self.ids)
         if gone - known:
             raise InputError(f"ids not in the index: {', '.join(sorted(gone - known)[:10])}")
-        keep = np.asarray([i not in gone for i in self.ids], bool)
-        return replace(
-            self,
-            ids=tuple(i for i in self.ids if i not in gone),
-            video=self.video[keep],
-            bias=self.bias[keep],
-            row_sum=self.row_sum - self._mass(self.video[~keep], self.bias[~keep]),
-        )
+        parts, row_sum = list[Part](), self.row_sum
+        for part in self.parts:
+            keep = np.asarray([i not in gone for i in part.ids], bool)
+            row_sum = row_sum - self._mass(part.video[~keep], part.bias[~keep])
+            parts.append(part.only(keep))
+        left = tuple(filter(len, parts)) or (parts[0],)
+        return replace(self, parts=left, row_sum=row_sum)
 
     @property
     def drift(self) -> float:
@@ -202,7 +198,7 @@ class RetrievalIndex:
         video error of `metrics.normalization_error` is an average of these deviations. 0 without
         a bank.
         """
-        if not len(self.bank_text) or not len(self.ids):
+        if not len(self.bank_text) or not len(self):
             return 0.0
         return float(np.mean(np.abs(self.row_sum / self.row_sum.mean() - 1)))
 
@@ -223,6 +219,9 @@ class RetrievalIndex:
     ) -> SearchResult:
         """The k best items of each query; `min(k, len)` of them, none from an empty index.
 
+        On accelerators that JAX has, where it is imported; else on the host, where nothing is
+        compiled and scores are those of float64, rounded.
+
         Args:
           query: [query, dim], or one query [dim]; any length > 0.
           k: >= 1.
@@ -236,53 +235,103 @@ class RetrievalIndex:
         """
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}")
-        query = unit_rows(np.atleast_2d(np.asarray(query)), "queries", self.video.shape[1])
-        shards = self._shards if use_bias else self._plain_shards
-        scores, rows = topk.search(query * np.float32(self.scale), shards, k)
-        return SearchResult([[self.ids[r] for r in row] for row in rows.tolist()], scores, rows)
+        query = unit_rows(np.atleast_2d(np.asarray(query)), "queries", self._dim)
+        if _has_accelerator():
+            shards = self._shards if use_bias else self._plain_shards
+            scores, rows = _device_search().search(query * np.float32(self.scale), shards, k)
+        else:
+            parts = [(p.video, p.bias if use_bias else np.zeros_like(p.bias)) for p in self.parts]
+            scores, rows = host_search.search(query, parts, k, self.scale)
+        return SearchResult([[self._id(r) for r in row] for row in rows.tolist()], scores, rows)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return sum(map(len, self.parts))
 
     @cached_property
-    def _shards(self) -> topk.Shards:
-        return topk.place(self.video, self.bias)
+    def ids(self) -> tuple[str, ...]:
+        """Of all items, by row."""
+        return tuple(i for part in self.parts for i in part.ids)
 
     @cached_property
-    def _plain_shards(self) -> topk.Shards:
-        return topk.place(self.video, np.zeros_like(self.bias))
+    def video(self) -> Float[np.ndarray, "item dim"]:
+        """Unit-norm vectors of all items."""
+        return _joined([part.video for part in self.parts])
+
+    @cached_property
+    def bias(self) -> Float[np.ndarray, " item"]:
+        """Biases of all items in logits."""
+        return _joined([part.bias for part in self.parts])
+
+    @property
+    def bank_text(self) -> Float[np.ndarray, "bank dim"]:
+        """Unit-norm vectors of the bank."""
+        return self.bank.arrays["bank_text"]
+
+    @property
+    def bank_bias(self) -> Float[np.ndarray, " bank"]:
+        """Biases of the bank in logits."""
+        return self.bank.arrays["bank_bias"]
+
+    def _id(self, row: int) -> str:
+        for part in self.parts:
+            if row < len(part):
+                return part.ids[row]
+            row -= len(part)
+        raise AssertionError("no such row")
+
+    @property
+    def _dim(self) -> int:
+        return self.parts[0].video.shape[1]
+
+    @cached_property
+    def _shards(self) -> Any:
+        return _device_search().place(self.video, self.bias)
+
+    @cached_property
+    def _plain_shards(self) -> Any:
+        return _device_search().place(self.video, np.zeros_like(self.bias))
 
     # -- out and in ----------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes `path` (a `.npz`, or a folder that gets `index.npz`), atomically.
+        """Writes the folder `path`, atomically; what it holds already is not written again.
 
-        Who loads an index, adds to it and saves it where others may do the same holds
+        So saving after `add` takes as long as the new items, whatever the size. Who loads an index,
+        adds to it and saves it where others may do the same holds
         `ncl_jax.index.storage.changed(path)` meanwhile.
 
         Args:
-          path: where to; its folder is made.
+          path: the folder; it is made.
 
         Raises:
-          InputError: another process has been changing the file for a minute.
-          OSError: the file cannot be written.
+          InputError: another process has been changing the index for a minute, or `path` is the
+            name of a `.npz`, which is a format that is only read.
+          OSError: a file cannot be written.
         """
-        header = {"ids": self.ids, "scale": self.scale, "strength": self.strength,
-                  "log_mass": self.log_mass, "meta": self.meta}  # fmt: skip
-        storage.write(path, {name: getattr(self, name) for name in checks.ARRAYS}, header)
+        fields = {"scale": self.scale, "strength": self.strength, "log_mass": self.log_mass,
+                  "meta": self.meta}  # fmt: skip
+        sums = Stored({"row_sum": self.row_sum})
+        parts = [part.stored for part in self.parts]
+        storage.write(path, storage.Content(parts, self.bank, sums, fields))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "RetrievalIndex":
-        """What `save` wrote.
+    def load(cls, path: str | os.PathLike[str], *, check: bool = False) -> "RetrievalIndex":
+        """What `save` wrote, as memory maps: it opens at once, and a search reads what it needs.
+
+        Args:
+          path: a folder, or the `.npz` of an index of format 1.
+          check: whether all vectors are read and compared with their checksums; everything else is
+            in any case.
 
         Raises:
-          ValueError: the file is missing, damaged or of a newer version.
+          ValueError: the index is missing, damaged or of a newer version.
         """
-        arrays, header = storage.read(path)
-        if wrong := checks.wrong_content(arrays, header):
-            raise InputError(f"{storage.file_of(path)} is not an index: {wrong}; build it again")
-        fields: dict[str, Any] = {**arrays, **header, "ids": tuple(header["ids"])}
-        return cls(**fields)
+        file = storage.file_of(path)
+        content = storage.read(path, check=check)
+        if wrong := checks.wrong_content(content, check or file.suffix == ".npz"):
+            raise InputError(f"{file} is not an index: {wrong}; build it again")
+        parts = tuple(map(Part, content.parts))
+        return cls(parts, content.bank, content.sums.arrays["row_sum"], **content.fields)
 
     def folded(self) -> Float[np.ndarray, "item dim_plus_1"]:
         """Items `[y, bias / scale]` [item, dim + 1]; their product with `[x, 1]` is logits / scale.
@@ -347,6 +396,22 @@ def fold_query(query: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, "quer
     """
     query = unit_rows(query, "queries")
     return np.column_stack([query, np.ones(len(query), np.float32)])
+
+
+def _has_accelerator() -> bool:
+    """Whether JAX has one; whoever has not imported JAX searches on the host."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.default_backend() != "cpu"
+
+
+def _device_search() -> Any:
+    from ncl_jax.index import device_search  # imports JAX
+
+    return device_search
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _parts(columns: int, rows: int) -> list[slice]:

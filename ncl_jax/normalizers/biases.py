@@ -59,7 +59,8 @@ class Ncl:
       iterations: pairs of updates after the first item update; 4 as in the paper's descendants.
       strength: in [0, 1]; each Sinkhorn update is multiplied by it (unbalanced transport).
       memory: bytes that the host may keep for one kernel of 4 * bank * gallery bytes; a larger one
-        is computed anew in every iteration, at the price of a matrix product.
+        is computed anew in every iteration, at the price of a matrix product. None: half of what
+        is free.
       host: solve in NumPy panels on the host (module `host`) instead of by `sinkhorn.solve` on
         the device. None: where there is no accelerator, which saves compiling every shape.
         Problems too large to copy about always go there, unless there are several devices: these
@@ -77,7 +78,7 @@ class Ncl:
     scale: float = MAX_SCALE
     iterations: int = sinkhorn.PAPER_ITERATIONS
     strength: float = 1.0
-    memory: float = numpy_solver.MEMORY
+    memory: float | None = None
     host: bool | None = None
     kind: ClassVar[Kind] = "inductive"
 

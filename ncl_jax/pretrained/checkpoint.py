@@ -118,7 +118,7 @@ def _of_run(workdir: pathlib.Path) -> Checkpoint:
         source=str(workdir), sizes=run.sizes, towers=run.towers, params=run.params,
         tokenizer=run.tokenizer, preprocessing=preprocessing,
         batch_size=run.config.eval.batch_size,
-        bank=_bank_of(RetrievalIndex.load(index)) if storage.file_of(index).exists() else None,
+        bank=_bank_of(RetrievalIndex.load(index, check=True)) if storage.exists(index) else None,
         results=_object(results) if results.exists() else None,
         step=run.step,
     )  # fmt: skip

@@ -63,6 +63,26 @@ def read_npz(
         return _members(stream, 1 if stored else limits.RATIO)
 
 
+def mapped(stream: IO[bytes], problem: str, advice: str) -> np.ndarray:
+    """The array of a `.npy` as a read-only memory map: no more is read than is used.
+
+    Args:
+      stream: a local file, at its start, whose array is stored by rows; it may be closed then.
+      problem: as in `read`.
+      advice: as there.
+
+    Raises:
+      ValueError: as `read`; also an array that is stored by columns.
+    """
+    with blame_input(problem, advice, _control):
+        shape, fortran, dtype = _header(stream, os.fstat(stream.fileno()).st_size)
+        if fortran:
+            raise ValueError("it is stored by columns")
+        if not math.prod(shape):
+            return np.zeros(shape, dtype)
+        return np.asarray(np.memmap(stream, dtype, "r", stream.tell(), shape))
+
+
 def split_name(path: str) -> tuple[str, str]:
     """("file.npz", "text") of "file.npz:text"; the name is "" where there is none.
 
@@ -133,8 +153,8 @@ def _members(stream: IO[bytes], ratio: int) -> dict[str, np.ndarray]:
         return arrays
 
 
-def _array(stream: IO[bytes], size: int) -> np.ndarray:
-    """The array of a stream of `size` bytes."""
+def _header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, whether by columns, type) of the array in a stream of `size` bytes."""
     if (magic := stream.read(6)) != b"\x93NUMPY":
         raise ValueError(f"it begins with {magic!r} and is no NumPy array")
     version: Any = tuple(stream.read(2))
@@ -146,7 +166,13 @@ def _array(stream: IO[bytes], size: int) -> np.ndarray:
     count = math.prod(shape)
     if min(shape, default=0) < 0 or max(count * dtype.itemsize, count) > size or len(shape) > 32:
         raise ValueError(f"it says shape {str(shape)[:60]} and has {size:,} bytes")
-    flat = np.empty(count, dtype)
+    return shape, fortran, dtype
+
+
+def _array(stream: IO[bytes], size: int) -> np.ndarray:
+    """The array of a stream of `size` bytes."""
+    shape, fortran, dtype = _header(stream, size)
+    flat = np.empty(math.prod(shape), dtype)
     if flat.nbytes:
         _fill(memoryview(flat.view(np.uint8)), stream)
     if dtype.kind == "U":

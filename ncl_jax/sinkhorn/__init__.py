@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ncl_jax.biases import PAPER_ITERATIONS
 from ncl_jax.errors import InputError
 from ncl_jax.sinkhorn import iterate
 from ncl_jax.sinkhorn import kernel as kernels
@@ -27,7 +28,6 @@ from ncl_jax.types import CONVERGED, AnyArray, Biases, SinkhornReport
 
 __all__ = ["PAPER", "PAPER_ITERATIONS", "Order", "solve"]
 
-PAPER_ITERATIONS = 4
 PAPER = {"iterations": PAPER_ITERATIONS, "order": "gallery"}
 """Settings of NCL's published implementations: `solve(..., **PAPER)`."""
 _CACHED_ENTRIES = 1 << 19  # 2 MB: a panel is still in cache when it is read a second time

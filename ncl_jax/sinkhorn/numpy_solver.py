@@ -1,12 +1,17 @@
 """NCL's biases solved on the host by NumPy, for any size: no compilation and few copies.
 
-It makes the same updates as `sinkhorn.solve` in gallery-first order, in row panels:
+It makes the same updates as `sinkhorn.solve` in gallery-first order:
 
 * `StoredKernel` stores one float32 kernel of 4 * bank * gallery bytes, exp(s_ij - m_i) with m the
   row maxima. If a column nearly vanishes there, the kernel is recomputed with the first item update
   b0 in the exponent: every row then has maximum 1 and every column an entry of at least 1/bank,
-  so neither sum can vanish in float32 at any scale. An iteration reads the kernel once.
-* `RecomputedKernel` stores nothing and recomputes each panel: one matrix product per iteration.
+  so neither sum can vanish in float32 at any scale. An iteration reads the kernel twice.
+* `RecomputedKernel` stores some rows at a time and recomputes them: one matrix product per
+  iteration.
+
+Products are made in tiles that BLAS works on at its full speed (hundreds of rows, thousands of
+columns), and sums over rows as products of hundreds of rows at least: with few rows BLAS spends its
+time on packing and on starting threads.
 """
 
 import os
@@ -15,20 +20,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.linalg.blas import sgemv
 
+from ncl_jax.sinkhorn.free_memory import free_memory
 from ncl_jax.types import CONVERGED, Biases, SinkhornReport
 
-MEMORY = 1e9
-"""Bytes that a stored kernel may take by default."""
-PANEL = 1 << 22
-"""Entries of a panel (16 MB), which is computed or exponentiated at once."""
-BLOCK = 1 << 19
-"""Entries of a block of the kernel (2 MB), still in cache when its columns are summed."""
-FOLDED = 64
-"""Rows that are summed in float32 before they are added to the float64 sums."""
-SHARED = 1 << 19
-"""Entries from which all cores exponentiate a panel together."""
+ROWS = 512
+"""Rows of the kernel that are made and summed together."""
+TILE = 4096
+"""Columns of a product: with `ROWS` of 512 numbers a tile takes 8 MB, which caches hold."""
+LEAST = 1 << 26
+"""Bytes of rows that are recomputed together, whatever memory is given."""
+SLICE = 1 << 21
+"""Entries (8 MB) that are exponentiated together, in cache between the steps of it."""
 TRUSTED = 60.0
 """Largest spread of the log weights at which the stored kernel is used. Beyond it, float32 entries
 that vanished (below e^-87) could matter, and the pass recomputes the logits; this happens only far
@@ -43,7 +46,7 @@ def balance(
     scale: float,
     iterations: int,
     strength: float = 1.0,
-    memory: float = MEMORY,
+    memory: float | None = None,
 ) -> tuple[Biases, SinkhornReport]:
     """Biases of the bank's queries (`text`) and the items (`video`); uniform masses 1 and N/M.
 
@@ -53,13 +56,15 @@ def balance(
       scale: logits per cosine, > 0.
       iterations: pairs of updates, >= 0.
       strength: in [0, 1].
-      memory: bytes the kernel may take; a larger one is recomputed in each pass.
+      memory: bytes the kernel may take; a larger one is recomputed in each pass. None: half of what
+        is free now.
 
     Relations: equals `sinkhorn.solve` on `scale * query @ gallery.T` up to rounding.
     """
+    memory = free_memory() / 2 if memory is None else memory
     make = StoredKernel if 4 * len(query) * len(gallery) <= memory else RecomputedKernel
     log_c = np.log(len(query) / len(gallery))
-    source = make(scale * query, gallery, strength, log_c)
+    source = make(np.float32(scale) * query, gallery, strength, log_c, memory)
     a, b = np.zeros(len(query)), source.first
     for _ in range(iterations):
         a, b = source.update(b)
@@ -70,48 +75,68 @@ def balance(
 
 
 class RecomputedKernel:
-    """Panels of logits, recomputed in every pass in O((bank + gallery) dim) memory."""
+    """Rows of logits, recomputed in every pass in O((bank + gallery) dim) memory."""
 
-    def __init__(self, query: np.ndarray, gallery: np.ndarray, strength: float, log_c: float):
+    def __init__(
+        self, query: np.ndarray, gallery: np.ndarray, strength: float, log_c: float, memory: float
+    ):
         self.query, self.gallery = query, gallery
         self.strength, self.log_c = strength, log_c
+        size = max(1, int(max(memory, LEAST) // (4 * len(gallery))))
+        self.rows = slices(len(query), min(size, ROWS))
         self.first = strength * (log_c - self._column_lse())
 
     def update(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One pair: a = -strength lse_j(s + b), then b = strength (log c - lse_i(s + a))."""
         a, columns = np.empty(len(self.query)), ColumnSums(len(b))
-        b32 = b.astype(np.float32)
-        for rows, panel in self._panels():
-            panel += b32
-            lse = _exp_rows(panel)  # panel is now softmax_j(s + b) <= 1: needs no column maximum
+        for rows, panel in self._panels(b):
+            top = _exp_in_place(panel)
+            total = _row_sums(panel)  # at least 1: no row vanishes
+            lse = top + np.log(total)
             a[rows] = -self.strength * lse
-            columns.add(a[rows] + lse, panel)
+            # The sums of softmax_j(s + b), weighted: no column has a maximum above 1.
+            columns.add(a[rows] + lse - np.log(total), panel)
         if columns.total.min() > VANISHING:
             return a, self.strength * (self.log_c - columns.log() + b)
         return a, self.strength * (self.log_c - self._column_lse(a))
 
     def row_lse(self, b: np.ndarray) -> np.ndarray:
         """lse_j(s + b) of each query."""
-        b32 = b.astype(np.float32)
-        return np.concatenate([_exp_rows(panel + b32) for _, panel in self._panels()])
+        parts = [_exp_in_place(panel) + np.log(_row_sums(panel)) for _, panel in self._panels(b)]
+        return np.concatenate(parts)
 
-    def _panels(self) -> Iterator[tuple[slice, np.ndarray]]:
-        for rows in panels(len(self.query), len(self.gallery)):
-            yield rows, self.query[rows] @ self.gallery.T
+    def _panels(self, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Some rows of s + b at a time, in one place."""
+        most = self.rows[0].stop
+        space = np.empty((most, len(self.gallery)), np.float32)
+        for rows in self.rows:
+            yield rows, self._fill(space[: rows.stop - rows.start], rows, b)
+
+    def _fill(self, panel: np.ndarray, rows: slice, b: np.ndarray | None = None) -> np.ndarray:
+        for columns in slices(len(self.gallery), TILE):
+            tile = panel[:, columns]
+            np.matmul(self.query[rows], self.gallery[columns].T, out=tile)
+            if b is not None:
+                tile += b[columns].astype(np.float32)
+        return panel
 
     def _column_lse(self, a: np.ndarray | None = None) -> np.ndarray:
-        """lse_i(s + a), accumulated over the panels as a maximum and a sum."""
+        """lse_i(s + a), accumulated over tiles as a maximum and a sum."""
         top = np.full(len(self.gallery), -np.inf, np.float32)
-        total = np.zeros(len(self.gallery), np.float64)
-        for rows, panel in self._panels():
-            if a is not None:
-                panel += a[rows, None].astype(np.float32)
-            higher = np.maximum(top, panel.max(axis=0))
-            total *= np.exp(top - higher)
-            top = higher
-            weights = np.exp(np.subtract(panel, top, out=panel), out=panel)
-            for few in panels(len(panel), 1, FOLDED):
-                total += np.ones(few.stop - few.start, np.float32) @ weights[few]
+        total = np.zeros(len(self.gallery))
+        space = np.empty((ROWS, TILE), np.float32)
+        for columns in slices(len(self.gallery), TILE):
+            for rows in slices(len(self.query), ROWS):
+                x = self.query[rows], self.gallery[columns]
+                tile = space[: len(x[0]), : len(x[1])]
+                np.matmul(x[0], x[1].T, out=tile)
+                if a is not None:
+                    tile += a[rows, None].astype(np.float32)
+                higher = np.maximum(top[columns], tile.max(axis=0))
+                np.exp(np.subtract(tile, higher, out=tile), out=tile)
+                total[columns] *= np.exp(top[columns] - higher)
+                total[columns] += np.ones(len(tile), np.float32) @ tile
+                top[columns] = higher
         return top + np.log(total)
 
 
@@ -122,52 +147,41 @@ class StoredKernel(RecomputedKernel):
     second time, also shifted by the first item update.
     """
 
-    def __init__(self, query: np.ndarray, gallery: np.ndarray, strength: float, log_c: float):
+    def __init__(
+        self, query: np.ndarray, gallery: np.ndarray, strength: float, log_c: float, memory: float
+    ):
         self.kernel = np.empty((len(query), len(gallery)), np.float32)
         self.query, self.gallery = query, gallery
         self.strength, self.log_c = strength, log_c
-        self.top, self.origin = np.empty(len(query)), np.zeros(len(gallery))
-        columns = ColumnSums(len(gallery))
-        np.matmul(query, gallery.T, out=self.kernel)  # one product: BLAS packs the gallery once
-        with ThreadPoolExecutor() as threads:
-            for rows in panels(*self.kernel.shape):
-                panel = self.kernel[rows]
-                self.top[rows] = _exp_in_place(panel, threads)
-                columns.add(self.top[rows], panel)
+        self.rows, self.origin = slices(len(query), ROWS), np.zeros(len(gallery))
+        self._exponentiate()
+        columns = self._column_sums(self.top)
         lse = columns.log()
         if columns.total.min() < VANISHING or np.ptp(lse) > TRUSTED:
-            lse = self._stabilise()
+            lse = self._column_lse()
+            self.origin = log_c - lse  # the first item update at full strength
+            self._exponentiate()
         self.first = strength * (log_c - lse)
 
-    def _stabilise(self) -> np.ndarray:
-        """Recomputes the kernel as `exp(s_ij + b0_j - m_i)`; returns lse_i(s).
-
-        b0 is the first item update at full strength.
-        """
-        lse = self._column_lse()
-        self.origin = self.log_c - lse
-        np.matmul(self.query, self.gallery.T, out=self.kernel)
-        with ThreadPoolExecutor() as threads:
-            for rows in panels(*self.kernel.shape):
-                panel = self.kernel[rows]
-                panel += self.origin.astype(np.float32)
-                self.top[rows] = _exp_in_place(panel, threads)
-        return lse
+    def _exponentiate(self) -> None:
+        """Makes the kernel `exp(s_ij + origin_j - m_i)`."""
+        tops = []
+        for rows in self.rows:
+            panel = self._fill(self.kernel[rows], rows, self.origin if self.origin.any() else None)
+            tops.append(_exp_in_place(panel))
+        self.top = np.concatenate(tops)
 
     def update(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `RecomputedKernel.update`, with two kernel-vector products, block by block."""
+        """As `RecomputedKernel.update`, with two kernel-vector products."""
         if np.ptp(b - self.origin) > TRUSTED:
             return super().update(b)
-        a, columns, smallest = np.empty(len(self.top)), ColumnSums(len(b)), np.inf
         v, shift = _scaled_exp(b - self.origin)
-        for rows in panels(*self.kernel.shape, BLOCK):
-            block = self.kernel[rows]
-            total = np.maximum(block @ v, np.float32(1e-37))
-            smallest = min(smallest, float(total.min()))
-            a[rows] = -self.strength * (self.top[rows] + shift + np.log(total))
-            columns.add(a[rows] + self.top[rows], block)
-        smallest = min(smallest, float(columns.total.min()))
-        if np.ptp(a + self.top) > TRUSTED or smallest < VANISHING:
+        total = np.maximum(self.kernel @ v, np.float32(1e-37))
+        a = -self.strength * (self.top + shift + np.log(total))
+        if np.ptp(a + self.top) > TRUSTED or total.min() < VANISHING:
+            return super().update(b)
+        columns = self._column_sums(a + self.top)
+        if columns.total.min() < VANISHING:
             return super().update(b)
         return a, self.strength * (self.log_c - columns.log() + self.origin)
 
@@ -180,42 +194,29 @@ class StoredKernel(RecomputedKernel):
             return super().row_lse(b)
         return self.top + shift + np.log(total)
 
+    def _column_sums(self, log_weight: np.ndarray) -> "ColumnSums":
+        columns = ColumnSums(len(self.gallery))
+        for rows in self.rows:
+            columns.add(log_weight[rows], self.kernel[rows])
+        return columns
+
 
 class ColumnSums:
-    """Running sum of `exp(log_weight) @ panel`, scaled by the largest weight so far."""
+    """Running float64 sum of `exp(log_weight) @ panel`, scaled by the largest weight so far."""
 
     def __init__(self, columns: int):
-        self._folded, self._recent = np.zeros(columns), np.zeros(columns, np.float32)
-        self._rows, self.most = 0, -np.inf
+        self.total, self.most = np.zeros(columns), -np.inf
 
     def add(self, log_weight: np.ndarray, panel: np.ndarray) -> None:
-        most = float(log_weight.max())
-        if most > self.most:  # rare after the first panels; a pass over all columns
-            self._fold()
-            self._folded *= np.exp(self.most - most)
-            self.most = most
-        weight = np.exp(log_weight - self.most).astype(np.float32)
-        for few in panels(len(panel), 1, FOLDED):
-            # BLAS adds in place; `weight @ panel` would write its result and read it again.
-            self._recent = sgemv(
-                1.0, panel[few].T, weight[few], beta=1.0, y=self._recent, overwrite_y=1
-            )
-            self._rows += few.stop - few.start
-            if self._rows >= FOLDED:
-                self._fold()
-
-    @property
-    def total(self) -> np.ndarray:
-        self._fold()
-        return self._folded
+        """Adds the rows of a panel."""
+        most = max(self.most, float(log_weight.max()))
+        self.total *= np.exp(self.most - most)
+        self.total += np.exp(log_weight - most).astype(np.float32) @ panel
+        self.most = most
 
     def log(self) -> np.ndarray:
+        """Log of the sums."""
         return self.most + np.log(np.maximum(self.total, 1e-30))
-
-    def _fold(self) -> None:
-        self._folded += self._recent
-        self._recent[:] = 0
-        self._rows = 0
 
 
 def _scaled_exp(x: np.ndarray) -> tuple[np.ndarray, float]:
@@ -224,29 +225,27 @@ def _scaled_exp(x: np.ndarray) -> tuple[np.ndarray, float]:
     return np.exp(x - shift).astype(np.float32), shift
 
 
-def _exp_in_place(panel: np.ndarray, threads: ThreadPoolExecutor) -> np.ndarray:
-    """Replaces each row by `exp(row - maximum)`; returns the maxima. NumPy itself uses one core."""
-    cores = os.cpu_count() or 1 if panel.size >= SHARED else 1
-    parts = np.array_split(panel, min(len(panel), cores))
+def _exp_in_place(panel: np.ndarray) -> np.ndarray:
+    """Replaces each row by `exp(row - maximum)`; returns the maxima. All cores take part."""
 
-    def one(part: np.ndarray) -> np.ndarray:
+    def one(rows: slice) -> np.ndarray:
+        part = panel[rows]
         top = part.max(axis=1, keepdims=True)
         np.exp(np.subtract(part, top, out=part), out=part)
         return top[:, 0]
 
-    return np.concatenate(list(map(one, parts) if len(parts) == 1 else threads.map(one, parts)))
+    size = max(1, min(SLICE // panel.shape[1], -(-len(panel) // (os.cpu_count() or 1))))
+    parts = slices(len(panel), size)
+    if panel.size < SLICE:
+        return np.concatenate([one(rows) for rows in parts]).astype(np.float64)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return np.concatenate(list(threads.map(one, parts))).astype(np.float64)
 
 
-def panels(rows: int, columns: int, entries: int = PANEL) -> list[slice]:
-    """Row slices of at most `entries` entries each, but at least one row."""
-    size = max(1, entries // columns)
-    return [slice(s, min(s + size, rows)) for s in range(0, rows, size)]
+def _row_sums(panel: np.ndarray) -> np.ndarray:
+    return (panel @ np.ones(panel.shape[1], np.float32)).astype(np.float64)
 
 
-def _exp_rows(panel: np.ndarray) -> np.ndarray:
-    """Replaces each row by its softmax, in place; returns its logsumexp."""
-    top = panel.max(axis=1, keepdims=True)
-    np.exp(np.subtract(panel, top, out=panel), out=panel)
-    total = panel.sum(axis=1, keepdims=True)
-    panel /= total
-    return (top + np.log(total))[:, 0].astype(np.float64)
+def slices(count: int, size: int) -> list[slice]:
+    """Consecutive slices of `size`, the last one of what is left."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

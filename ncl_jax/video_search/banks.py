@@ -65,7 +65,7 @@ class GalleryBank(NamedTuple):
 
 def queries_file(index: str | os.PathLike[str]) -> pathlib.Path:
     """Where the page keeps the queries of an index: one on each line, beside the index."""
-    return storage.file_of(index).with_suffix(".queries.txt")
+    return storage.file_of(index).with_name("index.queries.txt")
 
 
 def source_of(index: RetrievalIndex) -> str:
@@ -83,7 +83,7 @@ def read(bank: str, learn: bool, index: str | os.PathLike[str]) -> GivenTexts | 
       bank: `.txt` (one text per line), `.csv` or `.tsv` (a column of texts), `.npy` or `.npz`
         (texts, or embeddings [text, dim]); "" for none.
       learn: whether to add the queries that the page of `index` has kept.
-      index: folder or `.npz`.
+      index: its folder.
 
     Raises:
       OSError: a file cannot be read.
@@ -135,7 +135,7 @@ def embed(
 
 def known_rows(index: str | os.PathLike[str], model: Model) -> dict[str, np.ndarray]:
     """What an index of videos knows of texts through this model; nothing of another's index."""
-    if not storage.file_of(index).exists():
+    if not storage.exists(index):
         return {}
     try:
         old = RetrievalIndex.load(index)

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 import time
@@ -29,7 +30,7 @@ class VideoIndexOptions:
     """What to build, and how.
 
     Attributes:
-      index: folder or `.npz`.
+      index: its folder.
       videos: folder of video files, at any depth.
       checkpoint: what embeds them: a training run, a folder or file of weights, a hub name.
       bank: file of texts that look like queries, or of their embeddings; "": none.
@@ -77,7 +78,7 @@ class VideoIndexOptions:
     @property
     def partial(self) -> pathlib.Path:
         """Where an unfinished build keeps what it has embedded."""
-        return storage.file_of(self.index).with_suffix(".partial.npz")
+        return pathlib.Path(self.index) / "index.partial"
 
 
 def build(options: VideoIndexOptions) -> Iterator[str]:
@@ -142,14 +143,12 @@ def _place(checkpoint: str) -> str:
 
 def _check_writable(path: str) -> None:
     """Tries it out: rights and free space are not all that can be wrong."""
-    file = storage.file_of(path)
+    folder = storage.folder_of(path)
     try:
-        if file.is_dir():
-            raise IsADirectoryError("it is a folder")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=file.parent).close()
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise InputError(f"cannot write {file}: {error}; name another INDEX") from error
+        raise InputError(f"cannot write to {folder}: {error}; name another INDEX") from error
 
 
 def _known(
@@ -160,7 +159,7 @@ def _known(
     Raises:
       ValueError: it is no index of videos, or one of another folder's.
     """
-    known = _entries(storage.file_of(options.index), manifest, files)
+    known = _entries(pathlib.Path(options.index), manifest, files)
     try:
         return known | _entries(options.partial, manifest, files)
     except InputError as error:  # it is nobody's but ours, and will be written again
@@ -171,10 +170,10 @@ def _known(
 def _entries(
     path: pathlib.Path, manifest: GalleryManifest, files: Mapping[str, Stamp]
 ) -> dict[str, gallery.Entry]:
-    if not path.exists():
+    if not storage.exists(path):
         return {}
     try:
-        index = RetrievalIndex.load(path)
+        index = RetrievalIndex.load(path, check=True)
     except InputError as error:
         raise InputError(f"{path} cannot be read as an index; remove it or name another") from error
     try:
@@ -281,7 +280,7 @@ def _finish(
         index.save(options.index)
     except OSError as error:
         raise OSError(f"{error}; {_keep(options, entries, manifest)}") from error
-    options.partial.unlink(missing_ok=True)
+    shutil.rmtree(options.partial, ignore_errors=True)
     return index
 
 

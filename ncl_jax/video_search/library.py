@@ -28,7 +28,7 @@ class Library:
         """Reads the index.
 
         Args:
-          path: folder or `.npz`.
+          path: folder of the index.
           encode: texts to unit-norm rows.
           model: fingerprint of the model that `encode` is of.
           roots: folders, beside that of the videos, that links among the videos may lead to.
@@ -58,7 +58,7 @@ class Library:
             status = file.stat() if file.exists() else None
             stamp = None if status is None else (status.st_mtime_ns, status.st_size)
             if self._snapshot is None or stamp != self._stamp:
-                index = RetrievalIndex.load(self._path)
+                index = RetrievalIndex.load(self._path, check=True)
                 version = "".join(f"{number:x}" for number in stamp or ())
                 shown = IndexSnapshot.of(index, version, self._roots, self._run)
                 self._check(shown)

@@ -12,7 +12,8 @@ from ncl_jax.pretrained import Model, load
 from ncl_jax.pretrained.preprocessing import StoredFrames
 from ncl_jax.video_search.library import Library
 from ncl_jax.video_search.manifest import KEY, manifest_of
-from ncl_jax.video_search.run_clips import RunClips, clips_of, index_of, run_of
+from ncl_jax.video_search.run_clips import RunClips, clips_of
+from ncl_jax.video_search.run_folder import index_of, run_of
 from ncl_jax.video_search.snapshot import IndexSnapshot
 
 
@@ -38,14 +39,14 @@ def open_index(path: str | os.PathLike[str], roots: Iterable[Path] = ()) -> Open
     """The index of own videos, or of a finished run, for the page.
 
     Args:
-      path: folder or `.npz` of the index, or workdir of the run.
+      path: folder of the index, or workdir of the run.
       roots: see `Library`.
 
     Raises:
       ValueError: there is no such index, it was made from embeddings, or its model is another now.
     """
     file, workdir = index_of(path), run_of(path)
-    if workdir is not None and not storage.file_of(file).exists():
+    if workdir is not None and not storage.exists(file):
         raise InputError(
             f"{workdir}: expected a finished run that has left an index, found none; run its "
             "command again, or choose a run whose head does not score pairs"

@@ -9,8 +9,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from ncl_jax.experiment.original_clips import OriginalClip, original_clips
-from ncl_jax.index import RetrievalIndex, storage
-from ncl_jax.pretrained.checkpoint import CHECKPOINTS, INDEX
+from ncl_jax.index import RetrievalIndex
 from ncl_jax.video_search.manifest import KEY, FileRecord, GalleryManifest, Stamp
 
 _GONE = Stamp(0, 0)
@@ -35,23 +34,6 @@ class RunClips:
     missing: int
     remark: str
     frame: Callable[[int], bytes | None]
-
-
-def run_of(path: str | os.PathLike[str]) -> pathlib.Path | None:
-    """The workdir of a run, where `path` is that or the index in it; else None."""
-    file = storage.file_of(path)
-    for workdir in (pathlib.Path(path), file.parent.parent):
-        own = workdir == pathlib.Path(path) or file == storage.file_of(workdir / INDEX)
-        # Not by pathlib, which raises for texts that no file can be called.
-        if own and os.path.isdir(workdir / CHECKPOINTS):
-            return workdir
-    return None
-
-
-def index_of(path: str | os.PathLike[str]) -> str:
-    """The index that a path means: itself, or that of the run it is the workdir of."""
-    workdir = run_of(path)
-    return os.fspath(path) if workdir is None else os.fspath(workdir / INDEX)
 
 
 def clips_of(workdir: pathlib.Path, index: RetrievalIndex, model: str) -> RunClips | None:

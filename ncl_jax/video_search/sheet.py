@@ -2,7 +2,6 @@
 
 import io
 import os
-import pathlib
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -21,19 +20,6 @@ MOST = 1000
 _WIDTH, _HEIGHT, _LINE, _GAP = 240, 135, 20, 12
 _BACK, _INK, _BLANK = "#ffffff", "#1b1d20", "#d9dde2"
 _QUALITY = 85
-
-
-def check_place(path: str | os.PathLike[str]) -> None:
-    """Whether a sheet can be written there; known before anything is embedded.
-
-    Raises:
-      ValueError: the name is not that of a JPEG, or its folder is not there.
-    """
-    place = pathlib.Path(path)
-    if place.suffix.lower() not in (".jpg", ".jpeg"):
-        raise InputError(f"--sheet: expected a name that ends in .jpg, got {place}")
-    if not place.absolute().parent.is_dir() or place.is_dir():
-        raise InputError(f"--sheet: expected a file in a folder that exists, got {place}")
 
 
 def write(

@@ -146,9 +146,8 @@ def test_huge_problems_take_the_panels(monkeypatch, unchecked):
 @pytest.mark.parametrize("memory", [1e9, 0])
 @pytest.mark.parametrize("strength", [1.0, 0.6])
 def test_panels_equal_the_solver(memory, strength, monkeypatch):
-    monkeypatch.setattr(numpy_solver, "PANEL", 11 * 3)
-    monkeypatch.setattr(numpy_solver, "BLOCK", 11 * 2)
-    monkeypatch.setattr(numpy_solver, "FOLDED", 4)
+    for name, value in (("ROWS", 3), ("TILE", 4), ("LEAST", 1), ("SLICE", 20)):
+        monkeypatch.setattr(numpy_solver, name, value)
     _, bank, gallery = problem(7, bank=10)
     ncl = NORMALIZERS["ncl"](scale=90.0, strength=strength, host=False)
     whole, report = ncl.balance(bank.query, gallery)
@@ -161,7 +160,7 @@ def test_panels_equal_the_solver(memory, strength, monkeypatch):
 @pytest.mark.parametrize("memory", [1e9, 0.0])
 def test_items_far_from_every_query_do_not_vanish(memory, monkeypatch):
     """At scale 150 such an item is e^-200 beside the best one, far below float32."""
-    monkeypatch.setattr(numpy_solver, "SHARED", 1)
+    monkeypatch.setattr(numpy_solver, "SLICE", 1)
     rng = np.random.default_rng(12)
     query = unit(rng.normal(size=(12, 6)) * 0.2 + np.eye(6)[0])
     gallery = unit(np.vstack([rng.normal(size=(8, 6)), -2 * np.eye(6)[:1]]))

@@ -21,12 +21,13 @@ from safetensors.numpy import save
 from ncl_jax.cli import embedding_files, inputs
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.experiment import finished
-from ncl_jax.index import RetrievalIndex, storage
+from ncl_jax.index import RetrievalIndex, single_file, storage
 from ncl_jax.models import convert, torch_file, weights
 from ncl_jax.report import curves, runs, tables
 from ncl_jax.video_search.manifest import FileRecord, GalleryManifest, Stamp
 from ncl_jax.video_search.snapshot import IndexSnapshot
 from tests import tiny
+from tests.index import format1
 from tests.models.convert_test import tensor, typed
 from tests.readers import mutations as m
 from tests.report.report_test import config
@@ -120,10 +121,21 @@ def _index(path: pathlib.Path) -> None:
     files = {"a.mp4": record, "b.mp4": record}
     manifest = GalleryManifest("/videos", "/run", "model", 10.0, 1, files)
     meta = manifest.as_meta() | {"bank_captions": ["a dog", "a cat", "a dog"]}
-    RetrievalIndex.build(["a", "b", "c", "d"], ROWS, ROWS[:3], meta=meta).save(path)
+    index = RetrievalIndex.build(["a", "b", "c", "d"], ROWS, ROWS[:3], meta=meta)
+    if path.suffix == ".npz":
+        format1.write(path, *format1.content(index))
+    else:
+        index.save(path.parent)
 
 
-def of_index(data: bytes, rng: random.Random) -> bytes:
+def of_header(data: bytes, rng: random.Random) -> bytes:
+    """A header of another program, signed as ours is."""
+    header = json.loads(data)
+    header["data"] = json.loads(m.of_json(json.dumps(header["data"]).encode(), rng))
+    return json.dumps(header | {"sha256": storage.digest(header["data"])}).encode()
+
+
+def of_single_file(data: bytes, rng: random.Random) -> bytes:
     """A header of another program, signed as ours is."""
     with np.load(io.BytesIO(data)) as stored:
         arrays = {name: stored[name] for name in stored.files}
@@ -147,13 +159,13 @@ def of_index(data: bytes, rng: random.Random) -> bytes:
 
 def _digest(arrays: dict[str, np.ndarray], header: object) -> str:
     try:
-        return storage._digest(arrays, header)
+        return single_file.digest(arrays, header)
     except (TypeError, ValueError):
         return hashlib.sha256(b"").hexdigest()
 
 
 def _shown(path: pathlib.Path) -> None:
-    shown = IndexSnapshot.of(RetrievalIndex.load(path), "1")
+    shown = IndexSnapshot.of(RetrievalIndex.load(path, check=True), "1")
     shown.search(ROWS[:1], 2, "normalised")
     shown.best_captions(0, 2, "normalised")
     assert shown.index.refit_due in (True, False)
@@ -199,7 +211,10 @@ READERS = {
     "config of weights": Reader("config.json", _folder,
                                 lambda p: weights.read(str(p.parent)), JSON, 0.1),
     "torch files": Reader("x.pt", _torch, torch_file.read, ZIP, 2),
-    "index": Reader("index.npz", _index, _shown, (of_index, of_index, m.of_zip, m.of_bytes), 0.3),
+    "index": Reader("index.json", _index, lambda p: _shown(p.parent),
+                    (of_header, of_header, m.of_json, m.of_bytes), 0.3),
+    "index, format 1": Reader("index.npz", _index, _shown,
+                              (of_single_file, of_single_file, m.of_zip, m.of_bytes), 0.3),
     "embeddings, .npz": Reader("e.npz", _embeddings,
                                lambda p: embedding_files.read_embeddings(str(p)), ZIP, 0.8),
     "embeddings, .npy": Reader("e.npy", lambda p: np.save(p, ROWS),

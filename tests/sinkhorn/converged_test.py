@@ -54,7 +54,7 @@ def over_relaxed(text, video, scale, iterations, strength):
     )
 
 
-def on_the_host(text, video, scale, iterations, strength, memory=numpy_solver.MEMORY):
+def on_the_host(text, video, scale, iterations, strength, memory=None):
     return numpy_solver.balance(text, video, scale, iterations, strength, memory)
 
 

@@ -201,7 +201,7 @@ def test_a_file_that_went_away_is_said(client, item, tmp_path):
 def test_a_rebuilt_index_is_followed(client, item, tmp_path):
     assert client.get("/api/gallery").json["windows"] == 2
     save(tmp_path, names=["c.mp4"])
-    os.utime(tmp_path / "index" / "index.npz", ns=(1, 1))
+    os.utime(tmp_path / "index" / "index.json", ns=(1, 1))
     assert client.get("/api/gallery").json["windows"] == 1
     answer = client.get(f"/video/{item(0)}")  # of a page that was opened before
     assert answer.status_code == 409
@@ -211,7 +211,7 @@ def test_a_rebuilt_index_is_followed(client, item, tmp_path):
         answer = client.get("/api/search?q=dark")
         assert answer.status_code == 409
         assert "another checkpoint" in answer.json["error"]
-    (tmp_path / "index" / "index.npz").write_bytes(b"damage")
+    (tmp_path / "index" / "index.json").write_bytes(b"damage")
     answer = client.get("/api/search?q=dark")
     assert answer.status_code == 409
     assert "damaged" in answer.json["error"]

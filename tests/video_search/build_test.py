@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,16 +58,16 @@ def test_a_folder_is_embedded_once_and_followed(tmp_path, workdir, videos, capsy
     assert [w.file for w in manifest_of(first).windows] == ["b <i>.webm", "long.mp4", "long.mp4"]
     assert first.bias.std() > 0
 
-    written = (tmp_path / "index" / "index.npz").stat()
+    written = (tmp_path / "index" / "index.json").stat()
     assert cli.main(build(tmp_path, workdir)) == 0
     assert "1 to embed, 2 known" in capsys.readouterr().out
-    assert (tmp_path / "index" / "index.npz").stat() == written  # nothing is new: open pages go on
+    assert (tmp_path / "index" / "index.json").stat() == written  # nothing is new: open pages go on
     (videos / "b <i>.webm").unlink()
     write_video(videos / "c.mp4", [120] * 4)
     assert cli.main(build(tmp_path, workdir)) == 0
     assert "3 files: 2 to embed, 1 known, 1 gone or changed" in capsys.readouterr().out
     followed = RetrievalIndex.load(tmp_path / "index")
-    (tmp_path / "index" / "index.npz").unlink()
+    (tmp_path / "index" / "index.json").unlink()
     assert cli.main(build(tmp_path, workdir)) == 0
     fresh = RetrievalIndex.load(tmp_path / "index")
     assert followed.ids == fresh.ids
@@ -117,10 +118,10 @@ def test_moved_and_renamed_files_are_known(tmp_path, workdir, videos, capsys):
     assert cli.main(line) == 0
 
     write_video(tmp_path / "videos" / "other.mp4", [40] * 8)  # another folder by mistake
-    kept = (tmp_path / "index" / "index.npz").read_bytes()
+    kept = (tmp_path / "index" / "index.json").read_bytes()
     assert cli.main(build(tmp_path, workdir)) == 2
     assert f"holds 2 videos of {moved}, none of which is in {videos}" in capsys.readouterr().err
-    assert (tmp_path / "index" / "index.npz").read_bytes() == kept
+    assert (tmp_path / "index" / "index.json").read_bytes() == kept
 
 
 def test_files_read_by_other_rules_are_embedded_again(tmp_path, workdir, videos, capsys):
@@ -174,7 +175,7 @@ def test_an_interrupted_build_goes_on(tmp_path, workdir, videos, capsys, monkeyp
         yield next(whole(*arguments, **options))
         raise KeyboardInterrupt
 
-    index, partial = (tmp_path / "index" / name for name in ("index.npz", "index.partial.npz"))
+    index, partial = (tmp_path / "index" / name for name in ("index.json", "index.partial"))
     before = b""
     for kept, said in (
         ("1 files are saved", "3 files: 2 to embed, 1 known, 0 gone or changed"),
@@ -207,7 +208,7 @@ def full(what, room=()):
 
 
 def test_a_full_disk_loses_no_embeddings(tmp_path, workdir, videos, capsys, monkeypatch):
-    index, partial = tmp_path / "index", tmp_path / "index" / "index.partial.npz"
+    index, partial = tmp_path / "index", tmp_path / "index" / "index.partial"
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(RetrievalIndex, "save", full("index"))
@@ -217,11 +218,11 @@ def test_a_full_disk_loses_no_embeddings(tmp_path, workdir, videos, capsys, monk
         f"error: {index} could not be written: No space left on device; 2 files are saved in "
         f"{partial}"
     )
-    partial.unlink()
-    everything = ("index", "partial.npz")
+    shutil.rmtree(partial)
+    everything = ("index", "partial")
     monkeypatch.setattr(RetrievalIndex, "save", full(everything, str(tmp_path / "tmp")))
     assert cli.main(build(tmp_path, workdir)) == 2
-    (elsewhere,) = (tmp_path / "tmp").glob("ncl_jax-*/index.partial.npz")
+    (elsewhere,) = (tmp_path / "tmp").glob("ncl_jax-*/index.partial")
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.endswith(f"2 files are saved in {elsewhere}: move it to {partial}")
     elsewhere.rename(partial)
@@ -232,11 +233,11 @@ def test_a_full_disk_loses_no_embeddings(tmp_path, workdir, videos, capsys, monk
 
 def test_damaged_files_of_a_build(tmp_path, workdir, videos, capsys):
     """What an unfinished one left is ours to drop; an index might be somebody's other file."""
-    (tmp_path / "index").mkdir()
-    (tmp_path / "index" / "index.partial.npz").write_bytes(b"PK half a file")
+    (tmp_path / "index" / "index.partial").mkdir(parents=True)
+    (tmp_path / "index" / "index.partial" / "index.json").write_bytes(b"{half a file")
     assert cli.main(build(tmp_path, workdir)) == 0
     assert "its files are embedded again" in capsys.readouterr().err
-    (tmp_path / "index" / "index.npz").write_bytes(b"PK half a file")
+    (tmp_path / "index" / "index.json").write_bytes(b"PK half a file")
     assert cli.main(build(tmp_path, workdir)) == 2
     assert "cannot be read as an index; remove it or name another" in capsys.readouterr().err
 

@@ -144,7 +144,7 @@ def test_the_command_ranks_likewise(folder, capsys, option, name):
     assert cli.main(line) == 0
     said = capsys.readouterr()
     hits = json.loads(said.out)  # nothing else is on stdout
-    assert "importing JAX ..." in said.err
+    assert "importing JAX and loading the model of the index ..." in said.err
     ids, values = expected(folder, name, biased=True)
     assert [hit["id"] for hit in hits] == ids
     assert {hit["query"] for hit in hits} == {str(path)}

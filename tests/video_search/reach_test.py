@@ -3,6 +3,7 @@
 import contextlib
 import email
 import os
+import shutil
 import socket
 import threading
 import urllib.request
@@ -113,7 +114,7 @@ def test_what_is_no_file_is_not_opened(page):
 
 def test_an_index_of_another_folder_is_not_followed(page, tmp_path):
     save(tmp_path / "new")
-    (tmp_path / "new" / "index" / "index.npz").replace(tmp_path / "index" / "index.npz")
+    shutil.copytree(tmp_path / "new" / "index", tmp_path / "index", dirs_exist_ok=True)
     page.refused(409, "the index is of another folder now; start the server again")
 
 

@@ -14,8 +14,10 @@ from ncl_jax.cli import serve as serve_cli
 from ncl_jax.errors import InputError
 from ncl_jax.experiment.original_clips import original_clips
 from ncl_jax.index import RetrievalIndex
+from ncl_jax.pretrained import checkpoint
+from ncl_jax.video_search import run_folder
 from ncl_jax.video_search.opening import open_index, snapshot_of
-from ncl_jax.video_search.run_clips import index_of, run_of
+from ncl_jax.video_search.run_folder import index_of, run_of
 from tests.cli.train_test import small_run
 from tests.video_search.build_test import until
 from tests.video_search.gallery_test import write_video
@@ -195,8 +197,8 @@ def test_queries_are_not_kept_for_a_run(root, capsys):
 
 @slow
 def test_a_run_that_is_evaluated_again_wants_another_start(root):
-    opened = open_index(root / "run" / "index" / "index.npz")
-    os.utime(root / "run" / "index" / "index.npz", ns=(1, 1))
+    opened = open_index(root / "run" / "index")
+    os.utime(root / "run" / "index" / "index.json", ns=(1, 1))
     with pytest.raises(InputError, match="the run was evaluated again; start the server again"):
         opened.library.snapshot()
     assert len(open_index(root / "run").library.snapshot().windows) == 8
@@ -211,9 +213,10 @@ def test_a_snapshot_of_a_run_has_the_files_of_its_dataset(root):
 
 
 def test_what_is_taken_for_a_run(tmp_path, capsys):
+    assert (run_folder.CHECKPOINTS, run_folder.INDEX) == (checkpoint.CHECKPOINTS, checkpoint.INDEX)
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
-    for path in (run, run / "index", run / "index" / "index.npz"):
+    for path in (run, run / "index"):
         assert run_of(path) == run
         assert index_of(path) == str(run / "index")
     for path in (tmp_path, run / "other", run / "other.npz", "x" * 5000, "a\0b"):
