@@ -79,7 +79,6 @@ def part(card, selector):
 def test_the_clips_of_a_run_open_in_a_browser(browser, root):
     index = RetrievalIndex.load(root / "run" / "index")
     known = original_clips(root / "run", index.ids)
-    browser.get_log("browser")  # that of earlier tests
     with served(root / "run") as (page, said, _):
         assert [line.rstrip() for line in said] == [
             "importing JAX and Flask ...", "loading the index and its model ...",
