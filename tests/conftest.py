@@ -48,8 +48,15 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture
+def browser(chromium):
+    """The browser of the session, with nothing in its log of what earlier tests have done."""
+    chromium.get_log("browser")
+    return chromium
+
+
 @pytest.fixture(scope="session")
-def browser():
+def chromium():
     """Headless Chromium, driven over loopback."""
     driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
     if not (driver and chromium):

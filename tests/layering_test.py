@@ -46,7 +46,7 @@ ALLOWED = {
     },
     "export": {"types", "index", "models", "data"},
     "report": {"metrics", "normalizers", "evaluation", "experiment"},
-    "video_search": {"video", "index", "pretrained"},
+    "video_search": {"video", "index", "experiment", "pretrained"},
     "integrations": {"metrics", "normalizers", "index", "pretrained"},
     "cli": {
         "biases", "metrics", "normalizers", "index", "models", "data", "distributed", "experiment",

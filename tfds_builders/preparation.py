@@ -13,7 +13,7 @@ from etils import epath
 from ncl_jax.errors import InputError, check_choice
 from ncl_jax.locks import locked
 from ncl_jax.progress import announced
-from tfds_builders import clip_builder, sources
+from tfds_builders import clip_builder, layout, sources
 from tfds_builders.activitynet import activitynet_dataset_builder
 from tfds_builders.demo import demo_dataset_builder
 from tfds_builders.frame_store import BuildOptions
@@ -98,6 +98,19 @@ def require_files(
     built = builder_class(data_dir=os.fspath(data_dir), config=config).data_dir
     if not (builder_class.GENERATED or epath.Path(built).exists()):
         builder_class.read_layout(epath.Path(manual_dir) / builder_class.name, config)
+
+
+def read_layout(
+    name: str, manual_dir: str | os.PathLike[str], **settings: Any
+) -> layout.Layout:
+    """What the files of a set that are below `manual_dir` offer now; nothing is rendered.
+
+    Raises:
+      FileNotFoundError: files are missing; the message shows the expected tree.
+      ValueError: unknown name or setting, or a damaged list or caption file.
+    """
+    builder_class, config = resolve(name, settings)
+    return builder_class.read_layout(epath.Path(manual_dir) / builder_class.name, config)
 
 
 def download(name: str, manual_dir: str | os.PathLike[str], **settings: Any) -> None:

@@ -18,11 +18,8 @@ from collections.abc import Sequence
 
 from ncl_jax.cli import exits
 from ncl_jax.cli.parsing import Parser
-from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.files import check_new_folder
-from ncl_jax.models import convert, weights
-from ncl_jax.pretrained.checkpoint import CHECKPOINTS, read
-from ncl_jax.pretrained.saving import save
+from ncl_jax.progress import announced
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,12 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """Weights -> a folder that holds nothing else."""
     check_new_folder(args.out)
+    with announced("importing JAX", sys.stderr):
+        from ncl_jax.pretrained.checkpoint import CHECKPOINTS
     trained = (pathlib.Path(args.source) / CHECKPOINTS).is_dir()
-    print((of_run if trained else of_published)(args.source, args.out))
+    with announced(f"{args.source}: reading and writing weights", sys.stderr):
+        said = (of_run if trained else of_published)(args.source, args.out)
+    print(said)
 
 
 def of_run(workdir: str, out: pathlib.Path) -> str:
     """The last checkpoint -> `out`."""
+    from ncl_jax.pretrained.checkpoint import read
+    from ncl_jax.pretrained.saving import save
+
     checkpoint = read(workdir)
     save(checkpoint, out)
     return f"step {checkpoint.step} of {workdir} -> {out}"
@@ -50,6 +54,9 @@ def of_run(workdir: str, out: pathlib.Path) -> str:
 
 def of_published(checkpoint: str, out: pathlib.Path) -> str:
     """Weights under other names -> `out`."""
+    from ncl_jax.data.tokenizer import Tokenizer
+    from ncl_jax.models import convert, weights
+
     published = weights.read(checkpoint)
     tokenizer = Tokenizer.load(published.tokenizer).to_json() if published.tokenizer else None
     convert.save(out, published.arrays, convert.sizes_of(published), tokenizer)

@@ -13,9 +13,7 @@ from collections.abc import Sequence
 
 from ncl_jax.cli import exits
 from ncl_jax.cli.parsing import Parser
-from ncl_jax.export import folder, formats
-from ncl_jax.index import RetrievalIndex
-from ncl_jax.pretrained.checkpoint import read
+from ncl_jax.progress import announced
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="ncl-jax export", description=__doc__)
     parser.add_argument("checkpoint", help="a run, weights, or a hub name")
     parser.add_argument("out", type=pathlib.Path, help="folder to write, new or empty")
-    parser.add_argument("--format", choices=formats.FORMATS, default="stablehlo")
+    parser.add_argument("--format", metavar="stablehlo|onnx", default="stablehlo")
     parser.add_argument("--index", help="index whose search is exported too, biases included")
     parser.add_argument("--k", type=int, default=10, help="items that a search finds (10)")
     args = parser.parse_args(argv)
@@ -32,14 +30,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """The model -> a folder, and what was found by comparing."""
+    with announced("importing JAX", sys.stderr):
+        from ncl_jax.export import folder, formats
+        from ncl_jax.index import RetrievalIndex
+        from ncl_jax.pretrained.checkpoint import read
     formats.find(args.format)
     index = RetrievalIndex.load(args.index, check=True) if args.index else None
-    model = read(args.checkpoint)
+    with announced(f"reading {args.checkpoint}", sys.stderr):
+        model = read(args.checkpoint)
     given = model.preprocessing
-    written = folder.write(
-        args.out, model.towers, model.params, model.sizes, given.shapes, model.tokenizer,
-        view=given.view, format=args.format, fps=given.frames.fps, index=index, k=args.k,
-    )  # fmt: skip
+    with announced("writing each file, running it and comparing with JAX", sys.stderr):
+        written = list(folder.write(
+            args.out, model.towers, model.params, model.sizes, given.shapes, model.tokenizer,
+            view=given.view, format=args.format, fps=given.frames.fps, index=index, k=args.k,
+        ))  # fmt: skip
     for file, error in written:
         size = file.stat().st_size / 1e6
         print(f"{file}: {size:.1f} MB; differs from JAX by at most {error:.1g}")

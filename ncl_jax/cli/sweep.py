@@ -28,10 +28,9 @@ from ncl_jax.cli.sweep_plans import SWEEPS, Overrides
 from ncl_jax.cli.sweep_runs import SweepRun, execute, finished, read_results, shares
 from ncl_jax.errors import InputError, check_choice
 from ncl_jax.experiment.coincidence import essence, without_effect
-from ncl_jax.experiment.workdir import prepare as prepare_workdir
 from ncl_jax.files import write_text
 from ncl_jax.locks import locked
-from ncl_jax.report import sweeps
+from ncl_jax.progress import announced
 
 _SWEEP = flags.DEFINE_string("sweep", None, f"Which one: {', '.join(SWEEPS)}")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of the cores")
@@ -67,8 +66,7 @@ def sweep(config: ml_collections.ConfigDict) -> dict[str, str]:
     missing = [run for run in runs if not finished(run)]
     print(f"{_SWEEP.value}: {len(runs)} runs in {folder}, {len(runs) - len(missing)} finished")
     if missing:
-        prepare_workdir(folder)
-        prepare(config)
+        prepare(folder, config)
     failed: dict[str, str] = {}
     for run, fault in execute(missing, shares(_JOBS.value)):
         if fault:
@@ -155,10 +153,11 @@ def label_of(overrides: Overrides) -> str:
     return " ".join(f"{key}={value}" for key, value in short.items() if key != "seed")
 
 
-def prepare(config: ml_collections.ConfigDict) -> None:
-    """The data, before several runs want to prepare it at once."""
-    from ncl_jax.experiment import build
-
+def prepare(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """The folder, and the data before several runs want to prepare it at once."""
+    with announced("importing JAX, Flax and Orbax"):
+        from ncl_jax.experiment import build, workdir
+    workdir.prepare(folder)
     build.prepare_data(config)
 
 
@@ -176,6 +175,8 @@ def tabulate(
 def _tabulate(
     runs: Sequence[SweepRun], folder: pathlib.Path, remarks: dict[str, dict[str, str]]
 ) -> str:
+    from ncl_jax.report import sweeps  # late, as it imports JAX
+
     found = [
         sweeps.Finished(run.label, run.seed, results["metrics"], str(run.workdir))
         for run in runs

@@ -1,9 +1,10 @@
 """Which frames of a clip are shown, and in which order."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from ncl_jax.errors import InputError, check_choice
 
@@ -64,3 +65,16 @@ def order_frames(
             raise InputError("rng: the order 'random' needs a generator")
         return rng.permutation(chosen)
     return chosen[::-1] if order == "reverse" else chosen
+
+
+def length_of(times: Sequence[float] | Float[np.ndarray, " frame"]) -> float:
+    """Seconds that frames at these times stand for: the last one as long as the one before it.
+
+    Example:
+      >>> length_of([0.0, 0.5]), length_of([0.0]), length_of([])
+      (1.0, 1.0, 0.0)
+    """
+    if not len(times):
+        return 0.0
+    step = float(times[-1] - times[-2]) if len(times) > 1 else 1.0
+    return float(times[-1]) + step

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from jaxtyping import Int
 
+from ncl_jax.data.frames import length_of
 from ncl_jax.data.prefetch import Ahead, watched
 from ncl_jax.errors import InputError, blame_input
 
@@ -18,12 +19,13 @@ BEFOREHAND = 64  # records read while the text of one is taken
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Clips by number, and every caption with the number of its clip."""
+    """Clips by number, every caption with the number of its clip, and how long each clip is."""
 
     records: Sequence[dict[str, Any]]
     video_ids: list[str]
     captions: list[str]
     video_of_text: Int[np.ndarray, " text"]
+    seconds: list[float] = dataclasses.field(default_factory=list)
 
     def jpegs(self, video: int) -> Sequence[bytes]:
         """All stored frames of a clip.
@@ -51,16 +53,17 @@ def load_split(directory: epath.PathLike, name: str, timeout: float | None = Non
     with contextlib.closing(read):
         given = watched(read, timeout, f"split {name!r} of {directory}")
         records = next(given)
-        video_ids, captions, video_of_text = [], [], []
-        for video, (video_id, texts) in enumerate(given):
+        video_ids, captions, video_of_text, seconds = [], [], [], []
+        for video, (video_id, texts, length) in enumerate(given):
             video_ids.append(video_id)
             captions += texts
             video_of_text += [video] * len(texts)
-    return Split(records, video_ids, captions, np.asarray(video_of_text, np.int32))
+            seconds.append(length)
+    return Split(records, video_ids, captions, np.asarray(video_of_text, np.int32), seconds)
 
 
 def _read_all(directory: epath.PathLike, name: str) -> Iterator[Any]:
-    """The records, then (video id, captions) of each."""
+    """The records, then (video id, captions, seconds) of each."""
     builder = tfds.builder_from_directory(directory)
     if not builder.info.splits.get(name) or not builder.info.splits[name].num_examples:
         raise InputError(
@@ -75,7 +78,8 @@ def _read_all(directory: epath.PathLike, name: str) -> Iterator[Any]:
         for part in ("frames", "captions"):
             if not len(record[part]):
                 raise InputError(f"clip {video_id!r} in {directory}: it has no {part}")
-        yield video_id, [_text(caption) for caption in record["captions"]]
+        texts = [_text(caption) for caption in record["captions"]]
+        yield video_id, texts, length_of(record.get("frame_times", ()))
 
 
 def _read(records: Sequence[dict[str, Any]], number: int, where: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from ncl_jax.data.frames import length_of
 from ncl_jax.pretrained.preprocessing import StoredFrames
 from ncl_jax.video.decode import Clip, VideoError
 from ncl_jax.video.pool import GIVE_UP_AFTER, read_files
@@ -88,5 +89,4 @@ def _end(clip: Clip, part: slice) -> float:
     """A window lasts to the next one, the last window to one frame's time after its last frame."""
     if part.stop < len(clip.times):
         return float(clip.times[part.stop])
-    step = float(clip.times[-1] - clip.times[-2]) if len(clip.times) > 1 else 1.0
-    return float(clip.times[-1]) + step
+    return length_of(clip.times)

@@ -64,13 +64,9 @@ class Pictures:
           BadVideoError: its sides differ too much.
         """
         shape = self.shape(picture)
-        if max(shape) > _MAX_ASPECT * min(shape):
-            raise BadVideoError(f"sides within 1:{_MAX_ASPECT}, got {shape[0]} x {shape[1]} pixels")
+        _check_aspect(shape)
         pixels = colour.to_rgb(picture, self._form.look, self._form.short_side)
-        image = Image.fromarray(self._turn.apply(pixels))
-        image = _resized(image, shape, self._form.short_side)
-        quality = self._form.jpeg_quality
-        return np.asarray(image) if quality is None else to_jpeg(image, quality), shape
+        return fitted(Image.fromarray(self._turn.apply(pixels)), shape, self._form), shape
 
     def shape(self, picture: av.VideoFrame) -> Shape:
         """Size of the picture as its image would show it, before resizing."""
@@ -108,6 +104,22 @@ class Pictures:
     def _remark(self, sentence: str) -> None:
         if sentence not in self.remarks:
             self.remarks.append(sentence)
+
+
+def fitted(image: Image.Image, shape: tuple[int, int], form: Form) -> Any:
+    """An upright image, to be shown at `shape`, in the size and the form that is kept.
+
+    Raises:
+      BadVideoError: its sides differ too much.
+    """
+    _check_aspect(Shape(*shape))
+    image = _resized(image, Shape(*shape), form.short_side)
+    return np.asarray(image) if form.jpeg_quality is None else to_jpeg(image, form.jpeg_quality)
+
+
+def _check_aspect(shape: Shape) -> None:
+    if max(shape) > _MAX_ASPECT * min(shape):
+        raise BadVideoError(f"sides within 1:{_MAX_ASPECT}, got {shape[0]} x {shape[1]} pixels")
 
 
 def _resized(image: Image.Image, shape: Shape, short_side: int | None) -> Image.Image:

@@ -25,6 +25,7 @@ import numpy as np
 
 from ncl_jax.errors import InputError
 from ncl_jax.video.decode import Clip, Look, Probe, VideoError, decode_frames, file_name, probe
+from ncl_jax.video.example import Kind, decode_example
 from ncl_jax.video.process import Process
 from ncl_jax.video.transcode import transcode
 
@@ -74,6 +75,20 @@ class VideoWorker:
         """
         request = {"fps": fps, "short_side": short_side, "jpeg_quality": jpeg_quality}
         return self._ask(path, {**request, "look": look})
+
+    def decode_example(
+        self,
+        path: str | os.PathLike[str],
+        kind: Kind,
+        *,
+        fps: float,
+        short_side: int,
+        jpeg_quality: int,
+        look: Look,
+    ) -> bytes:
+        """`video.example.decode_example`, packed for `unpack`, with the same limits."""
+        request = {"fps": fps, "short_side": short_side, "jpeg_quality": jpeg_quality}
+        return self._ask(path, {**request, "look": look, "kind": kind})
 
     def probe(self, path: str | os.PathLike[str], deep: bool = False) -> Probe:
         """`video.probe`, with the same limits."""
@@ -224,6 +239,8 @@ def _answer(request: dict[str, Any]) -> tuple[str, bytes]:
             return "done", json.dumps(probe(**request)).encode()
         if "start" in request:
             return "done", transcode(**request)
+        if "kind" in request:
+            return "done", pack(decode_example(**request))
         return "done", pack(decode_frames(**request))
     except VideoError as error:
         return "error", error.reason.encode()

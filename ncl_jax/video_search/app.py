@@ -2,58 +2,71 @@
 
     GET /                              the page
     GET /api/gallery                   {"folder", "windows", "files", "normalised", "bank",
-                                        "preferred", "keeps_queries", "captions"}
+                                        "preferred", "keeps_queries", "captions", "run", "remark",
+                                        "example_bytes"}
     GET /api/search?q=&k=&scores=      {"hits": [hit]}, best first; scores "normalised" or "plain"
     GET /api/similar?item=&k=&scores=  {"hits": [hit]}: windows like one of them
+    POST /api/example?k=&scores=       {"hits": [hit]}: windows like a picture or a clip, whose
+                                        bytes are the body (application/octet-stream)
     GET /api/some?k=                   {"hits": [hit]}: a few windows, their scores null
     GET /api/captions?item=&k=&scores= {"hits": [{"caption", "score"}]}: a window's best captions
     GET /preview/ITEM                  JPEG of the middle of a window
     GET /api/begin?item=               {"seconds", "plays"}: what players show at the file's first
                                        frame, and whether browsers play the file as it is
-    GET /video/ITEM                    the file itself, with byte ranges, of `PIECE` at the most
+    GET /video/ITEM                    the file itself, in ranges of up to `sending.PIECE` bytes
     GET /clip/ITEM                     its window as H.264 and AAC, for files browsers do not play
 
-A hit is {"item", "file", "start", "end", "clock", "score"}: seconds count from the file's first
-frame, and `item` is "VERSION-ROW", a row of one version of the index, so that a page opened before
-the index was built again never plays another file. Errors are {"error": one sentence} with a status
-of 4xx. Only files that the index names can be read, as they were indexed, and by item, never by
-path; see `IndexSnapshot.file`.
+A hit is {"item", "file", "start", "end", "clock", "score"}, and of a training run {"captions"} too,
+the test captions of the clip. Seconds count from the file's first frame, and `item` is
+"VERSION-ROW", a row of one version of the index, so that a page opened before the index was built
+again never plays another file. Errors are {"error": one sentence} with a status of 4xx. Only files
+that the index names can be read, as they were indexed, and by item, never by path; see
+`IndexSnapshot.file`.
 """
 
 import functools
 import io
 import pathlib
+import threading
 import urllib.parse
 from collections.abc import Collection
 from typing import Any
 
 import flask
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    NotFound,
+    RequestEntityTooLarge,
+    ServiceUnavailable,
+    UnsupportedMediaType,
+)
 
 from ncl_jax.errors import InputError
 from ncl_jax.video import decode
-from ncl_jax.video_search import banks, ranges
+from ncl_jax.video.decode import VideoError
+from ncl_jax.video_search import banks
 from ncl_jax.video_search.clips import ClipCache
+from ncl_jax.video_search.examples import MOST, Examples
 from ncl_jax.video_search.library import Library
+from ncl_jax.video_search.sending import sent
 
 MAX_HITS = 100
+EXAMPLE = "application/octet-stream"
+EXAMPLES_AT_ONCE = 4
+"""One is decoded and embedded at a time; more would take the threads of other requests."""
 MAX_QUERY = 1000
 PREVIEWS_KEPT = 500
 PREVIEW_SIDE = 180
-PIECE = 1 << 22
-"""Bytes of a range that are sent at once; a player asks on. More would not fit the server's
-buffers, and a player that is paused would hold up a thread."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_KINDS = {
-    ".ts": "video/mp2t", ".mts": "video/mp2t", ".m2ts": "video/mp2t", ".mkv": "video/x-matroska",
-    ".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime",
-}  # fmt: skip
-"""Of names that systems take for something else, or do not know."""
 _POLICY = "default-src 'self'; media-src 'self'; object-src 'none'; frame-ancestors 'none'"
 
 
 def create_app(
-    library: Library, clips: ClipCache, hosts: Collection[str] | None = None
+    library: Library,
+    clips: ClipCache,
+    hosts: Collection[str] | None = None,
+    examples: Examples | None = None,
 ) -> flask.Flask:
     """The application.
 
@@ -62,11 +75,13 @@ def create_app(
       clips: where transcoded clips are kept.
       hosts: names, in lower case, under which the page may be asked for; a page elsewhere cannot
         reach it under a name of its own. None: any name.
+      examples: what embeds pictures and clips that are queries; None refuses them.
     """
     app = flask.Flask(__name__, static_folder="static", static_url_path="/static")
     app.add_url_rule("/", view_func=lambda: app.send_static_file("page.html"), endpoint="page")
     _check_hosts(app, hosts)
-    _answer_queries(app, library)
+    _answer_queries(app, library, examples is not None)
+    _answer_examples(app, library, examples)
     _show_videos(app, library, clips)
     _explain_errors(app)
     return app
@@ -79,7 +94,7 @@ def _check_hosts(app: flask.Flask, hosts: Collection[str] | None) -> None:
             raise BadRequest(f"Host: expected one of {', '.join(sorted(hosts))}, got {name!r}")
 
 
-def _answer_queries(app: flask.Flask, library: Library) -> None:
+def _answer_queries(app: flask.Flask, library: Library, takes_examples: bool) -> None:
     @app.get("/api/gallery")
     def about() -> dict[str, Any]:
         shown = library.snapshot()
@@ -91,7 +106,10 @@ def _answer_queries(app: flask.Flask, library: Library) -> None:
             "bank": banks.source_of(shown.index),
             "preferred": "plain" if shown.index.prefers_plain else "normalised",
             "keeps_queries": library.keeps_queries,
+            "example_bytes": MOST if takes_examples else 0,
             "captions": len(shown.captions),
+            "run": "" if shown.run is None else shown.run.run,
+            "remark": "" if shown.run is None else shown.run.remark,
         }
 
     @app.get("/api/search")
@@ -123,17 +141,47 @@ def _answer_queries(app: flask.Flask, library: Library) -> None:
         return {"hits": shown.best_captions(row, _k(), _scores())}
 
 
+def _answer_examples(app: flask.Flask, library: Library, examples: Examples | None) -> None:
+    places = threading.BoundedSemaphore(EXAMPLES_AT_ONCE)
+
+    @app.post("/api/example")
+    def example() -> dict[str, Any]:
+        if examples is None:
+            raise NotFound("this page takes no pictures and clips as queries")
+        request = flask.request
+        # A page elsewhere may post what forms can, which is not this type.
+        if request.mimetype != EXAMPLE:
+            raise UnsupportedMediaType(f"expected a body of {EXAMPLE}, got {request.mimetype!r}")
+        if not (size := request.content_length or 0):
+            raise BadRequest("expected the bytes of a picture or a clip, got none")
+        if size > MOST:
+            raise RequestEntityTooLarge(
+                f"expected a picture or a clip of up to {MOST >> 20} MB, got {size:,} bytes; cut "
+                "out the part that matters"
+            )
+        if not places.acquire(blocking=False):
+            raise ServiceUnavailable("the server is busy with other pictures; try again soon")
+        try:
+            row = examples.embed_stream(request.stream)
+        except VideoError as error:
+            raise BadRequest(f"the picture or clip: {error.reason}") from error
+        finally:
+            places.release()
+        return {"hits": library.snapshot().search(row, _k(), _scores())}
+
+
 def _show_videos(app: flask.Flask, library: Library, clips: ClipCache) -> None:
     @functools.lru_cache(PREVIEWS_KEPT)
     def picture(path: pathlib.Path, changed: int, middle: float) -> bytes:
         return decode.jpeg_at(path, middle, PREVIEW_SIDE, jpeg_quality=80)
 
+    def look(path: pathlib.Path, middle: float) -> bytes:
+        return picture(path, path.stat().st_mtime_ns, middle)
+
     @app.get("/preview/<item>")
     def preview(item: str) -> flask.Response:
         shown = library.snapshot()
-        row = shown.row(item)
-        path, window = shown.file(row), shown.windows[row]
-        jpeg = picture(path, path.stat().st_mtime_ns, (window.start + window.end) / 2)
+        jpeg = shown.picture(shown.row(item), look)
         return flask.send_file(io.BytesIO(jpeg), mimetype="image/jpeg")
 
     @functools.lru_cache(PREVIEWS_KEPT)
@@ -156,7 +204,7 @@ def _show_videos(app: flask.Flask, library: Library, clips: ClipCache) -> None:
         shown = library.snapshot()
         row = shown.row(item)
         path, window = shown.file(row), shown.windows[row]
-        return _sent(clips.path(path, window.start, window.end), f"{item}.mp4")
+        return sent(clips.path(path, window.start, window.end), f"{item}.mp4")
 
     @app.get("/video/<item>")
     def whole(item: str) -> flask.Response:
@@ -164,7 +212,7 @@ def _show_videos(app: flask.Flask, library: Library, clips: ClipCache) -> None:
         row = shown.row(item)
         # A file's own name may hold what a header must not, and a link's aim may have none.
         suffix = pathlib.PurePath(shown.windows[row].file).suffix
-        return _sent(shown.file(row), f"{item}{suffix}")
+        return sent(shown.file(row), f"{item}{suffix}")
 
 
 def _explain_errors(app: flask.Flask) -> None:
@@ -195,36 +243,6 @@ def _host() -> str:
     if not name:
         raise BadRequest(f"Host: expected NAME or NAME:PORT, got {host!r}")
     return name
-
-
-def _sent(path: pathlib.Path, name: str) -> flask.Response:
-    """A file, or those of its bytes that the request asks for, `PIECE` of them at the most."""
-    size, changed = (status := path.stat()).st_size, status.st_mtime_ns
-    header = flask.request.environ.pop("HTTP_RANGE", "")
-    parts = ranges.parse(header, size) if flask.request.method == "GET" else None
-    some = ranges.cut(parts or [], PIECE)
-    if parts is not None and len(some) < 2:
-        start, stop = some[0] if some else (size, size + 1)  # beyond the end: status 416
-        flask.request.environ["HTTP_RANGE"] = f"bytes={start}-{stop - 1}"
-    response = flask.send_file(
-        path, conditional=True, download_name=name, etag=f"{changed:x}-{size:x}",
-        mimetype=_KINDS.get(pathlib.PurePath(name).suffix.lower()),
-    )
-    if len(some) > 1 and response.status_code == 200 and _same(response):
-        response.close()
-        kind = response.mimetype or "application/octet-stream"
-        body, response.content_type = ranges.multipart(path, some, size, kind)
-        response.direct_passthrough, response.status_code = False, 206
-        response.set_data(body)
-    return response
-
-
-def _same(response: flask.Response) -> bool:
-    """Whether the request's If-Range, where it has one, means the file as it is now."""
-    asked = flask.request.if_range
-    if asked.etag is not None:
-        return asked.etag == response.get_etag()[0]
-    return asked.date is None or asked.date == response.last_modified
 
 
 def _k() -> int:

@@ -14,6 +14,8 @@ import flask
 import waitress
 from waitress.channel import HTTPChannel
 
+from ncl_jax.video_search.examples import MOST
+
 THREADS = 16
 CONNECTIONS = 200
 """At once, in all; a process may often open no more than 256 files."""
@@ -23,7 +25,7 @@ IDLE_SECONDS = 30
 """A connection over which nothing has gone for so long is closed; a player just connects again."""
 CLEAN_SECONDS = 5
 _HEADER = 1 << 16
-_BODY = 1 << 16
+_BODY = MOST + 1  # waitress refuses this many
 
 
 def create_server(app: flask.Flask, listener: socket.socket) -> Any:

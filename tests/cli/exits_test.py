@@ -1,8 +1,12 @@
 """How commands end when they are interrupted, when input is bad, and when they have a bug."""
 
+import subprocess
+import sys
+
 import pytest
 
 from ncl_jax.cli import convert, exits, index, metrics, normalize, report, serve
+from ncl_jax.cli.entry import COMMANDS
 from ncl_jax.errors import BUGS, InputError, blame_input
 from tfds_builders import check
 
@@ -27,7 +31,7 @@ def test_an_interrupt_is_one_word(command, arguments, where, monkeypatch, capsys
     assert command.main(arguments) == 130
     *begun, last = capsys.readouterr().err.splitlines()
     assert last == "interrupted"
-    assert all(line.startswith("importing ") for line in begun)
+    assert all(line.endswith(" ...") for line in begun)
 
 
 def fail(error):
@@ -54,3 +58,12 @@ def test_a_library_may_blame_a_file_but_not_for_a_bug():
             raise bug("planted")
     with pytest.raises(InputError, match=r"^said already$"), blame_input("a", "b"):
         raise InputError("said already")
+
+
+@pytest.mark.parametrize("module", [module for module, _ in COMMANDS.values()])
+def test_a_command_says_what_it_does_before_it_imports_what_takes_long(module):
+    """What reads the arguments, and says the first line, waits for none of these."""
+    slow = ["jax", "flax", "orbax", "tensorflow", "matplotlib", "scipy"]
+    code = f"import sys, {module}; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

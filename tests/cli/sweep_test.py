@@ -344,7 +344,7 @@ def test_a_wrong_flag_is_one_plain_message(tmp_path):
 INTERRUPTED = SHORT.replace("app.run", """
 import os, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job begun with `&` ignores it
-sweep.prepare = lambda config: os.kill(os.getpid(), signal.SIGNAL)
+sweep.prepare = lambda *_: os.kill(os.getpid(), signal.SIGNAL)
 app.run""")
 
 

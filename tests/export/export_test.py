@@ -242,7 +242,7 @@ def test_the_command_names_packages_to_install_before_it_reads_anything(monkeypa
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert entry.main(["export", "no such run", "out", "--format=onnx"]) == 2
     said = "error: --format onnx needs onnx and onnxruntime: pip install onnx onnxruntime\n"
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == f"importing JAX ...\n{said}"
 
 
 def page():

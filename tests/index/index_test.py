@@ -270,7 +270,7 @@ def test_command_says_what_is_wrong(
     assert command.main(arguments) == 2
     said = capsys.readouterr().err
     assert says in said
-    assert said.count("\n") == 1
+    assert len(said.removeprefix("importing JAX ...\n").splitlines()) == 1
 
 
 def test_an_add_waits_for_who_changes_the_index(index, tmp_path, capsys):

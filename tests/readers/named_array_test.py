@@ -107,5 +107,5 @@ def test_an_index_of_embeddings_has_no_words(files, capsys):
     capsys.readouterr()
     assert index.main(["search", "i", "a red ball"]) == 2
     said = capsys.readouterr().err
-    assert "i was built from embeddings and has no text model" in said
+    assert "i was built from embeddings and has no model" in said
     assert "--query Q.npy" in said

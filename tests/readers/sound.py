@@ -18,15 +18,14 @@ import numpy as np
 from etils import epath
 from safetensors.numpy import save
 
-from ncl_jax.cli import index as index_command
-from ncl_jax.cli import inputs
+from ncl_jax.cli import embedding_files, inputs
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.experiment import finished
 from ncl_jax.index import RetrievalIndex, single_file, storage
 from ncl_jax.models import convert, torch_file, weights
 from ncl_jax.report import curves, runs, tables
-from ncl_jax.video_search.library import IndexSnapshot
 from ncl_jax.video_search.manifest import FileRecord, GalleryManifest, Stamp
+from ncl_jax.video_search.snapshot import IndexSnapshot
 from tests import tiny
 from tests.index import format1
 from tests.models.convert_test import tensor, typed
@@ -217,7 +216,7 @@ READERS = {
     "index, format 1": Reader("index.npz", _index, _shown,
                               (of_single_file, of_single_file, m.of_zip, m.of_bytes), 0.3),
     "embeddings, .npz": Reader("e.npz", _embeddings,
-                               lambda p: index_command.read_embeddings(str(p)), ZIP, 0.8),
+                               lambda p: embedding_files.read_embeddings(str(p)), ZIP, 0.8),
     "embeddings, .npy": Reader("e.npy", lambda p: np.save(p, ROWS),
                                lambda p: inputs._unit(str(p)), (m.of_array, m.of_bytes)),
     "embeddings of a run": Reader("embeddings.npz", _embeddings,

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ncl_jax.index import RetrievalIndex
-from ncl_jax.video_search import app
+from ncl_jax.video_search import app, sending
 from ncl_jax.video_search.clips import ClipCache
 from ncl_jax.video_search.library import Library
 from ncl_jax.video_search.manifest import Window
@@ -122,7 +122,7 @@ def test_the_file_comes_in_ranges(client, item, tmp_path):
 
 def test_a_long_range_comes_in_pieces(client, item, tmp_path, monkeypatch):
     whole = (tmp_path / "videos" / "sub" / "b.mp4").read_bytes()
-    monkeypatch.setattr(app, "PIECE", 100)
+    monkeypatch.setattr(sending, "PIECE", 100)
     for asked, start, stop in (("0-", 0, 100), ("50-", 50, 150), ("7-500", 7, 107),
                                ("7-50", 7, 51), ("-30", len(whole) - 30, len(whole))):  # fmt: skip
         with client.get(f"/video/{item(1)}", headers={"Range": f"bytes={asked}"}) as answer:

@@ -157,7 +157,7 @@ def test_the_commands_as_one_types_them(tmp_path, workdir, videos, capsys, monke
     assert cli.main(["search", "a", "red", "ball"]) == 2
     assert "a: expected an index; build one" in capsys.readouterr().err
     assert cli.main(["search", "video_index"]) == 2
-    assert "expected words or --query EMBEDDINGS after video_index" in capsys.readouterr().err
+    assert "expected words, --query, --picture or --clip after" in capsys.readouterr().err
     assert cli.main(["search", "x" * 5000, "-k", "1"]) == 0
 
 
@@ -273,9 +273,9 @@ def test_wrong_arguments_are_one_sentence(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(gallery, "embed_files")  # all of it is known before
     assert cli.main([*build(tmp_path, workdir), *change]) == 2
-    error = capsys.readouterr().err
+    *begun, error = capsys.readouterr().err.splitlines()
     assert said in error
-    assert len(error.strip().splitlines()) == 1
+    assert begun == ["importing JAX ..."]
 
 
 @pytest.mark.parametrize(

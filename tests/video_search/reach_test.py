@@ -15,7 +15,7 @@ from waitress import wasyncore
 from ncl_jax.cli import serve
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex
-from ncl_jax.video_search import app, ranges, server
+from ncl_jax.video_search import app, ranges, sending, server
 from ncl_jax.video_search.clips import ClipCache
 from ncl_jax.video_search.library import Library
 from tests.video_search.app_test import MODEL, encode, save
@@ -182,7 +182,7 @@ def test_a_range_of_another_version_is_the_whole_file(page, wanted):
 
 
 def test_several_ranges_are_cut_to_a_piece(page, monkeypatch):
-    monkeypatch.setattr(app, "PIECE", 15)
+    monkeypatch.setattr(sending, "PIECE", 15)
     _, _, body = page.get("bytes=0-9, 20-29, 40-49")
     assert body.count(b"Content-Range") == 2
     assert b"Content-Range: bytes 20-24/" in body

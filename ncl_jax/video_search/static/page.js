@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const PAGE = 12, MOST = 100; // clips shown at first and with every "More clips"; at all
 let latest = 0; // answers to older searches are dropped
 let current = null; // the request whose clips are shown
+let largest = 0; // bytes of a picture or clip that the server takes; 0: none
 let playing = null; // the player, its card's screen and the picture it stands for
 
 async function fetched(path, options) {
@@ -15,8 +16,8 @@ async function fetched(path, options) {
   throw new Error(body.error);
 }
 
-async function ask(path, parameters) {
-  return (await fetched(`${path}?${new URLSearchParams(parameters)}`)).json();
+async function ask(path, parameters, options) {
+  return (await fetched(`${path}?${new URLSearchParams(parameters)}`, options)).json();
 }
 
 function say(text, wrong = false) {
@@ -43,6 +44,11 @@ const similar = (hit) => ({
   path: "/api/similar", parameters: { item: hit.item },
   about: (count, scores) => `${plural(count, "clip")} like ${hit.file} ${hit.clock}, by ${scores} scores.`,
 });
+const like = (file) => ({
+  path: "/api/example", parameters: {},
+  options: { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file },
+  about: (count, scores) => `${plural(count, "clip")} like ${file.name}, by ${scores} scores.`,
+});
 const SOME = {
   path: "/api/some", parameters: {}, about: () => "Some of the clips. Describe what happens in the one you look for.",
 };
@@ -54,7 +60,8 @@ async function show(request, count, shown) {
   say("Searching…");
   try {
     const scores = chosenScores();
-    const { hits } = await ask(request.path, { ...request.parameters, scores, k: count });
+    const given = { ...request.parameters, scores, k: count };
+    const { hits } = await ask(request.path, given, request.options);
     if (mine !== latest) return;
     if (!shown) {
       stop();
@@ -85,6 +92,16 @@ function card(hit) {
   part(".name").textContent = hit.file;
   part(".clock").textContent = hit.clock;
   part(".score").textContent = hit.score === null ? "" : `score ${hit.score.toFixed(2)}`;
+  if (hit.captions) part(".describe").textContent = "Nearest training captions";
+  if (hit.captions?.length) {
+    part(".own").hidden = false;
+    const [first, ...others] = hit.captions;
+    const more = others.length ? ` and ${others.length} more` : "";
+    part(".own summary").textContent = `Test captions: “${first}”${more}`;
+    part(".own ul").append(...others.map(
+      (text) => Object.assign(document.createElement("li"), { textContent: text }),
+    ));
+  }
   part(".similar").addEventListener("click", () => {
     show(similar(hit), PAGE, 0);
     window.scrollTo({ top: 0 });
@@ -173,6 +190,41 @@ async function describe(node, hit) {
   }
 }
 
+// A picture or a clip to find the like of, chosen or dropped.
+function find(file) {
+  if (!file || !largest) return;
+  if (file.size > largest) {
+    return say(`${file.name} is larger than ${largest >> 20} MB; cut out the part that matters.`, true);
+  }
+  $("query").value = "";
+  history.replaceState(null, "", location.pathname);
+  show(like(file), PAGE, 0);
+}
+
+function takeExamples() {
+  $("give").hidden = false;
+  $("give").title = `or drop it on the page; up to ${largest >> 20} MB`;
+  $("example").addEventListener("change", () => {
+    find($("example").files[0]);
+    $("example").value = ""; // the same file may be chosen again
+  });
+  const dragged = (event) => event.dataTransfer?.types.includes("Files");
+  document.addEventListener("dragover", (event) => {
+    if (!dragged(event)) return;
+    event.preventDefault();
+    document.body.classList.add("dropping");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) document.body.classList.remove("dropping");
+  });
+  document.addEventListener("drop", (event) => {
+    if (!dragged(event)) return;
+    event.preventDefault();
+    document.body.classList.remove("dropping");
+    find(event.dataTransfer.files[0]);
+  });
+}
+
 async function start() {
   $("search").addEventListener("submit", (event) => { event.preventDefault(); search(); });
   $("scores").addEventListener("change", () => show(current, PAGE, 0));
@@ -183,13 +235,18 @@ async function start() {
     const wanted = given.get("scores") || gallery.preferred;
     document.querySelector(`input[value="${wanted === "plain" ? "plain" : "normalised"}"]`).checked = true;
     $("about").textContent =
-      `${plural(gallery.windows, "clip")} in ${plural(gallery.files, "video")} of “${gallery.folder}”`;
+      gallery.run ? `${plural(gallery.windows, "test clip")} of the run “${gallery.run}”`
+        : `${plural(gallery.windows, "clip")} in ${plural(gallery.files, "video")} of “${gallery.folder}”`;
     $("about").textContent += gallery.normalised
       ? `; normalised by ${gallery.bank}`
       : "; this index has no bank, so both scores are the same";
     if (gallery.keeps_queries) {
       $("about").textContent += "; queries are kept on the machine that serves this page";
     }
+    $("remark").textContent = gallery.remark;
+    $("remark").hidden = !gallery.remark;
+    largest = gallery.example_bytes;
+    if (largest) takeExamples();
   } catch (error) {
     say(error.message, true);
   }
