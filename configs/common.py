@@ -25,7 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
     d.settings.fps = 1.0  # frames stored per second of video
     d.settings.short_side = 224  # pixels of the shorter side of stored frames
     d.settings.look = "stored"  # as the published pipelines read frames; "shown": as players do
-    d.train_split = "train"  # trained on, and the bank of the normaliser
+    d.train_split = "train"  # trained on, and by default the bank of the normaliser
+    d.bank_holdout = 0.0  # share of its clips held out of training as a bank, in [0, 0.5]
     d.validation_split = "val"  # watched during training; "" for none
     d.test_split = "test"  # reported
     d.image_size = 224  # pixels, the square the model sees

@@ -18,7 +18,7 @@ from ncl_jax import losses
 from ncl_jax.data import pipeline
 from ncl_jax.data.clips import Shapes, View
 from ncl_jax.data.prefetch import Ahead
-from ncl_jax.data.records import Split, load_split
+from ncl_jax.data.records import Split, hold_out, load_split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import sharding
 from ncl_jax.distributed.sharding import Step
@@ -37,7 +37,8 @@ class Parts(NamedTuple):
     """What a config describes, built."""
 
     directory: str  # of the prepared dataset
-    splits: dict[str, Split]
+    splits: dict[str, Split]  # by name; of the train split what is trained on
+    holdout: Split | None  # the train clips of `data.bank_holdout`
     tokenizer: Tokenizer
     towers: Towers
     params: Any  # initial
@@ -64,6 +65,10 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
         for name in names:
             if section[name] < 1:
                 raise InputError(f"{name}: expected at least 1, got {section[name]}")
+    if not 0 <= data.bank_holdout <= 0.5:
+        raise InputError(
+            f"data.bank_holdout: expected a share in [0, 0.5], got {data.bank_holdout:g}"
+        )
     if data.threads < 0:
         raise InputError(f"data.threads: expected at least 0, got {data.threads}")
     for use in ("train", "eval"):
@@ -124,6 +129,10 @@ def build(
     names = filter(None, (data.train_split, data.validation_split, data.test_split))
     timeout = config.train.input_timeout
     splits = {name: load_split(directory, name, timeout) for name in names}
+    holdout = None
+    if data.bank_holdout:
+        whole = splits[data.train_split]
+        splits[data.train_split], holdout = hold_out(whole, data.bank_holdout, config.seed)
     if kept is None:
         published = weights.read(config.init.checkpoint) if config.init.checkpoint else None
         tokenizer = build_tokenizer(config, splits[data.train_split], published)
@@ -132,7 +141,7 @@ def build(
         asked = config.init.checkpoint and not config.tokenizer.path
         tokenizer = kept if asked else build_tokenizer(config, splits[data.train_split])
         towers, params = build_blank_towers(config, tokenizer.vocab_size)
-    return Parts(directory, splits, tokenizer, towers, params, build_optimizer(config))
+    return Parts(directory, splits, holdout, tokenizer, towers, params, build_optimizer(config))
 
 
 def build_tokenizer(
