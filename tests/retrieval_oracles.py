@@ -185,7 +185,8 @@ def scores_of(name, query, bank, item, gallery, p):
 
 def online_scores(query, bank, gallery, every, scale, iterations, strength=1.0):
     """Scores [query][gallery]: query by query, each by the bank and the queries of full blocks
-    before it."""
+    before it.
+    """
     answered, out = [], []
     for place, row in enumerate(query):
         seen = answered[: place // every * every]

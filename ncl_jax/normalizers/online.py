@@ -62,7 +62,7 @@ class Online:
         if self.every < 1:
             raise InputError(f"every: expected at least 1 query between refits, got {self.every}")
         gallery = checked(gallery, "gallery")
-        normalizer, evidence = self.normalizer, {}
+        normalizer, evidence = self.normalizer, dict[str, Any]()
         if normalizer is None:
             choice, evidence = choose(bank, self.seed)
             normalizer = choice.normalizer

@@ -8,6 +8,7 @@ from ncl_jax import metrics
 from ncl_jax.cli import metrics as cli_metrics
 from ncl_jax.cli import normalize as cli_normalize
 from ncl_jax.evaluation import embeddings, evaluate
+from ncl_jax.evaluation.banks import bank_of
 from ncl_jax.evaluation.embeddings import Embedded
 from ncl_jax.evaluation.scorers import CosineScorer
 
@@ -28,7 +29,7 @@ def split(texts_per_video, noise=0.7, videos=12, dim=8, seed=0):
 
 def test_plain_rows_are_the_loop_over_queries():
     test = split(3)
-    found = evaluate.evaluate(test, split(3, seed=1), CosineScorer(20.0), 4).metrics
+    found = evaluate.evaluate(test, bank_of(split(3, seed=1)), CosineScorer(20.0), 4).metrics
     scores = test.text @ test.video.T
     ranks = [1 + sum(row > row[v]) for row, v in zip(scores, test.video_of_text, strict=True)]
     assert found["text_to_video"]["plain"]["R@1"] == pytest.approx(
@@ -42,7 +43,9 @@ def test_plain_rows_are_the_loop_over_queries():
 
 def test_the_bank_matters_to_inductive_and_test_queries_to_transductive():
     test, banks = split(3), [split(3, seed=s) for s in (1, 2)]
-    first, second = (evaluate.evaluate(test, bank, CosineScorer(20.0), 4).metrics for bank in banks)
+    first, second = (
+        evaluate.evaluate(test, bank_of(bank), CosineScorer(20.0), 4).metrics for bank in banks
+    )
     for direction in ("text_to_video", "video_to_text"):
         assert first[direction]["plain"] == second[direction]["plain"]
         assert first[direction]["transductive"] == second[direction]["transductive"]
@@ -58,7 +61,7 @@ def test_a_hub_is_levelled_by_the_bank():
     crowd = test._replace(text=unit(test.text + shift), video=test.video.copy())
     crowd.video[0] = unit(np.ones((1, 8)))[0]
     found = evaluate.evaluate(
-        crowd, bank._replace(text=unit(bank.text + shift)), CosineScorer(20.0), 4
+        crowd, bank_of(bank._replace(text=unit(bank.text + shift))), CosineScorer(20.0), 4
     ).metrics["text_to_video"]
     assert found["plain"]["R@1"] < 20
     assert found["inductive"]["R@1"] > found["plain"]["R@1"] + 10
@@ -66,7 +69,7 @@ def test_a_hub_is_levelled_by_the_bank():
 
 def test_the_result_has_auto_hubness_and_both_public_rules():
     test, bank = split(3), split(3, videos=40, seed=1)
-    found = evaluate.evaluate(test, bank, CosineScorer(20.0), 4).metrics
+    found = evaluate.evaluate(test, bank_of(bank), CosineScorer(20.0), 4).metrics
     for direction in ("text_to_video", "video_to_text", "video_to_text_best_caption"):
         assert list(found[direction]) == ["plain", "inductive", "inductive_auto", "transductive"]
     for side in ("video", "text"):
@@ -89,7 +92,7 @@ def test_a_clip_that_comes_twice_stops_the_evaluation():
     test = split(3)
     doubled = test._replace(video_ids=["clip 1", *test.video_ids[1:]])
     with pytest.raises(ValueError, match=r"expected 11, got 12; 1 doubled \(clip 1\)"):
-        evaluate.evaluate(doubled, split(3, seed=1), CosineScorer(20.0), 4)
+        evaluate.evaluate(doubled, bank_of(split(3, seed=1)), CosineScorer(20.0), 4)
 
 
 def test_embeddings_of_a_run_feed_the_commands(tmp_path, capsys):

@@ -27,7 +27,8 @@ def test_scores_equal_the_loop_over_queries(every, strength):
 @pytest.mark.parametrize("changed", range(9))
 def test_no_query_sees_itself_or_a_later_one(every, order, changed):
     """Another query at place `changed`: the scores of those before it stay bit by bit, its own are
-    those that the biases of before give it, and some later ones move where there are any."""
+    those that the biases of before give it, and some later ones move where there are any.
+    """
     query, bank, gallery = problem(2)
     fitted = Online(every, NCL, order).fit(bank, gallery)
     arrival = np.arange(9) if order is None else np.random.default_rng(order).permutation(9)
