@@ -7,6 +7,10 @@ or all of fewer; half of them are the test. The bank is the other half, a fifth 
 training pairs that came with the set. *Best fixed* is, of all normalisers at all settings, the one
 with the highest mean gain over plain on that very set, with hindsight. One line below
 each table is for an `auto` whose caution is chosen, for every set, on the other sets alone.
+
+*Online* is what `auto` chose, fitted anew on the bank and the queries answered so far, after every
+ONLINE of them: over `auto` on the same queries, first with each test query once in a random order,
+then with as many drawn by Zipf's law, the item of rank r with a share of 1 / r.
 """
 
 import argparse
@@ -21,13 +25,17 @@ from benchmarks.common import Row, at_least, note
 from benchmarks.retrieval_common import show
 from benchmarks.retrieval_sets import SETS, RealSet, load
 from ncl_jax import metrics
-from ncl_jax.normalizers import Auto, Ncl, auto
+from ncl_jax.normalizers import Auto, Bank, BiasFitted, Ncl, Online, Plain, auto
 from ncl_jax.normalizers.comparison import Pairs, settings
 
 FIXED = ("none", "ncl", "inverted_softmax", "csls", "nnn", "qb_norm")
 CAUTIONS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 GOALS = {"half": 0.88, "fifth": 0.70}
 """Share of the best fixed settings' gain that `auto` should take, in the mean over sets."""
+ONLINE = 50
+"""Queries between two refits of the online rows."""
+NO_SETTING = ("auto", "plain", "online")
+"""How the names begin that are no fixed setting."""
 MOST = 1000
 Found = dict[str, list[dict[str, float]]]
 """For every set what `gains_of` found, by seed."""
@@ -58,7 +66,10 @@ def fixed_settings(spread: float) -> dict[str, Any]:
 
 
 def gains_of(bank_pairs: Pairs, test: Pairs) -> dict[str, float]:
-    """R@1 over plain of every setting, of auto, of auto by other cautions; and R@1 of plain."""
+    """R@1 over plain of every setting, of auto, of auto by other cautions; and R@1 of plain.
+
+    "online" and "online, Zipf" are over `auto`.
+    """
     bank = bank_pairs.bank("t2v")
     chosen = Auto().fit(bank, test.video)
     grid = fixed_settings(chosen.evidence.get("spread", 1.0))
@@ -71,7 +82,29 @@ def gains_of(bank_pairs: Pairs, test: Pairs) -> dict[str, float]:
         best = max(table, key=lambda n: table[n]["gain"])
         sure = table[best]["gain"] > caution * table[best]["error"]
         score[f"auto, caution {caution:g}"] = score[best if sure else "none"]
-    return {name: value - plain for name, value in score.items()} | {"plain": plain}
+    gains = {name: value - plain for name, value in score.items()} | {"plain": plain}
+    return gains | online_gains(bank, test, chosen)
+
+
+def online_gains(bank: Bank, test: Pairs, chosen: BiasFitted) -> dict[str, float]:
+    """R@1 of online biases over those of `chosen`, with each test query once and by Zipf's law."""
+    name, spread = chosen.evidence["choice"], chosen.evidence.get("spread", 1.0)
+    rule = Plain() if name == "none" else fixed_settings(spread)[name]
+    found = {}
+    for kind, drawn in (("online", test), ("online, Zipf", by_zipf(test))):
+        fitted = Online(ONLINE, rule, order=0).fit(bank, test.video)
+        score = [metrics.text_to_video(f.lazy(drawn.text), drawn.video_of_text)["R@1"]
+                 for f in (fitted, chosen)]  # fmt: skip
+        found[kind] = score[0] - score[1]
+    return found
+
+
+def by_zipf(test: Pairs) -> Pairs:
+    """As many queries as there are, drawn with replacement: those of the item of rank r 1 / r."""
+    rng = np.random.default_rng(0)
+    share = 1 / (1 + rng.permutation(len(test.video)))[test.video_of_text]
+    drawn = rng.choice(len(test.text), len(test.text), p=share / share.sum())
+    return test._replace(text=test.text[drawn], video_of_text=test.video_of_text[drawn])
 
 
 def rows_of(found: Found) -> list[dict[str, Any]]:
@@ -79,7 +112,8 @@ def rows_of(found: Found) -> list[dict[str, Any]]:
     rows = []
     for name, runs in found.items():
         mean = {s: float(np.mean([r[s] for r in runs])) for s in runs[0]}
-        best = max((s for s in mean if not s.startswith(("auto", "plain"))), key=mean.__getitem__)
+        best = max((s for s in mean if not s.startswith(NO_SETTING)), key=mean.__getitem__)
+        online = {kind: np.asarray([r[kind] for r in runs]) for kind in ("online", "online, Zipf")}
         gain = np.asarray([r["auto"] for r in runs])
         rows.append({
             "set": name,
@@ -88,6 +122,7 @@ def rows_of(found: Found) -> list[dict[str, Any]]:
             "which": best,
             "auto": f"{mean['auto']:+.2f} ± {_interval(gain):.2f}",
             "share": f"{mean['auto'] / mean[best]:.0%}" if mean[best] > 1 else "",
+            **{kind: f"{g.mean():+.2f} ± {_interval(g):.2f}" for kind, g in online.items()},
         })  # fmt: skip
     return rows
 
@@ -109,6 +144,15 @@ def report(found: Found, goal: float | None = None) -> list[Row]:
     ]
     rows += [note("normalisers", f"{taken}, caution {c:g}",
                   _means(found, f"auto, caution {c:g}").sum() / best.sum()) for c in CAUTIONS]
+    for kind in ("online", "online, Zipf"):
+        gain = [np.asarray([r[kind] for r in runs]) for runs in found.values()]
+        mean, half = [g.mean() for g in gain], [_interval(g) for g in gain]
+        up, down = (sum(s * m > h for m, h in zip(mean, half, strict=True)) for s in (1, -1))
+        rows += [
+            note("normalisers", f"{kind} over auto, mean over sets", float(np.mean(mean))),
+            note("normalisers", f"{kind}: sets above auto by more than the interval", up),
+            note("normalisers", f"{kind}: sets below auto by more than the interval", down),
+        ]
     if large.any():
         least = float((auto_gain[large] / best[large]).min())
         rows.append(at_least("normalisers", "least share where over 1 R@1 is to gain", least, 0.75))
@@ -129,7 +173,7 @@ def _means(found: Found, setting: str) -> np.ndarray:
 
 
 def _best(found: Found) -> np.ndarray:
-    fixed = [s for s in next(iter(found.values()))[0] if not s.startswith(("auto", "plain"))]
+    fixed = [s for s in next(iter(found.values()))[0] if not s.startswith(NO_SETTING)]
     return np.max([_means(found, s) for s in fixed], axis=0)
 
 
