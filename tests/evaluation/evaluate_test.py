@@ -8,9 +8,11 @@ from ncl_jax import metrics
 from ncl_jax.cli import metrics as cli_metrics
 from ncl_jax.cli import normalize as cli_normalize
 from ncl_jax.evaluation import embeddings, evaluate
-from ncl_jax.evaluation.banks import bank_of
+from ncl_jax.evaluation.banks import bank_of, make_banks
 from ncl_jax.evaluation.embeddings import Embedded
-from ncl_jax.evaluation.scorers import CosineScorer
+from ncl_jax.evaluation.scorers import ORDER, CosineScorer, PairScorer
+from ncl_jax.normalizers import Bank, Ncl, Online
+from ncl_jax.normalizers.auto import choose_bank
 
 RNG = np.random.default_rng(0)
 
@@ -86,6 +88,61 @@ def test_the_result_has_auto_hubness_and_both_public_rules():
         metrics.hubness(test.video @ test.text.T, 10))
     assert found["video_to_text_best_caption"]["plain"]["MnR"] == metrics.video_to_text(
         test.text @ test.video.T, test.video_of_text, rule="best_caption")["MnR"]
+
+
+def test_online_is_a_row_of_its_own_and_moves_no_other():
+    test, bank = split(4, videos=20, noise=1.2), split(3, videos=40, seed=1, noise=1.2)
+    hub = unit(np.ones((1, 8)))
+    bank = bank._replace(text=unit(bank.text + hub))
+    scorer = CosineScorer(20.0)
+    without = evaluate.evaluate(test, bank_of(bank), scorer, 4).metrics
+    found = evaluate.evaluate(test, bank_of(bank), scorer, 4, online=7).metrics
+    for direction, side in (("text_to_video", "video"), ("video_to_text", "text")):
+        row = found[direction].pop("online")
+        assert found[direction] == without[direction]
+        items, queries = (test.video, test.text) if side == "video" else (test.text, test.video)
+        given = Bank(bank.text if side == "video" else bank.video)
+        pairs = getattr(bank_of(bank), "text" if side == "video" else "video").pairs
+        rule = choose_bank(pairs, {"train": None})[1].normalizer
+        scores = Online(7, rule, ORDER).fit(given, items).score(queries)
+        if side == "video":
+            wanted = metrics.text_to_video(scores, test.video_of_text)
+        else:
+            wanted = metrics.video_to_text(scores.T, test.video_of_text)
+        assert {name: row[name] for name in wanted} == pytest.approx(wanted)
+        assert found["fit"]["online"][side]["every"] == 7
+        assert found["fit"]["online"][side]["source"] == "train"
+
+
+def test_of_several_banks_the_chosen_one_serves_every_row_and_is_named():
+    """The train bank lies elsewhere, as a memorised one may; the held-out one is of the test's."""
+    test, held = split(3, videos=30, noise=0.6), split(3, videos=60, seed=1, noise=0.6)
+    shift = 2 * np.eye(8)[:1]
+    test = test._replace(text=unit(test.text + shift))
+    held = held._replace(text=unit(held.text + shift))
+    far = split(3, videos=60, seed=2)
+    far = far._replace(text=unit(far.text - 3 * shift), video=unit(far.video + 3 * shift))
+    banks = make_banks({"train": far, "holdout": held}, "holdout", ["train", "holdout"])
+    found = evaluate.evaluate(test, banks, CosineScorer(20.0), 4)
+    assert found.metrics["bank"]["text_to_video"] == {"source": "holdout", "queries": 180}
+    evidence = found.metrics["fit"]["inductive_auto"]["video"]
+    assert evidence["source"] == "holdout"
+    assert set(evidence["banks"]) == {"train", "holdout"}
+    alone = evaluate.evaluate(test, bank_of(held, "holdout"), CosineScorer(20.0), 4)
+    for row in ("inductive", "inductive_auto"):
+        assert found.metrics["text_to_video"][row] == alone.metrics["text_to_video"][row]
+    np.testing.assert_array_equal(found.biases.video, alone.biases.video)
+    wanted = Ncl(20.0, 4).fit(Bank(held.text), test.video).bias
+    np.testing.assert_allclose(found.biases.video, wanted, atol=1e-5)
+
+
+def test_a_head_that_scores_pairs_has_one_bank_and_no_online_row():
+    test, scorer = split(2), PairScorer(lambda text, video: text @ video.T, 8)
+    two = make_banks({"train": split(2, seed=1), "validation": split(2, seed=2)}, "train",
+                     ["train", "validation"])  # fmt: skip
+    for banks, online in ((two, 0), (bank_of(split(2, seed=1)), 5)):
+        with pytest.raises(ValueError, match="has one bank and no online row"):
+            evaluate.evaluate(test, banks, scorer, 4, online)
 
 
 def test_a_clip_that_comes_twice_stops_the_evaluation():
