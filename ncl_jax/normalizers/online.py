@@ -41,6 +41,7 @@ class Online:
     queries at once.
 
     Example:
+      >>> from ncl_jax.normalizers import Ncl
       >>> fitted = Online(every=2, normalizer=Ncl(10.0)).fit(Bank(np.eye(3)), np.eye(3))
       >>> fitted.kind, fitted.score(np.eye(3)).shape
       ('online', (3, 3))
@@ -76,6 +77,7 @@ class OnlineFitted:
     """See `Online`. Every call of `score` or `lazy` starts from the bank; `stream` remembers.
 
     Example:
+      >>> from ncl_jax.normalizers import Ncl
       >>> fitted = Online(every=1, normalizer=Ncl(10.0)).fit(Bank(np.eye(3)), np.eye(3))
       >>> stream = fitted.stream()
       >>> found = np.concatenate([stream.answer(np.eye(3)[:1]), stream.answer(np.eye(3)[1:])])
