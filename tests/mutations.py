@@ -260,7 +260,7 @@ def survives(mutation: Mutation) -> bool:
     """Whether the tests still pass on a mutated copy."""
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder)
-        for name in ("ncl_jax", "tests"):
+        for name in ("ncl_jax", "tests", "benchmarks"):
             shutil.copytree(ROOT / name, copy / name)  # with its bytecode
         shutil.copy(ROOT / "pyproject.toml", copy)
         apply(mutation, copy)
