@@ -25,7 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
     d.settings.fps = 1.0  # frames stored per second of video
     d.settings.short_side = 224  # pixels of the shorter side of stored frames
     d.settings.look = "stored"  # as the published pipelines read frames; "shown": as players do
-    d.train_split = "train"  # trained on, and the bank of the normaliser
+    d.train_split = "train"  # trained on, and by default the bank of the normaliser
+    d.bank_holdout = 0.0  # share of its clips held out of training as a bank, in [0, 0.5]
     d.validation_split = "val"  # watched during training; "" for none
     d.test_split = "test"  # reported
     d.image_size = 224  # pixels, the square the model sees
@@ -109,10 +110,15 @@ def get_config() -> ml_collections.ConfigDict:
     c.eval = ml_collections.ConfigDict()
     c.eval.batch_size = 64  # clips or captions embedded at a time
     c.eval.iterations = 4  # Sinkhorn iterations of the test-time normaliser
-    # The normaliser's bank: a sample of data.train_split, drawn without replacement.
-    c.eval.bank_clips = 0  # training clips; 0: all
+    # What the normaliser's biases are fitted on: "train", "validation", "holdout" (the clips of
+    # data.bank_holdout), "auto" (of these the one that gains most on pairs that were not trained
+    # on) or a file of captions (.txt, .csv, .tsv, .npy, .npz).
+    c.eval.bank = "train"
+    c.eval.bank_clips = 0  # of its clips that are used, drawn without replacement; 0: all
     c.eval.bank_captions = 0  # of each of them; 0: all
     c.eval.bank_seed = 0  # of the sample
+    c.eval.online = False  # also the row "online": biases refitted with the queries answered so far
+    c.eval.online_every = 100  # queries between two refits
     return c
 
 

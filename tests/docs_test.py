@@ -38,7 +38,8 @@ DATA_FILES = (
 )  # fmt: skip
 EXAMPLES = {
     "fitted.bias", "fitted.evidence", "fitted.lazy", "fitted.scale", "fitted.score",  # variables
-    "report.error", "params.logit_scale", "metrics.fit.inductive_auto",  # keys of what is written
+    "report.error", "params.logit_scale",  # keys of what is written
+    "metrics.fit.inductive_auto", "metrics.bank",
     "msrvtt_dataset_builder.py", "SWEEP.md", "section.key",
 }  # fmt: skip
 

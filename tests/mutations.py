@@ -45,7 +45,21 @@ SHARDED = "tests/losses/sharded_test.py"
 CHECKPOINTS = "tests/checkpoint/checkpointer_test.py"
 IMPLICIT = "tests/losses/implicit_test.py"
 
+ONLINE = "tests/normalizers/online_test.py"
+
 MUTATIONS = {
+    "online_sees_the_queries_it_answers": Mutation(
+        "ncl_jax/normalizers/online.py",
+        "self.refitted(query[arrival[:start]]).bias",
+        "self.refitted(query[arrival[: start + self.every]]).bias",
+        ONLINE,
+    ),
+    "stream_sees_the_queries_it_answers": Mutation(
+        "ncl_jax/normalizers/online.py",
+        "if self.answered and self.answered % every == 0:",
+        "self._seen.append(query[:1])\n            if True:",
+        ONLINE,
+    ),
     "scores_in_single_precision": Mutation(
         "ncl_jax/metrics/blocks.py",
         "np.float64 if fine else np.float32",
@@ -246,7 +260,7 @@ def survives(mutation: Mutation) -> bool:
     """Whether the tests still pass on a mutated copy."""
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder)
-        for name in ("ncl_jax", "tests"):
+        for name in ("ncl_jax", "tests", "benchmarks"):
             shutil.copytree(ROOT / name, copy / name)  # with its bytecode
         shutil.copy(ROOT / "pyproject.toml", copy)
         apply(mutation, copy)

@@ -181,3 +181,18 @@ def scores_of(name, query, bank, item, gallery, p):
                 new.append(p["scale"] * row[j] * own / sum(over))
         out.append(new)
     return np.asarray(out)
+
+
+def online_scores(query, bank, gallery, every, scale, iterations, strength=1.0):
+    """Scores [query][gallery]: query by query, each by the bank and the queries of full blocks
+    before it.
+    """
+    answered, out = [], []
+    for place, row in enumerate(query):
+        seen = answered[: place // every * every]
+        train = cosines([*bank, *seen], gallery)
+        b = sinkhorn_item_biases([[scale * x for x in r] for r in train], iterations, strength)
+        own = cosines([row], gallery)[0]
+        out.append([scale * x + y for x, y in zip(own, b, strict=True)])
+        answered.append(row)
+    return np.asarray(out)

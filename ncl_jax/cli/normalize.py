@@ -4,7 +4,7 @@
     python -m ncl_jax.cli.normalize --text T.npy --video V.npy \\
         --bank-text BT.npy --bank-video BV.npy --save biases.npz
     python -m ncl_jax.cli.normalize --scores S.npy
-    python -m ncl_jax.cli.normalize --embeddings WORKDIR/embeddings.npz --full
+    python -m ncl_jax.cli.normalize --embeddings WORKDIR/embeddings.npz --full --online
 
 Needs no model, training or config: give the embeddings of any model (of any length; they are
 brought to unit norm), its score matrix [text, video], or the file that a training run saved. Row i
@@ -13,7 +13,9 @@ of the texts describes row i of the videos, or row `--video-of-text[i]`.
 Without a bank, half of the videos with their texts serve as bank and the gallery is cut to the
 other half, once for each sample. With a bank, every sample is a random half of it, and a warning
 says where the bank is unlike the test set. Temperatures and other settings are chosen on the bank
-alone. The quick look takes 3 samples, `--full` 20.
+alone. The quick look takes 3 samples, `--full` 20. `--online` adds a row of its own: what `auto`
+chose, fitted anew after every 100 test queries, or `--online N`, on the bank and the queries
+answered so far, which arrive in a random order.
 
 `--save` writes what is recommended, fitted on the whole bank: `video_bias` [video] and `text_bias`
 [text] with `video_scale` and `text_scale`. Rank videos by `video_scale * text @ video.T +
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from ncl_jax.normalizers.comparison import Pairs, Step
 
 QUICK, FULL = 3, 20
+EVERY = 100
+"""Queries between two refits of `--online`."""
 SIDES = {"t2v": ("video", "text to video"), "v2t": ("text", "video to text")}
 
 
@@ -49,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Files -> one table per direction, and the biases where they are asked for."""
+    if args.online is not None and args.online < 1:
+        raise InputError(f"--online: expected at least 1 query between refits, got {args.online}")
     if args.samples < 1:
         raise InputError(f"--samples must be at least 1, got {args.samples}")
     if args.save and not (args.bank_text or args.embeddings):
@@ -61,8 +67,11 @@ def run(args: argparse.Namespace) -> None:
         test = test._replace(text=in_float32(test.text, test.video_of_text, args.scores))
     dual = args.scores is None
     directions = ("t2v", "v2t") if args.direction == "both" else (args.direction,)
-    with _steps(work(dual), directions, args.samples) as steps:
-        results = {d: table(test, bank, d, args.samples, dual, steps[d]) for d in directions}
+    online = args.online or 0
+    with _steps(work(dual, online, len(test.text)), directions, args.samples) as steps:
+        results = {
+            d: table(test, bank, d, args.samples, dual, steps[d], online) for d in directions
+        }
     for direction, rows in results.items():
         print(render(direction, rows, args.samples))
     inputs.write_json(args.json, results)
@@ -133,16 +142,18 @@ def in_float32(scores: np.ndarray, video_of_text: np.ndarray, path: str) -> np.n
 
 
 def render(direction: str, rows: dict[str, Any], samples: int) -> str:
-    """The table as Markdown, inductive and transductive apart, plain first."""
+    """The table as Markdown: inductive, transductive and online rows apart, plain first."""
     quick = f" (quick; --full takes {FULL})" if samples < FULL else ""
     lines = [f"{SIDES[direction][1].capitalize()}, {samples} bank samples{quick}, ties averaged"
              + ("" if direction == "t2v" else ", rule group_max"), ""]  # fmt: skip
-    for kind in ("inductive", "transductive"):
+    for kind in ("inductive", "transductive", "online"):
+        members = [name for name, row in rows.items()
+                   if isinstance(row, dict) and row.get("kind") == kind]  # fmt: skip
+        if not members:
+            continue
         lines += [f"| {kind} | R@1 | gain over plain (95 %) | R@5 | R@10 | MdR | most chosen |",
                   "|---|---|---|---|---|---|---|"]
-        lines += [_line(name, rows) for name, row in rows.items()
-                  if isinstance(row, dict) and row.get("kind") == kind]  # fmt: skip
-        lines.append("")
+        lines += [*(_line(name, rows) for name in members), ""]
     return "\n".join([*lines, rows["recommendation"], *_bank(rows), ""])
 
 
@@ -188,6 +199,9 @@ def _parser() -> Parser:
                        help=f"bank samples (default {QUICK}, a quick look)")
     count.add_argument("--full", action="store_const", const=FULL, dest="samples",
                        help=f"as --samples {FULL}")
+    parser.add_argument("--online", type=int, nargs="?", const=EVERY, metavar="N",
+                        help="also biases refitted with the queries answered so far, after every "
+                             f"N of them (default {EVERY})")
     parser.add_argument("--json", help="also write all numbers here")
     parser.add_argument("--save", metavar="FILE.npz",
                         help="also write the recommended biases, fitted on the whole bank")

@@ -27,6 +27,18 @@ class Split:
     video_of_text: Int[np.ndarray, " text"]
     seconds: list[float] = dataclasses.field(default_factory=list)
 
+    def part(self, videos: Int[np.ndarray, " part"]) -> "Split":
+        """These clips in this order, with their captions in the order of the split."""
+        place = np.full(len(self.video_ids), -1)
+        place[videos] = np.arange(len(videos))
+        texts = np.flatnonzero(place[self.video_of_text] >= 0)
+        return Split(
+            _Chosen(self.records, videos),
+            [self.video_ids[video] for video in videos],
+            [self.captions[text] for text in texts],
+            place[self.video_of_text[texts]].astype(np.int32),
+        )
+
     def jpegs(self, video: int) -> Sequence[bytes]:
         """All stored frames of a clip.
 
@@ -34,6 +46,47 @@ class Split:
           ValueError: the record is damaged.
         """
         return _read(self.records, video)["frames"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chosen(Sequence[dict[str, Any]]):
+    """Some of the records by new numbers; each is read when it is asked for."""
+
+    records: Sequence[dict[str, Any]]
+    numbers: Int[np.ndarray, " part"]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.records[int(self.numbers[number])]
+
+
+def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """(clips to train on, clips held out), each with all of its captions.
+
+    Which clips are held out depends on their ids, the share and the seed alone: neither on the
+    order of the records nor on how many processes there are.
+
+    Args:
+      split: of the dataset.
+      share: of its clips to hold out, in (0, 1), rounded to a number of clips.
+      seed: of the draw.
+
+    Raises:
+      ValueError: one of the two would hold no clip.
+    """
+    clips = len(split.video_ids)
+    count = round(share * clips)
+    if not 0 < count < clips:
+        raise InputError(
+            f"data.bank_holdout={share:g}: expected a share that holds out at least one of the "
+            f"{clips} training clips and leaves one, got {count}; give another share"
+        )
+    by_id = np.argsort(np.asarray(split.video_ids, dtype=object), kind="stable")
+    held = np.zeros(clips, bool)
+    held[by_id[np.random.default_rng(seed).permutation(clips)[:count]]] = True
+    return split.part(np.flatnonzero(~held)), split.part(np.flatnonzero(held))
 
 
 def load_split(directory: epath.PathLike, name: str, timeout: float | None = None) -> Split:

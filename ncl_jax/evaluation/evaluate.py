@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ncl_jax import metrics, sinkhorn
+from ncl_jax.evaluation.banks import Banks
 from ncl_jax.evaluation.embeddings import Embedded
 from ncl_jax.evaluation.scorers import Scorer
 from ncl_jax.types import Biases
@@ -28,10 +29,11 @@ class Evaluated(NamedTuple):
 
     Attributes:
       metrics: {"text_to_video", "video_to_text"}, each {"plain", "inductive", "inductive_auto",
-        "transductive"}, each with R@1, R@5, R@10, R@50 (percent), MdR, MnR, norm_error_mean,
-        norm_error_max, and `hubness` {"k=1", "k=10"}; "video_to_text_best_caption" with the same
-        rows by the other public rule; `fit`: evidence of the biases of both sides by row, for
-        `inductive_auto` also what was chosen and why; `rules` and `counts`.
+        "transductive"} and, where it is asked for, "online", each with R@1, R@5, R@10, R@50
+        (percent), MdR, MnR, norm_error_mean, norm_error_max, and `hubness` {"k=1", "k=10"};
+        "video_to_text_best_caption" with the same rows by the other public rule; `fit`: evidence of
+        the biases of both sides by row, for `inductive_auto` also what was chosen and why; `bank`:
+        of each direction `source`, its name, and `queries`, how many; `rules` and `counts`.
       biases: of the bank's texts and of the test videos; None where pairs are scored.
     """
 
@@ -39,31 +41,38 @@ class Evaluated(NamedTuple):
     biases: Biases | None
 
 
-def evaluate(test: Embedded, bank: Embedded, scorer: Scorer, iterations: int) -> Evaluated:
+def evaluate(
+    test: Embedded, banks: Banks, scorer: Scorer, iterations: int, online: int = 0
+) -> Evaluated:
     """Retrieval metrics of a split, plain and normalised.
 
     Args:
       test: the split under evaluation.
-      bank: the train split.
+      banks: what the normalisers are fitted on, see `banks.bank_of`.
       scorer: the model's.
       iterations: of Sinkhorn, for the fixed normalisers of both kinds.
+      online: queries between two refits of the row "online", in a random order; 0 for none.
 
     Raises:
       ValueError: a clip that does not count exactly once, by name.
     """
-    for split in (test, bank):
-        metrics.check_ids(split.video_ids, sorted(set(split.video_ids)))
+    metrics.check_ids(test.video_ids, sorted(set(test.video_ids)))
     found: dict[str, Any] = {
         "text_to_video": {}, "video_to_text": {}, "video_to_text_best_caption": {}, "fit": {},
     }  # fmt: skip
     biases = None
-    for name, fit in scorer.fits(test, bank, iterations):
+    for name, fit in scorer.fits(test, banks, iterations, online):
         biases = biases or fit.biases
         if fit.evidence is not None:
             found["fit"][name] = fit.evidence
         rows = score(fit.by_text, fit.by_video, test.video_of_text)
         for direction, row in rows.items():
             found[direction][name] = row
+    found["bank"] = bank = {
+        direction: {"source": (of := found["fit"]["inductive"][side])["source"],
+                    "queries": of["bank"]}
+        for direction, side in (("text_to_video", "video"), ("video_to_text", "text"))
+    }  # fmt: skip
     found["rules"] = {
         "ties": TIE_RULE,
         "video_to_text": VIDEO_RULE,
@@ -73,8 +82,9 @@ def evaluate(test: Embedded, bank: Embedded, scorer: Scorer, iterations: int) ->
     }
     found["counts"] = {
         "test": {"texts": len(test.text), "videos": len(test.video)},
-        "bank": {"texts": len(bank.text), "videos": len(bank.video)},
-    }
+        "bank": {"texts": bank["text_to_video"]["queries"],
+                 "videos": bank["video_to_text"]["queries"]},
+    }  # fmt: skip
     return Evaluated(found, biases)
 
 

@@ -18,14 +18,16 @@ from ncl_jax import losses
 from ncl_jax.data import pipeline
 from ncl_jax.data.clips import Shapes, View
 from ncl_jax.data.prefetch import Ahead
-from ncl_jax.data.records import Split, load_split
+from ncl_jax.data.records import Split, hold_out, load_split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import sharding
 from ncl_jax.distributed.sharding import Step
 from ncl_jax.errors import InputError, check_choice
+from ncl_jax.experiment import banks
 from ncl_jax.experiment.renamed import refuse_former
 from ncl_jax.files import write_text
 from ncl_jax.models import clip, convert, weights
+from ncl_jax.readers.texts import GivenTexts
 from ncl_jax.training import optimizer as optimizers
 from ncl_jax.training.step import Loss, make_step
 from ncl_jax.types import Batch, Towers
@@ -37,7 +39,9 @@ class Parts(NamedTuple):
     """What a config describes, built."""
 
     directory: str  # of the prepared dataset
-    splits: dict[str, Split]
+    splits: dict[str, Split]  # by name; of the train split what is trained on
+    holdout: Split | None  # the train clips of `data.bank_holdout`
+    bank_texts: GivenTexts | None  # of the file that is the bank
     tokenizer: Tokenizer
     towers: Towers
     params: Any  # initial
@@ -75,6 +79,7 @@ def validate_config(config: ml_collections.ConfigDict) -> None:
     for name in ("bank_clips", "bank_captions"):
         if config.eval[name] < 0:
             raise InputError(f"eval.{name}: expected at least 0 (all), got {config.eval[name]}")
+    banks.check(config)
     # Wrong names are told before any data is built.
     build_loss(config)
     build_optimizer(config)
@@ -124,6 +129,11 @@ def build(
     names = filter(None, (data.train_split, data.validation_split, data.test_split))
     timeout = config.train.input_timeout
     splits = {name: load_split(directory, name, timeout) for name in names}
+    _check_apart(config, splits)
+    holdout = None
+    if data.bank_holdout:
+        whole = splits[data.train_split]
+        splits[data.train_split], holdout = hold_out(whole, data.bank_holdout, config.seed)
     if kept is None:
         published = weights.read(config.init.checkpoint) if config.init.checkpoint else None
         tokenizer = build_tokenizer(config, splits[data.train_split], published)
@@ -132,7 +142,21 @@ def build(
         asked = config.init.checkpoint and not config.tokenizer.path
         tokenizer = kept if asked else build_tokenizer(config, splits[data.train_split])
         towers, params = build_blank_towers(config, tokenizer.vocab_size)
-    return Parts(directory, splits, tokenizer, towers, params, build_optimizer(config))
+    given, optimizer = banks.read(config), build_optimizer(config)
+    return Parts(directory, splits, holdout, given, tokenizer, towers, params, optimizer)
+
+
+def _check_apart(config: ml_collections.ConfigDict, splits: dict[str, Split]) -> None:
+    """A bank of test clips would be no bank: it would show the queries that it is tested with."""
+    asked, data = config.eval.bank, config.data
+    if asked not in (banks.VALIDATION, banks.AUTO) or not data.validation_split:
+        return
+    shared = set(splits[data.validation_split].video_ids) & set(splits[data.test_split].video_ids)
+    if shared:
+        raise InputError(
+            f"eval.bank={asked}: expected no clip of data.test_split in data.validation_split, got "
+            f"{len(shared)} ({min(shared)}); take another bank"
+        )
 
 
 def build_tokenizer(

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,10 +14,13 @@ from etils import epath
 import tfds_builders
 from ncl_jax.data import pipeline
 from ncl_jax.data.prefetch import Ahead, watched
+from ncl_jax.data.records import Split
 from ncl_jax.distributed import runtime, sharding
 from ncl_jax.evaluation import embeddings, evaluate
 from ncl_jax.evaluation.embeddings import Embedded
 from ncl_jax.evaluation.scorers import CosineScorer, PairScorer, Scorer
+from ncl_jax.experiment import banks
+from ncl_jax.experiment.banks import GatheredBanks
 from ncl_jax.experiment.build import Parts, build_shapes, build_view
 from ncl_jax.index import RetrievalIndex
 from ncl_jax.progress import announced
@@ -56,26 +59,30 @@ class Evaluator:
         score = functools.partial(self._score, params)
         return PairScorer(score, self._config.eval.batch_size)
 
-    def embed(self, params: Any, name: str, shuffle_frames: int | None = None) -> Embedded:
-        """A split by its name; a seed in `shuffle_frames` shuffles the frames of every clip."""
-        split, shapes = self._parts.splits[name], self._shapes
-        view = self._view
+    def embed_texts(self, params: Any, captions: Sequence[str]) -> np.ndarray:
+        """Captions [caption, dim]; equal ones are embedded once."""
+
+        def encode(different: list[str]) -> np.ndarray:
+            batches = pipeline.text_batches(
+                different, self._parts.tokenizer, self._shapes.max_tokens, **self._share
+            )
+            encode_text = functools.partial(self._encode_text, params)
+            return self._embed(encode_text, batches, len(different))
+
+        return embeddings.embed_captions(captions, encode)
+
+    def embed(self, params: Any, split: Split, shuffle_frames: int | None = None) -> Embedded:
+        """A split; a seed in `shuffle_frames` shuffles the frames of every clip."""
+        shapes, view = self._shapes, self._view
         if shuffle_frames is not None:
             view = dataclasses.replace(view, order="random")
-
-        def texts(captions: list[str]) -> np.ndarray:
-            batches = pipeline.text_batches(
-                captions, self._parts.tokenizer, shapes.max_tokens, **self._share
-            )
-            return self._embed(functools.partial(self._encode_text, params), batches, len(captions))
-
         clips = pipeline.video_batches(
             split, shapes, view, seed=shuffle_frames or 0, threads=self._config.data.threads,
             **self._share,
         )  # fmt: skip
         encode_video = functools.partial(self._encode_video, params)
         return Embedded(
-            text=embeddings.embed_captions(split.captions, texts),
+            text=self.embed_texts(params, split.captions),
             video=self._embed(encode_video, clips, len(split.video_ids)),
             video_of_text=split.video_of_text,
             video_ids=split.video_ids,
@@ -87,7 +94,8 @@ class Evaluator:
         name = self._config.data.validation_split
         if not name:
             return {}
-        return evaluate.plain_recall(self.embed(state.params, name), self.scorer(state.params))
+        split = self.embed(state.params, self._parts.splits[name])
+        return evaluate.plain_recall(split, self.scorer(state.params))
 
     def measure(self, state: TrainState, workdir: epath.Path) -> dict[str, Any]:
         """All metrics of the test split, with the train split as bank.
@@ -99,44 +107,67 @@ class Evaluator:
             self._embed_split(state, name)
             for name in (config.data.test_split, config.data.train_split)
         )
-        bank = embeddings.sample(
-            train, config.eval.bank_clips, config.eval.bank_captions, config.eval.bank_seed
-        )
+        bank = self._banks(state, train)
         scorer = self.scorer(state.params)
-        if isinstance(scorer, CosineScorer) and runtime.is_first():
-            embeddings.save_embeddings(workdir / EMBEDDINGS, test, bank, scorer.scale)
+        online = config.eval.online_every if config.eval.online else 0
         with announced("ranking by plain and normalised scores"):
-            measured, biases = evaluate.evaluate(test, bank, scorer, config.eval.iterations)
+            measured, biases = evaluate.evaluate(
+                test, bank.banks, scorer, config.eval.iterations, online
+            )
+        source = measured["bank"]["text_to_video"]["source"]
+        if isinstance(scorer, CosineScorer) and runtime.is_first():
+            pairs = bank.pairs(source)
+            embeddings.save_embeddings(workdir / EMBEDDINGS, test, pairs, scorer.scale)
         with announced("measuring the balance of training batches"):
             error = evaluate.in_batch_error(
                 train, scorer, config.train.batch_size, config.loss.iterations, config.seed
             )
         trained_on = "normalised" if config.loss.name == "ncl" else "plain"
         measured["in_batch_norm_error"] = error | {"trained_on": error[trained_on]}
-        if pairs := self._test_pairs():
+        if twins := self._test_pairs():
             shuffled = self._embed_split(state, config.data.test_split, config.seed)
             found, control = (
-                evaluate.order_accuracy(test, pairs, video, scorer)
+                evaluate.order_accuracy(test, twins, video, scorer)
                 for video in (test.video, shuffled.video)
             )
             measured["order_pairs"] = found | {"accuracy_shuffled_frames": control["accuracy"]}
         if isinstance(scorer, CosineScorer):
+            text, captions = bank.queries(source)
             index = RetrievalIndex.build(
-                test.video_ids, test.video, bank.text, scale=scorer.scale, biases=biases,
-                meta={"bank_captions": bank.captions,
+                test.video_ids, test.video, text, scale=scorer.scale, biases=biases,
+                meta={"bank_captions": captions,
                       "auto": measured["fit"]["inductive_auto"]["video"]["choice"]},
             )  # fmt: skip
             if runtime.is_first():
                 index.save(workdir / INDEX)
         return measured
 
+    def _banks(self, state: TrainState, train: Embedded) -> GatheredBanks:
+        """Those of `eval.bank`; the train split is embedded already."""
+
+        def embed(name: str) -> Embedded:
+            if name == banks.VALIDATION:
+                return self._embed_split(state, self._config.data.validation_split)
+            if name != banks.HOLDOUT:
+                return train
+            held = self._parts.holdout
+            assert held is not None  # else `banks.check` has refused it
+            with announced(f"embedding the {len(held.video_ids):,} clips held out of training"):
+                return self.embed(state.params, held)
+
+        def encode(captions: list[str]) -> np.ndarray:
+            with announced(f"embedding the {len(captions):,} captions of the bank"):
+                return self.embed_texts(state.params, captions)
+
+        return banks.gather(self._config, embed, encode, self._parts.bank_texts)
+
     def _embed_split(
         self, state: TrainState, name: str, shuffle_frames: int | None = None
     ) -> Embedded:
-        clips = len(self._parts.splits[name].video_ids)
+        split = self._parts.splits[name]
         order = "" if shuffle_frames is None else " with shuffled frames"
-        with announced(f"embedding the {clips:,} clips of {name}{order}"):
-            return self.embed(state.params, name, shuffle_frames)
+        with announced(f"embedding the {len(split.video_ids):,} clips of {name}{order}"):
+            return self.embed(state.params, split, shuffle_frames)
 
     def _embed(
         self, encode: Callable[..., Any], batches: Ahead[Any], count: int

@@ -25,7 +25,7 @@ class FinishedRun(NamedTuple):
 
     results: dict[str, Any]  # what results.json holds
     test: Embedded
-    bank: Embedded  # the train split; its clips are numbered
+    bank: Embedded  # captions and clips of its bank (train: a file of captions); clips numbered
     scale: float  # logits per cosine
     split: Split  # the test split
 
@@ -61,7 +61,7 @@ def open_run(workdir: epath.PathLike) -> FinishedRun:
 
 
 def read_embeddings(path: epath.Path) -> tuple[Embedded, Embedded, float]:
-    """(test split, train split, logits per cosine) of the file that a run leaves.
+    """(test split, bank, logits per cosine) of the file that a run leaves.
 
     Raises:
       ValueError: no such file, or it is damaged.

@@ -1,4 +1,4 @@
-"""Config keys and values under their former names: refused in a config, read in what a run left."""
+"""Config keys and values of former versions: refused in a config, read in what a run left."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +18,13 @@ VALUES: dict[str, dict[Any, Any]] = {
     "loss.materialize": {"stored": "always", "tiled": "never"},
 }
 """Key -> former value -> value."""
+ADDED = {
+    "data.bank_holdout": 0.0,
+    "eval.bank": "train",
+    "eval.online": False,
+    "eval.online_every": 100,
+}
+"""Key -> what a run did before there was this key."""
 
 
 def refuse_former(config: Mapping[str, Any]) -> None:
@@ -52,6 +59,10 @@ def updated(config: dict[str, Any]) -> dict[str, Any]:
         section = _get(config, ".".join(path)) if path else config
         if isinstance(section, dict) and isinstance(section.get(name), str):
             section[name] = values.get(section[name], section[name])
+    for key, value in ADDED.items():
+        where, _, name = key.rpartition(".")
+        if isinstance(section := _get(config, where), dict):
+            section.setdefault(name, value)
     return config
 
 

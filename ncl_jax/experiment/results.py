@@ -7,9 +7,11 @@ Keys of results.json:
                config.profile_input the input_wait_share of the step time
   config       the resolved config, as nested dicts
   environment  python, platform, packages, devices (count, kind, processes), git
-  data         directory, splits (per split: clips and captions, used and expected, ...)
+  data         directory, splits (per split: clips and captions, used and expected, ...), and with
+               data.bank_holdout held_out_of_training (clips, captions)
   metrics      as returned by `evaluate.evaluate`, plus in_batch_norm_error and, where the
-               dataset names twins, order_pairs; inductive and transductive never share a key
+               dataset names twins, order_pairs; inductive, transductive and online scores never
+               share a key; bank has the source of both directions
   files        where checkpoints, metrics, events, tokenizer, index and embeddings lie
 """
 
@@ -17,6 +19,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -34,14 +37,22 @@ PACKAGES = (
 )
 ROWS = {
     "plain": "plain",
-    "inductive": "normalised, train bank (inductive)",
+    "inductive": "normalised by a bank (inductive)",
     "inductive_auto": "normalised, chosen by auto (inductive)",
     "transductive": "normalised, test queries (transductive)",
+    "online": "refitted with answered queries (online)",
 }
+BANKS = {
+    "train": ("train", "training clips"),
+    "validation": ("validation", "validation clips"),
+    "holdout": ("held-out", "clips held out of training"),
+}
+"""A word and the clips of each bank that has clips."""
 DIRECTIONS = ("text_to_video", "video_to_text")
 APART = {
     "each query alone": ("plain", "inductive", "inductive_auto"),
     "all test queries together": ("transductive",),
+    "each query after those before it": ("online",),
 }
 """Kinds of scores that may stand in one table."""
 COLUMNS = {"R@1": ".1f", "R@5": ".1f", "R@10": ".1f", "R@50": ".1f", "MdR": ".1f", "MnR": ".1f",
@@ -124,12 +135,45 @@ def show(results: dict[str, Any]) -> None:
     name = results["run"]["name"]
     for key, title in (("text_to_video", "text -> video"), ("video_to_text", "video -> text")):
         for kind, rows in APART.items():
-            console.print(_table(f"{name}, {title}, {kind}", rows, measured[key]))
+            if any(row in measured[key] for row in rows):
+                console.print(_table(f"{name}, {title}, {kind}", rows, measured, key))
     for line in _remarks(results):
         console.print(line, highlight=False, markup=False)
 
 
-def _table(title: str, rows: tuple[str, ...], measured: dict[str, Any]) -> Table:
+def row_name(row: str, direction: str, metrics: Sequence[dict[str, Any]]) -> str:
+    """A row in words, with its bank where all of these metrics have the same one.
+
+    Example:
+      >>> row_name("inductive", "text_to_video", [{"counts": {}}])
+      'normalised, train bank (inductive)'
+    """
+    sources = {source_of(measured, direction) for measured in metrics}
+    if row != "inductive" or len(sources) != 1 or not (source := sources.pop()):
+        return ROWS.get(row, row)
+    return f"normalised, {BANKS.get(source, (source,))[0]} bank (inductive)"
+
+
+def source_of(metrics: dict[str, Any], direction: str) -> str:
+    """The bank of a direction; "" in means over seeds, which have no names."""
+    bank = metrics.get("bank", {}).get(direction, {"source": "train"})  # 0.1 had no other
+    return str(bank.get("source", ""))
+
+
+def bank_line(metrics: dict[str, Any]) -> str:
+    """The banks of both directions, in words."""
+    counts = metrics.get("counts", {}).get("bank", {})
+    texts, videos = f"{counts.get('texts', 0):,}", f"{counts.get('videos', 0):,}"
+    by_text, by_video = (source_of(metrics, direction) for direction in DIRECTIONS)
+    clips = BANKS.get(by_video, ("", "clips"))[1]
+    if by_text == by_video:
+        return f"{texts} captions of {videos} {clips}"
+    captions = f"of {BANKS[by_text][1]}" if by_text in BANKS else f"from {by_text}"
+    return f"{texts} captions {captions}; from video to text {videos} {clips}"
+
+
+def _table(title: str, rows: tuple[str, ...], metrics: dict[str, Any], direction: str) -> Table:
+    measured = metrics[direction]
     table = Table(title=title, title_justify="left")
     table.add_column("scores", min_width=max(map(len, ROWS.values())))
     for column in COLUMNS:
@@ -137,7 +181,7 @@ def _table(title: str, rows: tuple[str, ...], measured: dict[str, Any]) -> Table
         table.add_column(name, justify="right")
     for row in filter(measured.__contains__, rows):  # a joint head knows no `inductive_auto`
         cells = [format(measured[row][column], form) for column, form in COLUMNS.items()]
-        table.add_row(ROWS[row], *cells)
+        table.add_row(row_name(row, direction, [metrics]), *cells)
     return table
 
 
@@ -146,7 +190,7 @@ def _remarks(results: dict[str, Any]) -> list[str]:
     error, other = measured["in_batch_norm_error"], measured["video_to_text_best_caption"]
     lines = [
         f"{counts['test']['texts']:,} captions of {counts['test']['videos']:,} clips; bank: "
-        f"{counts['bank']['texts']:,} captions of {counts['bank']['videos']:,} training clips; "
+        f"{bank_line(measured)}; "
         f"ties: {measured['rules']['ties']}; video to text: {measured['rules']['video_to_text']}.",
         "norm. error: mean |summed retrieval probability / fair share - 1|, 0 is fair.",
         f"in-batch norm. error: {error['plain']:.3f} plain, {error['normalised']:.3f} with the "
@@ -170,6 +214,8 @@ def _remarks(results: dict[str, Any]) -> list[str]:
 
 def _choice(direction: str, evidence: dict[str, Any]) -> str:
     """What `auto` chose for one direction, and what it went by."""
+    if "banks" in evidence:  # several, of which it has chosen one
+        direction += f", {BANKS[evidence['source']][0]} bank"
     if "held_out_R@1" not in evidence:
         return f"auto, {direction}: {evidence['choice']} ({evidence['reason']})."
     gain = ""

@@ -12,7 +12,6 @@ from ncl_jax import __version__
 from ncl_jax.checkpoint import checksums
 from ncl_jax.checkpoint.checkpointer import Checkpointer
 from ncl_jax.data.prefetch import watched
-from ncl_jax.data.records import Split
 from ncl_jax.data.tokenizer import Tokenizer
 from ncl_jax.distributed import runtime, sharding, sync
 from ncl_jax.experiment import build, results
@@ -82,7 +81,7 @@ def run_experiment(config: ml_collections.ConfigDict, workdir: epath.Path) -> di
                 "seconds": clock.seconds(), **(profile.report() if profile else {})},
         "config": config.to_dict(),
         "environment": results.environment(),
-        "data": _data_account(directory, parts.splits),
+        "data": _data_account(directory, parts),
         "metrics": measured,
         "files": {
             "checkpoints": str(workdir / CHECKPOINTS),
@@ -127,6 +126,9 @@ def _facts(parts: build.Parts) -> dict[str, str]:
         facts["initial weights (digest)"] = checksums.digest_of_arrays(parts.params)
     for name, split in parts.splits.items():
         facts[f"{name} split (digest)"] = checksums.digest([split.video_ids, split.captions])
+    if given := parts.bank_texts:
+        rows = {} if given.rows is None else {"rows": given.rows}
+        facts["bank (digest)"] = checksums.digest([given.texts, checksums.digest_of_arrays(rows)])
     return facts
 
 
@@ -209,6 +211,10 @@ def _schedule(config: ml_collections.ConfigDict) -> Schedule:
     return Schedule(train.steps, train.validate_every, train.checkpoint_every, train.log_every)
 
 
-def _data_account(directory: str, splits: dict[str, Split]) -> dict[str, Any]:
+def _data_account(directory: str, parts: build.Parts) -> dict[str, Any]:
     account = tfds_builders.read_metadata(directory)["accounting"]
-    return {"directory": directory, "splits": {name: account[name] for name in splits}}
+    found = {"directory": directory, "splits": {name: account[name] for name in parts.splits}}
+    if held := parts.holdout:
+        counts = {"clips": len(held.video_ids), "captions": len(held.captions)}
+        found["held_out_of_training"] = counts
+    return found

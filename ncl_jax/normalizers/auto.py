@@ -6,7 +6,7 @@ the other queries. A bank query never counts for its own item (that cosine is ma
 at test time no bank query belongs to a gallery item.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -93,16 +93,24 @@ class Auto:
         )
 
 
-def choose(bank: Bank, seed: int = 0) -> tuple[Choice, dict[str, Any]]:
+def choose(
+    bank: Bank, seed: int = 0, other: np.ndarray | None = None
+) -> tuple[Choice, dict[str, Any]]:
     """(winner, evidence) for the pairs of `bank`; see `Auto`.
 
     In a job of several processes all must call, and process 0 chooses.
+
+    Args:
+      bank: the pairs.
+      seed: of the sample of pairs.
+      other: queries of other items [other, dim], on which the candidates are fitted in place of
+        the pairs' own.
 
     Raises:
       ValueError: the bank has no items, or ids that do not fit.
     """
     plain = Choice("none", Plain(1.0))
-    folds, spread = trials(bank, seed)
+    folds, spread = trials(bank, seed, other)
     if not folds:
         return plain, {"choice": "none", "reason": f"fewer than {FEWEST} training pairs"}
     choices = [plain, *_candidates(spread)]
@@ -128,9 +136,62 @@ def choose(bank: Bank, seed: int = 0) -> tuple[Choice, dict[str, Any]]:
     }
 
 
-def trials(bank: Bank, seed: int = 0) -> tuple[list[Trial], float]:
-    """(folds of held-out training pairs, standard deviation of a query's cosines)."""
-    query, item, query_id, item_id = _sample(bank, np.random.default_rng(seed))
+def choose_bank(
+    pairs: Bank, banks: Mapping[str, np.ndarray | None], seed: int = 0
+) -> tuple[str, Choice, dict[str, Any]]:
+    """(name of the bank, winner, evidence): the bank whose best candidate gains most on `pairs`.
+
+    All banks are tried on the same held-out queries of `pairs` against the same items, so their
+    gains compare. Pairs that were held out of training show what a memorised bank is worth; pairs
+    that were trained on do not.
+
+    Args:
+      pairs: queries and items with ids, as for `Auto`.
+      banks: queries [bank, dim] by name, of other items than those of `pairs`; None for the
+        queries of `pairs` themselves, of which each fold is fitted on the others.
+      seed: of the samples.
+
+    Returns:
+      As `choose`, with `evidence["banks"]` where there are several: of each its best candidate,
+      the gain over plain and the error, in units of the spread. With fewer than 20 pairs the first
+      bank is taken, and plain scores.
+
+    Raises:
+      ValueError: no bank; pairs without items, or ids that do not fit.
+
+    Example:
+      >>> rows = np.eye(3, dtype=np.float32)
+      >>> choose_bank(Bank(rows, rows), {"own": None, "other": rows})[0]
+      'own'
+    """
+    if not banks:
+        raise InputError("banks: expected at least one, got none")
+    tried = {name: choose(pairs, seed, other) for name, other in banks.items()}
+    best = {name: _best_of(evidence) for name, (_, evidence) in tried.items()}
+    names = list(banks)
+    place = int(np.argmax([best[name]["gain"] for name in names]))
+    name = names[_of_first_process(place)]
+    choice, evidence = tried[name]
+    return name, choice, evidence | ({"banks": best} if len(banks) > 1 else {})
+
+
+def _best_of(evidence: dict[str, Any]) -> dict[str, Any]:
+    table = {n: row for n, row in evidence.get("table", {}).items() if n != "none"}
+    if not table:
+        return {"candidate": "none", "gain": 0.0, "error": 0.0}
+    name = max(table, key=lambda n: table[n]["gain"])
+    return {"candidate": name, "gain": table[name]["gain"], "error": table[name]["error"]}
+
+
+def trials(
+    bank: Bank, seed: int = 0, other: np.ndarray | None = None
+) -> tuple[list[Trial], float]:
+    """(folds of held-out training pairs, standard deviation of a query's cosines).
+
+    `other` [other, dim]: queries of other items, the bank of all held-out queries at once.
+    """
+    rng = np.random.default_rng(seed)
+    query, item, query_id, item_id = _sample(bank, rng)
     pairs = len(item_id)
     if pairs < FEWEST:
         return [], 1.0
@@ -144,6 +205,11 @@ def trials(bank: Bank, seed: int = 0) -> tuple[list[Trial], float]:
     fold_of = dict(zip(item_id.tolist(), (np.arange(pairs) % FOLDS).tolist(), strict=True))
     fold = np.asarray([fold_of.get(i, -1) for i in query_id.tolist()])
     rest = min(np.count_nonzero(fold != f) for f in range(FOLDS))  # one shape, one compilation
+    if other is not None:  # one fit serves all: no query of theirs belongs to these items
+        other = checked(other, "bank queries", item.shape[1])
+        theirs = other[rng.permutation(len(other))[:BANK]] @ item.T
+        held = np.argsort(fold[:pairs], kind="stable")
+        return [Trial(Bank(theirs), cosine[held], held)], spread
     folds = []
     for f in range(FOLDS):
         held = np.flatnonzero(fold[:pairs] == f)

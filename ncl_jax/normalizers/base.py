@@ -9,7 +9,7 @@ normaliser scores `[query, gallery]`; metrics take `[text, video]`, so video to 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ncl_jax import arrays, metrics
 from ncl_jax.errors import InputError
 from ncl_jax.types import MAX_SCALE
 
-Kind = Literal["inductive", "transductive"]
+Kind = Literal["inductive", "transductive", "online"]
 
 
 class Bank(NamedTuple):
@@ -44,7 +44,8 @@ class Fitted(Protocol):
     """A normaliser that has seen its bank and its gallery.
 
     `kind`: `inductive` scores a query the same whatever the other queries are; `transductive`
-    looks at all queries of one call together. Never report both in one column.
+    looks at all queries of one call together; `online` looks at those before it. Never report two
+    of them in one column.
 
     Example:
       >>> fitted = BiasFitted(np.eye(2), np.zeros(2), scale=10.0)
@@ -183,6 +184,19 @@ class LazyScores:
             yield some, block
 
 
+@runtime_checkable
+class RowWise(Protocol):
+    """Scores [row, column] that are computed row by row, as those of `LazyRows`."""
+
+    @property
+    def row(self) -> np.ndarray: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class LazyRows:
     """Scores whose rows come from a function of the queries; the bias-free kin of `LazyScores`.
@@ -220,7 +234,7 @@ class LazyRows:
 class TurnedRows:
     """The transpose of `LazyRows`. Its rows need every query, so each slice costs a full pass."""
 
-    T: LazyRows
+    T: "RowWise"
 
     @property
     def shape(self) -> tuple[int, int]:

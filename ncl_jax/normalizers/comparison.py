@@ -11,11 +11,14 @@ from scipy import special
 from ncl_jax import metrics
 from ncl_jax.normalizers import NORMALIZERS, auto, bank_check
 from ncl_jax.normalizers.base import Bank
+from ncl_jax.normalizers.online import Online
 
 NEEDS_ITEMS = ("dual_is", "dual_dis")
 SHARPNESS = (1.0, 1.5, 2.5, 4.0)
 """Temperatures tried, as multiples of 1 / spread of the bank's cosines (see `auto`)."""
 TEMPERATURES = ("scale", "beta", "item_beta")
+ONLINE = "online"
+"""Name of the row of `Online`."""
 TRIALS = "held-out pairs"
 """The step of a sample that prepares the choice of all settings."""
 
@@ -46,10 +49,10 @@ class Pairs(NamedTuple):
         return Bank(self.video, self.text, ids, self.video_of_text)
 
 
-def work(dual: bool = True) -> dict[str, float]:
-    """The steps of one sample, and about how much work each is."""
+def work(dual: bool = True, online: int = 0, queries: int = 0) -> dict[str, float]:
+    """The steps of one sample, and about how much work each is; see `table`."""
     grids = {n: len(g) + 2.0 for n, g in settings(1.0).items() if dual or n not in NEEDS_ITEMS}
-    return {TRIALS: 2.0} | grids
+    return {TRIALS: 2.0} | grids | ({ONLINE: 4.0 + queries / online} if online else {})
 
 
 def table(
@@ -59,6 +62,7 @@ def table(
     samples: int,
     dual: bool = True,
     step: Step = lambda *_: contextlib.nullcontext(),
+    online: int = 0,
 ) -> dict[str, Any]:
     """Every normaliser on `samples` random banks.
 
@@ -69,6 +73,8 @@ def table(
       samples: at least 1.
       dual: whether the normalisers that need the items' own cosines are tried.
       step: told of every step as it begins, see `work`.
+      online: queries between two refits of the row "online", the test queries of each sample in a
+        random order; 0 for no such row.
 
     Returns:
       Rows by normaliser name: `kind`, `settings` (how often each was chosen), `R@1` per sample,
@@ -80,7 +86,10 @@ def table(
         material = part.bank(direction)
         with step(seed, TRIALS):
             folds, spread = auto.trials(material, seed)
-        for name, grid in settings(spread).items():
+        grids = settings(spread)
+        if online:
+            grids[ONLINE] = [(f"every={online}", Online(online, order=seed, seed=seed))]
+        for name, grid in grids.items():
             if name in NEEDS_ITEMS and not dual:
                 continue
             with step(seed, name):

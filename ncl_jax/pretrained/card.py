@@ -7,9 +7,10 @@ from ncl_jax.pretrained.preprocessing import Preprocessing
 
 ROWS = {
     "plain": "plain cosine",
-    "inductive": "normalised by training captions",
+    "inductive": "normalised by the bank",
     "inductive_auto": "chosen on training pairs (`auto`)",
     "transductive": "normalised by all test queries (transductive)",
+    "online": "refitted with the queries answered so far (online)",
 }
 COLUMNS = {"R@1": ".1f", "R@5": ".1f", "R@10": ".1f", "MdR": ".1f", "norm_error_mean": ".3f"}
 FILL_IN = "FILL IN"
@@ -110,14 +111,16 @@ def _frames(given: Preprocessing) -> str:
 
 
 def _measured(results: dict[str, Any]) -> str:
+    from ncl_jax.experiment.results import bank_line  # only where there are results to tell
+
     metrics, data, run = (results.get(k, {}) for k in ("metrics", "data", "run"))
     counts, rules = metrics.get("counts", {}), metrics.get("rules", {})
-    test, bank = counts.get("test", {}), counts.get("bank", {})
+    test = counts.get("test", {})
     lines = [
         "", "## Results", "",
         f"On the split `{data.get('test_split', '?')}` of `{data.get('builder', '?')}`: "
         f"{test.get('texts', 0):,} captions of {test.get('videos', 0):,} clips; bank: "
-        f"{bank.get('texts', 0):,} captions of {bank.get('videos', 0):,} training clips; ties: "
+        f"{bank_line(metrics)}; ties: "
         f"{rules.get('ties', '?')}; video to text: {rules.get('video_to_text', '?')}; step "
         f"{run.get('step', '?')}, seed {run.get('seed', '?')}. Norm. error: mean of |summed "
         "retrieval probability / fair share - 1|, 0 is fair.",

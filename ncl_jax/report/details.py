@@ -107,7 +107,7 @@ HUBNESS = {
 
 
 def details(run: Opened, iterations: int) -> Details:
-    """Look at the test split of a run, before and after normalisation by its train bank.
+    """Look at the test split of a run, before and after normalisation by its bank.
 
     Args:
       run: its embeddings, captions and frames.

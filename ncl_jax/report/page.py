@@ -123,7 +123,9 @@ def readable(path: str | pathlib.Path) -> str:
 
 
 def result_tables(runs: Mapping[str, Run]) -> Iterator[ResultTable]:
-    """Tables of each direction, one section per kind of scores; transductive ones by themselves."""
+    """Tables of each direction, one section per kind of scores; those that see more than one query
+    by themselves.
+    """
     for direction, title in DIRECTIONS.items():
         measured = {label: run.metrics[direction] for label, run in runs.items()}
         others = (kind for rows in measured.values() for kind in rows)
@@ -134,16 +136,20 @@ def result_tables(runs: Mapping[str, Run]) -> Iterator[ResultTable]:
         }  # fmt: skip
         sections = [
             Section(
-                results.ROWS.get(kind, kind),
+                results.row_name(kind, direction, [run.metrics for run in runs.values()]),
                 [(label, [rows[kind].get(name) for name in columns])
                  for label, rows in measured.items() if kind in rows],
             )
             for kind in kinds
         ]
-        apart = [s for s in sections if s.rows and "transductive" in s.title]
-        yield ResultTable(title, columns, [s for s in sections if s.rows and s not in apart])
-        if apart:
-            yield ResultTable(f"{title}, all test queries together", columns, apart)
+        shown = {kind: s for kind, s in zip(kinds, sections, strict=True) if s.rows}
+        by_themselves = list(results.APART.items())[1:]
+        apart_kinds = [kind for _, members in by_themselves for kind in members]
+        first = [s for kind, s in shown.items() if kind not in apart_kinds]
+        yield ResultTable(title, columns, first)
+        for about, members in by_themselves:
+            if apart := [s for kind, s in shown.items() if kind in members]:
+                yield ResultTable(f"{title}, {about}", columns, apart)
 
 
 def facts(run: Run) -> Iterator[tuple[str, str]]:
@@ -152,6 +158,8 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "folder", readable(run.path)
     yield "loss", str(run.config["loss"]["name"])
     yield "seed", str(run.seed)
+    if "counts" in run.metrics:
+        yield "bank", results.bank_line(run.metrics)
     if "step" in about:
         yield "steps", f"{about['step']:,} x {run.config['train']['batch_size']} pairs"
     for phase, seconds in about.get("seconds", {}).items():

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ncl_jax.experiment.results import APART, COLUMNS, ROWS
+from ncl_jax.experiment.results import APART, COLUMNS, row_name
 from ncl_jax.report.runs import Group
 
 DIRECTIONS = {"text_to_video": "Text to video", "video_to_text": "Video to text"}
@@ -62,7 +62,8 @@ def results(groups: Sequence[Group]) -> list[Table]:
             for kind in kinds:
                 if any(kind in run.metrics[direction] for run in group.runs):
                     cells = [cell(group, direction, kind, metric) for metric in COLUMNS]
-                    rows.append((*names, str(len(group.runs)), ROWS[kind], *cells))
+                    label = row_name(kind, direction, [run.metrics for run in group.runs])
+                    rows.append((*names, str(len(group.runs)), label, *cells))
         if rows:
             about = f"{title}, {apart}; mean ± standard deviation over seeds"
             tables.append(Table(about, header, rows))

@@ -181,7 +181,8 @@ def check_same_run(
       ValueError: naming the first difference that is not below one of `may_change`.
     """
     old, new = flat(saved), flat(now)
-    for name in sorted({**old, **new}):
+    # The config first: what follows from it, the number of captions say, explains less.
+    for name in sorted({**old, **new}, key=lambda name: (not name.startswith("config."), name)):
         if not name.startswith(may_change) and old.get(name) != new.get(name):
             was, now_is = (_shown(str(flat.get(name))) for flat in (old, new))
             raise InputError(

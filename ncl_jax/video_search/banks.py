@@ -4,22 +4,20 @@ A file of texts that look like queries, or of their embeddings; the queries that
 else the training captions that came with the model; else nothing, and the search is plain.
 """
 
-import csv
-import io
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from ncl_jax.errors import InputError
-from ncl_jax.files import one_line
 from ncl_jax.index import RetrievalIndex, storage
 from ncl_jax.pretrained import Model
 from ncl_jax.pretrained.inputs import checked_rows
-from ncl_jax.readers import npy, text
+from ncl_jax.readers import text, texts
+from ncl_jax.readers.texts import GivenTexts
 from ncl_jax.video_search.manifest import manifest_of
 
 KEY = "bank"
@@ -29,22 +27,6 @@ FEW = 100
 """Texts below which biases follow single texts rather than what people look for."""
 MOST = 100_000
 """Kept queries that are used, the latest ones."""
-COLUMNS = ("caption", "text", "query", "sentence", "description")
-"""Names of the column of texts in a table of several."""
-
-
-class GivenTexts(NamedTuple):
-    """Texts, or embeddings of texts, from files.
-
-    Attributes:
-      texts: to be embedded.
-      rows: embedded already, [text, dim], or None.
-      source: for the page.
-    """
-
-    texts: list[str]
-    rows: np.ndarray | None
-    source: str
 
 
 class GalleryBank(NamedTuple):
@@ -89,7 +71,7 @@ def read(bank: str, learn: bool, index: str | os.PathLike[str]) -> GivenTexts | 
       OSError: a file cannot be read.
       ValueError: it holds no texts, or both are asked for and `bank` holds embeddings.
     """
-    given = _file(pathlib.Path(bank).expanduser()) if bank else None
+    given = texts.read(bank, "--bank") if bank else None
     if not learn:
         return given
     kept = _kept(queries_file(index))
@@ -177,73 +159,5 @@ def _kept(path: pathlib.Path) -> GivenTexts:
         raise InputError(
             f"--learn-bank: there is no {path}; search in the page of `serve --learn-bank` first"
         )
-    texts = _lines(text.read_text(path), path)[-MOST:]
-    return GivenTexts(texts, None, f"{len(texts):,} queries of the page")
-
-
-def _file(path: pathlib.Path) -> GivenTexts:
-    kind = path.suffix.lower()
-    if kind in (".npy", ".npz"):
-        return _arrays(path)
-    if kind not in (".txt", ".csv", ".tsv"):
-        raise InputError(
-            f"--bank {path}: expected .txt, .csv, .tsv, .npy or .npz; save one text per line as "
-            ".txt"
-        )
-    content = text.read_text(path)
-    texts = _lines(content, path) if kind == ".txt" else _column(content, path)
-    return GivenTexts(texts, None, f"{len(texts):,} texts of {one_line(path.name)}")
-
-
-def _lines(content: str, path: pathlib.Path) -> list[str]:
-    return _some([line.strip() for line in content.split("\n") if line.strip()], path)
-
-
-def _column(content: str, path: pathlib.Path) -> list[str]:
-    table = csv.reader(io.StringIO(content), delimiter="\t" if path.suffix == ".tsv" else ",")
-    try:
-        head, *rows = [row for row in table if row]
-    except ValueError:
-        head, rows = [], []
-    except csv.Error as error:
-        raise InputError(f"{path}: expected a table ({error}); save it again as CSV") from error
-    names = [name.strip().lower() for name in head]
-    if len(head) == 1:
-        place = 0
-        rows = rows if names[0] in COLUMNS else [head, *rows]
-    else:
-        place = next((names.index(name) for name in COLUMNS if name in names), -1)
-    if place < 0:
-        raise InputError(
-            f"{path}: expected a column named {', '.join(COLUMNS)}, got "
-            f"{', '.join(head) or 'none'}; rename the one of the texts"
-        )
-    return _some([row[place].strip() for row in rows if len(row) > place and row[place].strip()],
-                 path)  # fmt: skip
-
-
-def _arrays(path: pathlib.Path) -> GivenTexts:
-    found = npy.read(path, f"--bank {path}: cannot be read", "name another file")
-    if isinstance(found, dict):
-        names = [name for name in ("bank_text", "text", "embedding") if name in found]
-        if not names:
-            raise InputError(
-                f"--bank {path}: expected an array bank_text, text or embedding, got "
-                f"{', '.join(found) or 'none'}"
-            )
-        found = found[names[0]]
-    if found.dtype.kind == "U" and found.ndim == 1:
-        texts = _some([str(line).strip() for line in found if str(line).strip()], path)
-        return GivenTexts(texts, None, f"{len(texts):,} texts of {one_line(path.name)}")
-    if found.ndim != 2 or not len(found):
-        raise InputError(
-            f"--bank {path}: expected texts [text] or embeddings [text, dim], got {found.dtype} "
-            f"{list(found.shape)}"
-        )
-    return GivenTexts([], found, f"{len(found):,} embeddings of {one_line(path.name)}")
-
-
-def _some(texts: Sequence[str], path: pathlib.Path) -> list[str]:
-    if not texts:
-        raise InputError(f"{path}: expected texts that look like queries, found none")
-    return list(texts)
+    queries = texts.lines(text.read_text(path), path)[-MOST:]
+    return GivenTexts(queries, None, f"{len(queries):,} queries of the page")

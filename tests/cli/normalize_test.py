@@ -8,7 +8,8 @@ import pytest
 
 from ncl_jax import metrics
 from ncl_jax.cli import normalize
-from ncl_jax.normalizers import Auto, Bank
+from ncl_jax.normalizers import Auto, Bank, Online
+from ncl_jax.normalizers.comparison import Pairs
 from tests.normalizers.normalizers_test import hubby, unit
 
 
@@ -76,3 +77,31 @@ def test_the_full_look_is_twenty_samples(files, monkeypatch):
     assert normalize.main([*flags, "--full"]) == 0
     assert normalize.main(flags) == 0
     assert [args.samples for args in seen] == [20, 3]
+
+
+def test_online_is_a_table_of_its_own(files, capsys):
+    flags, arrays = files
+    asked = [*flags, "--samples", "2", "--direction", "t2v", "--json", "out.json"]
+    assert normalize.main(asked) == 0
+    assert "online" not in capsys.readouterr().out
+    without = json.loads(pathlib.Path("out.json").read_text())["t2v"]
+    assert normalize.main([*asked, "--online", "15"]) == 0
+    said = capsys.readouterr().out
+    head, row = said.split("| online | R@1 |")
+    assert "| online |" not in head
+    assert row.splitlines()[2].startswith("| online | ")
+    rows = json.loads(pathlib.Path("out.json").read_text())["t2v"]
+    assert {name: rows[name] for name in without} == without
+    assert rows["online"]["kind"] == "online"
+    for seed, found in enumerate(rows["online"]["R@1"]):
+        part = np.random.default_rng(seed).permutation(100)[:50]
+        bank = Pairs(arrays["bt"], arrays["bv"], np.arange(100)).take(part).bank("t2v")
+        fitted = Online(15, order=seed, seed=seed).fit(bank, arrays["v"])
+        assert found == metrics.text_to_video(fitted.score(arrays["t"]), np.arange(60))["R@1"]
+
+
+@pytest.mark.parametrize("every", ["0", "-3"])
+def test_online_without_a_query_between_refits_is_refused(files, every, capsys):
+    flags, _ = files
+    assert normalize.main([*flags, "--online", every]) == 2
+    assert "--online: expected at least 1 query between refits" in capsys.readouterr().err

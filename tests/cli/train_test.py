@@ -293,3 +293,41 @@ def test_the_index_of_a_run_answers_in_words(whole_run):
                           capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_held_out_bank_is_named_and_belongs_to_the_run(data, tmp_path):
+    def again(*flags):
+        return run("--config=configs/demo.py", f"--workdir={tmp_path}/run", *data,
+                   "--config.train.steps=4", *flags)  # fmt: skip
+
+    def measured():
+        return json.loads((tmp_path / "run" / "results.json").read_text())
+
+    held = "--config.data.bank_holdout=0.25"
+    done = again(held, "--config.eval.bank=auto", "--config.eval.online=True")
+    assert done.returncode == 0, done.stderr
+    assert "embedding the 18 clips of train ..." in done.stdout
+    assert "embedding the 6 clips held out of training ..." in done.stdout
+    assert "each query after those before it" in done.stdout
+    results = measured()
+    captions = results["data"]["splits"]["train"]["captions"]["used"]
+    out = results["data"]["held_out_of_training"]
+    assert out["clips"] == 6
+    assert results["metrics"]["counts"]["bank"] == {"texts": captions - out["captions"],
+                                                    "videos": 18}  # fmt: skip
+    fit = results["metrics"]["fit"]["inductive_auto"]["video"]
+    assert set(fit["banks"]) == {"train", "validation", "holdout"}
+    assert "online" in results["metrics"]["text_to_video"]
+    done = again(held, "--config.eval.bank=holdout")
+    assert done.returncode == 0, done.stderr
+    assert "normalised, held-out bank (inductive)" in done.stdout
+    assert f"bank: {out['captions']} captions of 6 clips held out of" in done.stdout
+    results = measured()
+    assert results["metrics"]["bank"]["text_to_video"] == {"source": "holdout",
+                                                           "queries": out["captions"]}  # fmt: skip
+    assert "online" not in results["metrics"]["text_to_video"]
+    done = again("--config.data.bank_holdout=0.5")
+    assert done.returncode == 2
+    assert "holds another run: config.data.bank_holdout was 0.25, now it is 0.5" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

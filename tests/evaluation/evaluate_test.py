@@ -8,8 +8,11 @@ from ncl_jax import metrics
 from ncl_jax.cli import metrics as cli_metrics
 from ncl_jax.cli import normalize as cli_normalize
 from ncl_jax.evaluation import embeddings, evaluate
+from ncl_jax.evaluation.banks import bank_of, make_banks
 from ncl_jax.evaluation.embeddings import Embedded
-from ncl_jax.evaluation.scorers import CosineScorer
+from ncl_jax.evaluation.scorers import ORDER, CosineScorer, PairScorer
+from ncl_jax.normalizers import Bank, Ncl, Online
+from ncl_jax.normalizers.auto import choose_bank
 
 RNG = np.random.default_rng(0)
 
@@ -28,7 +31,7 @@ def split(texts_per_video, noise=0.7, videos=12, dim=8, seed=0):
 
 def test_plain_rows_are_the_loop_over_queries():
     test = split(3)
-    found = evaluate.evaluate(test, split(3, seed=1), CosineScorer(20.0), 4).metrics
+    found = evaluate.evaluate(test, bank_of(split(3, seed=1)), CosineScorer(20.0), 4).metrics
     scores = test.text @ test.video.T
     ranks = [1 + sum(row > row[v]) for row, v in zip(scores, test.video_of_text, strict=True)]
     assert found["text_to_video"]["plain"]["R@1"] == pytest.approx(
@@ -42,7 +45,9 @@ def test_plain_rows_are_the_loop_over_queries():
 
 def test_the_bank_matters_to_inductive_and_test_queries_to_transductive():
     test, banks = split(3), [split(3, seed=s) for s in (1, 2)]
-    first, second = (evaluate.evaluate(test, bank, CosineScorer(20.0), 4).metrics for bank in banks)
+    first, second = (
+        evaluate.evaluate(test, bank_of(bank), CosineScorer(20.0), 4).metrics for bank in banks
+    )
     for direction in ("text_to_video", "video_to_text"):
         assert first[direction]["plain"] == second[direction]["plain"]
         assert first[direction]["transductive"] == second[direction]["transductive"]
@@ -58,7 +63,7 @@ def test_a_hub_is_levelled_by_the_bank():
     crowd = test._replace(text=unit(test.text + shift), video=test.video.copy())
     crowd.video[0] = unit(np.ones((1, 8)))[0]
     found = evaluate.evaluate(
-        crowd, bank._replace(text=unit(bank.text + shift)), CosineScorer(20.0), 4
+        crowd, bank_of(bank._replace(text=unit(bank.text + shift))), CosineScorer(20.0), 4
     ).metrics["text_to_video"]
     assert found["plain"]["R@1"] < 20
     assert found["inductive"]["R@1"] > found["plain"]["R@1"] + 10
@@ -66,7 +71,7 @@ def test_a_hub_is_levelled_by_the_bank():
 
 def test_the_result_has_auto_hubness_and_both_public_rules():
     test, bank = split(3), split(3, videos=40, seed=1)
-    found = evaluate.evaluate(test, bank, CosineScorer(20.0), 4).metrics
+    found = evaluate.evaluate(test, bank_of(bank), CosineScorer(20.0), 4).metrics
     for direction in ("text_to_video", "video_to_text", "video_to_text_best_caption"):
         assert list(found[direction]) == ["plain", "inductive", "inductive_auto", "transductive"]
     for side in ("video", "text"):
@@ -85,11 +90,66 @@ def test_the_result_has_auto_hubness_and_both_public_rules():
         test.text @ test.video.T, test.video_of_text, rule="best_caption")["MnR"]
 
 
+def test_online_is_a_row_of_its_own_and_moves_no_other():
+    test, bank = split(4, videos=20, noise=1.2), split(3, videos=40, seed=1, noise=1.2)
+    hub = unit(np.ones((1, 8)))
+    bank = bank._replace(text=unit(bank.text + hub))
+    scorer = CosineScorer(20.0)
+    without = evaluate.evaluate(test, bank_of(bank), scorer, 4).metrics
+    found = evaluate.evaluate(test, bank_of(bank), scorer, 4, online=7).metrics
+    for direction, side in (("text_to_video", "video"), ("video_to_text", "text")):
+        row = found[direction].pop("online")
+        assert found[direction] == without[direction]
+        items, queries = (test.video, test.text) if side == "video" else (test.text, test.video)
+        given = Bank(bank.text if side == "video" else bank.video)
+        pairs = getattr(bank_of(bank), "text" if side == "video" else "video").pairs
+        rule = choose_bank(pairs, {"train": None})[1].normalizer
+        scores = Online(7, rule, ORDER).fit(given, items).score(queries)
+        if side == "video":
+            wanted = metrics.text_to_video(scores, test.video_of_text)
+        else:
+            wanted = metrics.video_to_text(scores.T, test.video_of_text)
+        assert {name: row[name] for name in wanted} == pytest.approx(wanted)
+        assert found["fit"]["online"][side]["every"] == 7
+        assert found["fit"]["online"][side]["source"] == "train"
+
+
+def test_of_several_banks_the_chosen_one_serves_every_row_and_is_named():
+    """The train bank lies elsewhere, as a memorised one may; the held-out one is of the test's."""
+    test, held = split(3, videos=30, noise=0.6), split(3, videos=60, seed=1, noise=0.6)
+    shift = 2 * np.eye(8)[:1]
+    test = test._replace(text=unit(test.text + shift))
+    held = held._replace(text=unit(held.text + shift))
+    far = split(3, videos=60, seed=2)
+    far = far._replace(text=unit(far.text - 3 * shift), video=unit(far.video + 3 * shift))
+    banks = make_banks({"train": far, "holdout": held}, "holdout", ["train", "holdout"])
+    found = evaluate.evaluate(test, banks, CosineScorer(20.0), 4)
+    assert found.metrics["bank"]["text_to_video"] == {"source": "holdout", "queries": 180}
+    evidence = found.metrics["fit"]["inductive_auto"]["video"]
+    assert evidence["source"] == "holdout"
+    assert set(evidence["banks"]) == {"train", "holdout"}
+    alone = evaluate.evaluate(test, bank_of(held, "holdout"), CosineScorer(20.0), 4)
+    for row in ("inductive", "inductive_auto"):
+        assert found.metrics["text_to_video"][row] == alone.metrics["text_to_video"][row]
+    np.testing.assert_array_equal(found.biases.video, alone.biases.video)
+    wanted = Ncl(20.0, 4).fit(Bank(held.text), test.video).bias
+    np.testing.assert_allclose(found.biases.video, wanted, atol=1e-5)
+
+
+def test_a_head_that_scores_pairs_has_one_bank_and_no_online_row():
+    test, scorer = split(2), PairScorer(lambda text, video: text @ video.T, 8)
+    two = make_banks({"train": split(2, seed=1), "validation": split(2, seed=2)}, "train",
+                     ["train", "validation"])  # fmt: skip
+    for banks, online in ((two, 0), (bank_of(split(2, seed=1)), 5)):
+        with pytest.raises(ValueError, match="has one bank and no online row"):
+            evaluate.evaluate(test, banks, scorer, 4, online)
+
+
 def test_a_clip_that_comes_twice_stops_the_evaluation():
     test = split(3)
     doubled = test._replace(video_ids=["clip 1", *test.video_ids[1:]])
     with pytest.raises(ValueError, match=r"expected 11, got 12; 1 doubled \(clip 1\)"):
-        evaluate.evaluate(doubled, split(3, seed=1), CosineScorer(20.0), 4)
+        evaluate.evaluate(doubled, bank_of(split(3, seed=1)), CosineScorer(20.0), 4)
 
 
 def test_embeddings_of_a_run_feed_the_commands(tmp_path, capsys):

@@ -11,6 +11,7 @@ from flax import nnx
 
 from ncl_jax import losses
 from ncl_jax.distributed import sharding
+from ncl_jax.evaluation.banks import bank_of
 from ncl_jax.evaluation.embeddings import Embedded
 from ncl_jax.evaluation.evaluate import evaluate
 from ncl_jax.evaluation.scorers import PairScorer
@@ -61,7 +62,7 @@ def sinkhorn(scores, iterations):
 
 def test_biases_come_from_the_head_s_scores_of_the_bank():
     test, bank = split(9, 6, 1), split(20, 8, 2)
-    found, biases = evaluate(test, bank, PairScorer(table_score, 100), iterations=3)
+    found, biases = evaluate(test, bank_of(bank), PairScorer(table_score, 100), iterations=3)
     assert biases is None
     scores = table_score(test.text, test.video)
     for row, to_video, to_text in (

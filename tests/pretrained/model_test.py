@@ -204,7 +204,7 @@ def test_the_model_card_says_what_was_measured_and_no_more(banked, tmp_path):
     card = (tmp_path / "saved" / "README.md").read_text()
     assert "40 captions of 20 clips; bank: 7 captions of 3 training clips; ties: average" in card
     assert "| plain cosine | 47.2 |" in card
-    assert "| normalised by training captions | 44.5 |" in card
+    assert "| normalised by the bank | 44.5 |" in card
     assert card.count("FILL IN") == 4
     written = card + (tmp_path / "saved" / "ncl_jax.json").read_text()
     assert "/home/me" not in written

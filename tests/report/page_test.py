@@ -306,6 +306,24 @@ def test_tables_keep_plain_first_and_kinds_apart(tmp_path):
         assert [label for label, _ in table.sections[0].rows] == ["a", "b"]
 
 
+def test_online_scores_have_a_table_of_their_own_and_the_bank_is_named(tmp_path):
+    folder = workdir(tmp_path / "a")
+    content = json.loads((folder / "results.json").read_text())
+    bank = {"source": "holdout", "queries": 3}
+    content["metrics"] |= {"bank": {"text_to_video": bank, "video_to_text": bank},
+                           "counts": {"bank": {"texts": 30, "videos": 3}}}  # fmt: skip
+    rows = content["metrics"]["text_to_video"]
+    rows["online"] = rows["plain"]
+    (folder / "results.json").write_text(json.dumps(content))
+    (loaded,) = runs.load([folder])
+    found = {t.title: [s.title for s in t.sections] for t in page.result_tables({"a": loaded})}
+    assert found["Text to video"] == ["plain", "normalised, held-out bank (inductive)"]
+    assert found["Text to video, each query after those before it"] == [
+        "refitted with answered queries (online)"]  # fmt: skip
+    assert "Video to text, each query after those before it" not in found
+    assert ("bank", "30 captions of 3 clips held out of training") in list(page.facts(loaded))
+
+
 def test_page_names_what_differs_and_what_is_missing(tmp_path):
     text = rendered(tmp_path, "a", "b")
     assert "Where the runs differ" in text

@@ -154,7 +154,7 @@ class NormalizedSearch(_Search):
         if normalizer.kind != "inductive":
             raise InputError(
                 f"expected an inductive normaliser, got {type(normalizer).__name__}, which looks "
-                "at all test queries together; use TransductiveSearch, whose results say so"
+                "at other test queries; use TransductiveSearch, whose results say so"
             )
         if isinstance(bank, str) or not len(bank):
             raise InputError("bank: expected training queries, got none; see training_bank")
