@@ -113,7 +113,7 @@ def get_config() -> ml_collections.ConfigDict:
     # What the normaliser's biases are fitted on: "train", "validation", "holdout" (the clips of
     # data.bank_holdout), "auto" (of these the one that gains most on pairs that were not trained
     # on) or a file of captions (.txt, .csv, .tsv, .npy, .npz).
-    c.eval.bank = "train"
+    c.eval.bank = "train"  # or another of these
     c.eval.bank_clips = 0  # of its clips that are used, drawn without replacement; 0: all
     c.eval.bank_captions = 0  # of each of them; 0: all
     c.eval.bank_seed = 0  # of the sample

@@ -231,7 +231,7 @@ def test_hosts_with_other_data_or_weights_are_told_apart(monkeypatch):
     split = types.SimpleNamespace(video_ids=["a", "b"], captions=["one", "two"])
     parts = types.SimpleNamespace(
         splits={"train": split}, tokenizer=types.SimpleNamespace(to_json=lambda: "{}"),
-        params={"w": np.ones(3, np.float32)},
+        params={"w": np.ones(3, np.float32)}, bank_texts=None,
     )  # fmt: skip
     monkeypatch.setattr(runtime, "alone", lambda: False)
     facts = run._facts(parts)
