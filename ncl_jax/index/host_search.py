@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-SCORES = 1 << 21
-"""Scores of a panel: 8 MB, what the caches hold beside the items."""
+SCORES = 1 << 20
+"""Scores of a panel: 4 MB, what the caches hold beside the items."""
 QUERIES = 1024
 """Queries searched together at most."""
 MANY = 1 << 22
 """Candidates above which those within rounding error of one another are scored exactly at once."""
+BEGIN = 4096
+"""Items from which the first bar is taken, by a partial sort; of later panels few scores reach it."""
 WIDTH = 1024
 """Items of a panel at least: products with fewer columns are slow."""
 _EXACT = 1 << 22
@@ -60,8 +62,9 @@ def _search(
     kept = _Candidates(query, parts, k, scale)
     scaled = query * np.float32(scale)
     width = max(k, WIDTH, SCORES // len(query))
+    begin = max(k, min(width, BEGIN))
     buffer = np.empty(len(query) * width, np.float32)
-    for first, items, bias in _panels(parts, width):
+    for first, items, bias in _panels(parts, begin, width):
         panel = buffer[: len(query) * len(items)].reshape(len(query), len(items))
         np.matmul(scaled, items.T, out=panel)
         panel += bias
@@ -81,13 +84,16 @@ def _slack(dim: int, scale: float, parts: Sequence[Part]) -> float:
 
 
 def _panels(
-    parts: Sequence[Part], width: int
+    parts: Sequence[Part], begin: int, width: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(first row, items, biases) of at most `width` items."""
-    first = 0
+    """(first row, items, biases) of `begin` items and then of at most `width`."""
+    first, size = 0, begin
     for items, bias in parts:
-        for start in range(0, len(items), width):
-            yield first + start, items[start : start + width], bias[start : start + width]
+        start = 0
+        while start < len(items):
+            part = slice(start, start + size)
+            yield first + start, items[part], bias[part]
+            start, size = start + size, width
         first += len(items)
 
 
