@@ -18,7 +18,7 @@ QUERIES = 1024
 MANY = 1 << 22
 """Candidates above which those within rounding error of one another are scored exactly at once."""
 BEGIN = 4096
-"""Items from which the first bar is taken, by a partial sort; of later panels few scores reach it."""
+"""Items from which the first bar is taken, by a partial sort; few scores of later ones reach it."""
 WIDTH = 1024
 """Items of a panel at least: products with fewer columns are slow."""
 _EXACT = 1 << 22

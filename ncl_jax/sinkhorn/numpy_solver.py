@@ -9,8 +9,7 @@ It makes the same updates as `sinkhorn.solve` in gallery-first order:
 * `RecomputedKernel` stores some rows at a time and recomputes them: one matrix product per
   iteration.
 
-Products are made in tiles that BLAS works on at its full speed (hundreds of rows, thousands of
-columns), and sums over rows as products of hundreds of rows at least: with few rows BLAS spends its
+Products and sums over rows are made of hundreds of rows at a time: with few rows BLAS spends its
 time on packing and on starting threads.
 """
 
@@ -27,9 +26,9 @@ from ncl_jax.types import CONVERGED, Biases, SinkhornReport
 ROWS = 512
 """Rows of the kernel that are made and summed together."""
 TILE = 4096
-"""Columns of a product: with `ROWS` of 512 numbers a tile takes 8 MB, which caches hold."""
-LEAST = 1 << 26
-"""Bytes of rows that are recomputed together, whatever memory is given."""
+"""Columns of the first pass, whose maxima are taken by column: with `ROWS` a tile takes 8 MB."""
+LEAST = 1 << 28
+"""Bytes (256 MB) of rows that are recomputed together, whatever memory is given."""
 SLICE = 1 << 21
 """Entries (8 MB) that are exponentiated together, in cache between the steps of it."""
 TRUSTED = 60.0
@@ -89,8 +88,8 @@ class RecomputedKernel:
     def update(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One pair: a = -strength lse_j(s + b), then b = strength (log c - lse_i(s + a))."""
         a, columns = np.empty(len(self.query)), ColumnSums(len(b))
-        for rows, panel in self._panels(b):
-            top = _exp_in_place(panel)
+        for rows, panel in self._panels():
+            top = _exp_in_place(panel, b)
             total = _row_sums(panel)  # at least 1: no row vanishes
             lse = top + np.log(total)
             a[rows] = -self.strength * lse
@@ -102,23 +101,15 @@ class RecomputedKernel:
 
     def row_lse(self, b: np.ndarray) -> np.ndarray:
         """lse_j(s + b) of each query."""
-        parts = [_exp_in_place(panel) + np.log(_row_sums(panel)) for _, panel in self._panels(b)]
-        return np.concatenate(parts)
+        panels = (panel for _, panel in self._panels())
+        return np.concatenate([_exp_in_place(x, b) + np.log(_row_sums(x)) for x in panels])
 
-    def _panels(self, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Some rows of s + b at a time, in one place."""
-        most = self.rows[0].stop
-        space = np.empty((most, len(self.gallery)), np.float32)
+    def _panels(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Some rows of s at a time, in one place."""
+        space = np.empty((self.rows[0].stop, len(self.gallery)), np.float32)
         for rows in self.rows:
-            yield rows, self._fill(space[: rows.stop - rows.start], rows, b)
-
-    def _fill(self, panel: np.ndarray, rows: slice, b: np.ndarray | None = None) -> np.ndarray:
-        for columns in slices(len(self.gallery), TILE):
-            tile = panel[:, columns]
-            np.matmul(self.query[rows], self.gallery[columns].T, out=tile)
-            if b is not None:
-                tile += b[columns].astype(np.float32)
-        return panel
+            panel = space[: rows.stop - rows.start]
+            yield rows, np.matmul(self.query[rows], self.gallery.T, out=panel)
 
     def _column_lse(self, a: np.ndarray | None = None) -> np.ndarray:
         """lse_i(s + a), accumulated over tiles as a maximum and a sum."""
@@ -167,8 +158,8 @@ class StoredKernel(RecomputedKernel):
         """Makes the kernel `exp(s_ij + origin_j - m_i)`."""
         tops = []
         for rows in self.rows:
-            panel = self._fill(self.kernel[rows], rows, self.origin if self.origin.any() else None)
-            tops.append(_exp_in_place(panel))
+            panel = np.matmul(self.query[rows], self.gallery.T, out=self.kernel[rows])
+            tops.append(_exp_in_place(panel, self.origin if self.origin.any() else None))
         self.top = np.concatenate(tops)
 
     def update(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -225,11 +216,14 @@ def _scaled_exp(x: np.ndarray) -> tuple[np.ndarray, float]:
     return np.exp(x - shift).astype(np.float32), shift
 
 
-def _exp_in_place(panel: np.ndarray) -> np.ndarray:
-    """Replaces each row by `exp(row - maximum)`; returns the maxima. All cores take part."""
+def _exp_in_place(panel: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
+    """Replaces rows, plus `b`, by `exp(row - maximum)`; returns the maxima. All cores take part."""
+    added = None if b is None else b.astype(np.float32)
 
     def one(rows: slice) -> np.ndarray:
         part = panel[rows]
+        if added is not None:
+            part += added
         top = part.max(axis=1, keepdims=True)
         np.exp(np.subtract(part, top, out=part), out=part)
         return top[:, 0]
