@@ -8,6 +8,7 @@
     python -m ncl_jax.cli.index build INDEX --video V.npy [--ids ids.txt] [--bank-text T.npy]
     python -m ncl_jax.cli.index add INDEX --video MORE.npy [--ids more.txt]
     python -m ncl_jax.cli.index search INDEX --query Q.npy [-k 10]
+    python -m ncl_jax.cli.index check INDEX
 
 `INDEX` is a folder, `video_index` if none is named; that of a training run is WORKDIR/index, or
 WORKDIR for `search`. Embeddings come as `.npy`, or as `.npz` with an array `video`, `text` or
@@ -31,9 +32,10 @@ from ncl_jax.cli.parsing import Parser
 
 DEFAULT = "video_index"
 _COMMANDS = {
-    "build": ("ncl_jax.cli.index_build", "embeddings, or a folder of videos -> an index file"),
-    "add": ("ncl_jax.cli.index_build", "more embeddings -> the same file"),
+    "build": ("ncl_jax.cli.index_build", "embeddings, or a folder of videos -> an index"),
+    "add": ("ncl_jax.cli.index_build", "more embeddings -> the same index"),
     "search": ("ncl_jax.cli.index_search", "words, embeddings, a picture or a clip -> hits"),
+    "check": ("ncl_jax.cli.index_check", "reads all of an index: whether it is sound"),
 }
 """Name -> the module that does it by a function of this name, and what it does."""
 
@@ -52,13 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m ncl_jax.cli.index", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="build|add|search")
+    commands = parser.add_subparsers(required=True, metavar="build|add|search|check")
     for name, (_, what) in _COMMANDS.items():
         command = commands.add_parser(name, help=what)
         command.set_defaults(command=name)
         if name != "search":
             command.add_argument("index", help=f"folder of the index (build: default {DEFAULT})",
                                  nargs="?" if name == "build" else None, default=DEFAULT)
+        if name == "check":
+            continue
         command.add_argument("--ids", help="text file, one id per line")
         if name == "search":
             command.add_argument("words", nargs="*", metavar="[INDEX] WORDS",

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ncl_jax.errors import InputError
+
 SCORES = 1 << 20
 """Scores of a panel: 4 MB, what the caches hold beside the items."""
 QUERIES = 1024
@@ -21,6 +23,7 @@ BEGIN = 4096
 """Items from which the first bar is taken, by a partial sort; few scores of later ones reach it."""
 WIDTH = 1024
 """Items of a panel at least: products with fewer columns are slow."""
+DAMAGED = "the index has vectors that are not of unit length, so it is damaged; build it again"
 _EXACT = 1 << 22
 """Numbers of items that are scored in float64 at a time."""
 
@@ -42,6 +45,9 @@ def search(
     Returns:
       Float32 scores in logits, best first, and rows; of equal scores the lower row comes first.
 
+    Raises:
+      InputError: an item has NaN, or one that was found is not of unit length.
+
     Example:
       >>> found = search(np.eye(2, dtype="f"), [(np.eye(2, dtype="f"), np.zeros(2, "f"))], 1, 5.0)
       >>> found[0].tolist(), found[1].tolist()
@@ -56,6 +62,7 @@ def search(
     return scores, rows
 
 
+@np.errstate(invalid="ignore", over="ignore")  # numbers of a damaged index; it is refused
 def _search(
     query: np.ndarray, parts: Sequence[Part], k: int, scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -68,8 +75,22 @@ def _search(
         panel = buffer[: len(query) * len(items)].reshape(len(query), len(items))
         np.matmul(scaled, items.T, out=panel)
         panel += bias
+        if np.isnan(panel.max()):
+            raise InputError(DAMAGED)
         kept.add(panel, first)
-    return kept.best()
+    scores, rows = kept.best()
+    _check_found(parts, np.unique(rows))
+    return scores, rows
+
+
+def _check_found(parts: Sequence[Part], rows: Int[np.ndarray, " found"]) -> None:
+    """Damage that lifts an item to the top is seen; what else there may be is not looked for."""
+    first = 0
+    for items, _ in parts:
+        found = items[rows[(rows >= first) & (rows < first + len(items))] - first]
+        if not (np.abs(np.einsum("id,id->i", found, found) - 1) < 1e-3).all():
+            raise InputError(DAMAGED)
+        first += len(items)
 
 
 def _slack(dim: int, scale: float, parts: Sequence[Part]) -> float:

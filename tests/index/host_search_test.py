@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, device_search, host_search
 
 
@@ -72,6 +73,15 @@ def test_scores_do_not_depend_on_the_other_queries():
         alone = host_search.search(query[number : number + 1], parts, 7, 100.0)
         np.testing.assert_array_equal(alone[0][0], together[0][number])
         np.testing.assert_array_equal(alone[1][0], together[1][number])
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 3e38, 7.0])
+def test_damage_that_would_be_found_is_one_sentence(number):
+    item = unit(0, 3000).copy()
+    item[1234, 5] = number
+    query = np.eye(24, dtype=np.float32)[5:6]
+    with pytest.raises(InputError, match="not of unit length, so it is damaged; build it again"):
+        host_search.search(query, [(item, np.zeros(3000, np.float32))], 3, 100.0)
 
 
 def test_devices_give_the_same_items():

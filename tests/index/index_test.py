@@ -215,6 +215,22 @@ def test_command_builds_adds_and_searches(tmp_path, capsys):
     assert {line.split("\t")[2] for line in lines} == set(names(35))
 
 
+def test_command_checks_every_file(index, tmp_path, capsys):
+    index.add(["new"], rows(3, 1)).save(tmp_path)
+    assert command.main(["check", str(tmp_path)]) == 0
+    said = f"{tmp_path}: sound; 301 items in 2 parts, bank of 90 texts\n"
+    assert capsys.readouterr().out == said
+    vectors = max(tmp_path.glob("video-*.npy"), key=lambda path: path.stat().st_size)
+    content = bytearray(vectors.read_bytes())
+    content[-4] ^= 1  # the last bit of a number: no search would notice
+    vectors.write_bytes(content)
+    np.save(tmp_path / "q.npy", rows(0, 1))
+    assert command.main(["search", str(tmp_path), "--query", str(tmp_path / "q.npy")]) == 0
+    capsys.readouterr()
+    assert command.main(["check", str(tmp_path)]) == 2
+    assert f"the checksum of {vectors.name} does not match" in capsys.readouterr().err
+
+
 def test_items_without_ids_are_counted_and_given_ids_kept(tmp_path, capsys):
     where, batch = str(tmp_path / "index"), str(tmp_path / "v.npy")
     np.save(batch, rows(0, 2))
