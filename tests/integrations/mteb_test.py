@@ -285,7 +285,7 @@ def test_similarities_are_cosines(encoder):
 def test_what_looks_at_test_queries_is_refused_unless_asked_for_by_name(encoder, files):
     task = task_of("t2v", files)
     bank = training_bank(task)
-    with pytest.raises(InputError, match="SinkhornTest, which looks at all test queries"):
+    with pytest.raises(InputError, match="SinkhornTest, which looks at other test queries"):
         NormalizedSearch(encoder, bank, SinkhornTest())
     with pytest.raises(InputError, match="expected a transductive normaliser, got Ncl"):
         TransductiveSearch(encoder, Ncl())

@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """Normalised scores in sentence-transformers, by its own evaluator: its numbers must be ours.
 
 Needs requirements-mteb.txt; without it every test here is skipped.
@@ -14,11 +15,11 @@ from ncl_jax.normalizers import Auto, Bank, Ncl, QbNorm, SinkhornTest
 reason = "needs requirements-mteb.txt: sentence-transformers"
 pytest.importorskip("sentence_transformers", reason=reason)
 
-from sentence_transformers import SentenceTransformer  # noqa: E402
-from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator  # noqa: E402
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding  # noqa: E402
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from ncl_jax.integrations.sentence_transformers import (  # noqa: E402
+from ncl_jax.integrations.sentence_transformers import (
     NormalizedRetrievalEvaluator,
     TextBank,
     build_index,
