@@ -8,14 +8,14 @@
     python -m ncl_jax.cli.index build INDEX --video V.npy [--ids ids.txt] [--bank-text T.npy]
     python -m ncl_jax.cli.index add INDEX --video MORE.npy [--ids more.txt]
     python -m ncl_jax.cli.index search INDEX --query Q.npy [-k 10]
-    python -m ncl_jax.cli.index check INDEX
+    python -m ncl_jax.cli.index check [INDEX]
 
 `INDEX` is a folder, `video_index` if none is named; that of a training run is WORKDIR/index, or
-WORKDIR for `search`. Embeddings come as `.npy`, or as `.npz` with an array `video`, `text` or
-`embedding`, or another that is named as `FILE.npz:NAME`, and, if there is one, `ids`. Without ids,
-items are numbered. `MODEL` is a training run, a folder or file of CLIP weights, or a name on the
-Hugging Face hub; it embeds the videos of `FOLDER`, one item per window of each file, and queries:
-words, a picture (a clip of one frame) or a clip as a whole.
+WORKDIR for `search` and `check`. Embeddings come as `.npy`, or as `.npz` with an array `video`,
+`text` or `embedding`, or another that is named as `FILE.npz:NAME`, and, if there is one, `ids`.
+Without ids, items are numbered. `MODEL` is a training run, a folder or file of CLIP weights, or a
+name on the Hugging Face hub; it embeds the videos of `FOLDER`, one item per window of each file,
+and queries: words, a picture (a clip of one frame) or a clip as a whole.
 Building again embeds only new and changed files and resumes an interrupted build, whose embeddings
 are saved in `index.partial` in its folder. Commands that write one index take turns and give
 up after a minute. A bank of texts that look like queries gives every item its normalising bias: the
@@ -59,8 +59,8 @@ def _parser() -> Parser:
         command = commands.add_parser(name, help=what)
         command.set_defaults(command=name)
         if name != "search":
-            command.add_argument("index", help=f"folder of the index (build: default {DEFAULT})",
-                                 nargs="?" if name == "build" else None, default=DEFAULT)
+            command.add_argument("index", help=f"folder of the index (default {DEFAULT})",
+                                 nargs=None if name == "add" else "?", default=DEFAULT)
         if name == "check":
             continue
         command.add_argument("--ids", help="text file, one id per line")

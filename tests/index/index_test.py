@@ -220,6 +220,10 @@ def test_command_checks_every_file(index, tmp_path, capsys):
     assert command.main(["check", str(tmp_path)]) == 0
     said = f"{tmp_path}: sound; 301 items in 2 parts, bank of 90 texts\n"
     assert capsys.readouterr().out == said
+    index.save(tmp_path / "run" / "index")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    assert command.main(["check", str(tmp_path / "run")]) == 0
+    assert "run/index: sound; 300 items in one part, " in capsys.readouterr().out
     vectors = max(tmp_path.glob("video-*.npy"), key=lambda path: path.stat().st_size)
     content = bytearray(vectors.read_bytes())
     content[-4] ^= 1  # the last bit of a number: no search would notice
