@@ -59,8 +59,9 @@ def _parser() -> Parser:
         command = commands.add_parser(name, help=what)
         command.set_defaults(command=name)
         if name != "search":
-            command.add_argument("index", help=f"folder of the index (default {DEFAULT})",
-                                 nargs=None if name == "add" else "?", default=DEFAULT)
+            given, default = (None, "") if name == "add" else ("?", f" (default {DEFAULT})")
+            command.add_argument("index", help=f"folder of the index{default}", nargs=given,
+                                 default=DEFAULT)
         if name == "check":
             continue
         command.add_argument("--ids", help="text file, one id per line")
