@@ -170,7 +170,7 @@ def choose_bank(
     best = {name: _best_of(evidence) for name, (_, evidence) in tried.items()}
     names = list(banks)
     place = int(np.argmax([best[name]["gain"] for name in names]))
-    name = names[_of_first_process(place)]
+    name = names[_of_first_process(place) if len(names) > 1 else 0]
     choice, evidence = tried[name]
     return name, choice, evidence | ({"banks": best} if len(banks) > 1 else {})
 
