@@ -145,7 +145,7 @@ MUTATIONS = {
         IMPLICIT,
     ),
     "float32_sums_over_the_bank": Mutation(
-        "ncl_jax/index/retrieval_index.py",
+        "ncl_jax/index/bank_mass.py",
         "np.exp(x - top).sum(axis=0, dtype=np.float64)",
         "np.exp(x - top).sum(axis=0)",
         "tests/index/index_test.py",

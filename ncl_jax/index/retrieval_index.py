@@ -14,12 +14,12 @@ from ncl_jax.biases import MAX_SCALE, PAPER_ITERATIONS, Biases
 from ncl_jax.errors import InputError
 from ncl_jax.index import checks, host_search, storage
 from ncl_jax.index.array_files import Stored
+from ncl_jax.index.bank_mass import BankMass
 from ncl_jax.index.checks import unit_rows
 from ncl_jax.index.items import Ids, Part, grown
 
 DRIFT_ALLOWED = 0.1
 """Growth of the balance error, beyond that of the fit, at which a refit is due."""
-_BLOCK = 1 << 24
 
 
 class SearchResult(NamedTuple):
@@ -139,7 +139,7 @@ class RetrievalIndex:
         stored = Stored({"bank_text": bank, "bank_bias": a})
         part = Part.of(Ids.of(ids), video, b)
         index = cls((part,), stored, np.zeros(len(bank)), scale, strength, log_mass)
-        index = replace(index, row_sum=index._mass(video, b))
+        index = replace(index, row_sum=index._bank_mass.over(video, b))
         return replace(index, meta={**(meta or {}), "drift_at_fit": index.drift})
 
     # -- change --------------------------------------------------------------------------------
@@ -165,13 +165,9 @@ class RetrievalIndex:
         known = sorted(i for part in self.parts for i in part.ids.known(ids))
         if known:
             raise InputError(f"{len(known)} ids are in the index already, such as {known[0]!r}")
-        bias = np.zeros(len(ids), np.float32)
-        if len(self.bank_text):
-            for part in _parts(len(ids), len(self.bank_text)):
-                biased = self._bank_logits(video[part]) + self.bank_bias[:, None]
-                bias[part] = self.strength * (self.log_mass - column_lse(biased))
+        bias = self._bank_mass.item_biases(video, self.strength, self.log_mass)
         parts = grown(self.parts, Part.of(Ids.of(ids), video, bias))
-        return replace(self, parts=parts, row_sum=self.row_sum + self._mass(video, bias))
+        return replace(self, parts=parts, row_sum=self.row_sum + self._bank_mass.over(video, bias))
 
     def remove(self, ids: Sequence[str]) -> "RetrievalIndex":
         """A new index without `ids`.
@@ -185,7 +181,7 @@ class RetrievalIndex:
         parts, row_sum = list[Part](), self.row_sum
         for part in self.parts:
             keep = np.asarray([i not in gone for i in part.ids], bool)
-            row_sum = row_sum - self._mass(part.video[~keep], part.bias[~keep])
+            row_sum = row_sum - self._bank_mass.over(part.video[~keep], part.bias[~keep])
             parts.append(part.only(keep))
         left = tuple(filter(len, parts)) or (parts[0],)
         return replace(self, parts=left, row_sum=row_sum)
@@ -280,6 +276,10 @@ class RetrievalIndex:
         raise AssertionError("no such row")
 
     @property
+    def _bank_mass(self) -> BankMass:
+        return BankMass(self.bank_text, self.bank_bias, self.scale)
+
+    @property
     def _dim(self) -> int:
         return self.parts[0].video.shape[1]
 
@@ -366,20 +366,6 @@ class RetrievalIndex:
         flat.add(self.folded())
         return flat
 
-    # -- inside --------------------------------------------------------------------------------
-
-    def _bank_logits(self, video: np.ndarray) -> np.ndarray:
-        return (self.scale * self.bank_text) @ video.T
-
-    def _mass(self, video: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        """sum_j exp(s_ij + a_i + b_j) of each bank text over the given items, [bank]."""
-        total = np.zeros(len(self.bank_text))
-        if len(self.bank_text):
-            for part in _parts(len(video), len(self.bank_text)):
-                biased = self._bank_logits(video[part]) + bias[part] + self.bank_bias[:, None]
-                total += np.exp(biased).sum(axis=1, dtype=np.float64)
-        return total
-
 
 def fold_query(query: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, "query dim_plus_1"]:
     """Unit-norm queries `[x, 1]` [query, dim + 1] for `RetrievalIndex.folded` and `to_faiss`.
@@ -412,14 +398,3 @@ def _device_search() -> Any:
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-
-
-def _parts(columns: int, rows: int) -> list[slice]:
-    size = max(1, _BLOCK // max(1, rows))
-    return [slice(s, s + size) for s in range(0, columns, size)]
-
-
-def column_lse(x: np.ndarray) -> np.ndarray:
-    """Log-sum-exp of each column in float64: float32 sums of 2^21 rows are off by .01 logits."""
-    top = x.max(axis=0)
-    return top + np.log(np.exp(x - top).sum(axis=0, dtype=np.float64))

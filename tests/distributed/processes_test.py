@@ -172,6 +172,28 @@ def test_evaluation_by_two_processes_gives_the_numbers_of_one(data, reference, t
 
 
 @pytest.mark.slow
+@needs_ports
+def test_two_processes_hold_out_and_choose_what_one_does(data, tmp_path):
+    """Several banks, chosen among by all processes together, and biases that follow the queries."""
+    flags = [*data, "--config.data.bank_holdout=0.25", "--config.eval.bank=auto",
+             "--config.eval.online=True", "--config.eval.online_every=3"]  # fmt: skip
+    jobs.run(tmp_path / "one", flags, devices=4)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    (tmp_path / "two" / "results.json").unlink()
+    jobs.run(tmp_path / "two", flags, processes=2, devices=2)
+    one, two = (json.loads((tmp_path / w / "results.json").read_text()) for w in ("one", "two"))
+    assert two["metrics"]["bank"] == one["metrics"]["bank"]
+    held = one["data"]["held_out_of_training"]
+    assert two["data"]["held_out_of_training"] == held
+    assert held["clips"] == 6
+    for side in ("text_to_video", "video_to_text"):
+        for row in ("plain", "inductive", "inductive_auto", "online"):
+            expected = {name: one["metrics"][side][row][name] for name in ("R@1", "R@5", "MnR")}
+            found = {name: two["metrics"][side][row][name] for name in expected}
+            assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 1])
 def test_a_run_goes_on_with_other_devices_and_past_damage(devices, data, reference, tmp_path):
     """From step 10, because the checkpoint of step 20 is damaged."""

@@ -12,22 +12,10 @@ import pytest
 from ncl_jax import locks
 from ncl_jax.cli import index as command
 from ncl_jax.index import RetrievalIndex, device_search, fold_query, storage
-from ncl_jax.index.retrieval_index import column_lse
+from ncl_jax.index.bank_mass import column_lse
 from ncl_jax.normalizers import Bank, Ncl
 from ncl_jax.types import Biases
-
-
-def rows(seed, count, dim=8):
-    return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
-
-
-def names(count, start=0):
-    return [f"clip {i}" for i in range(start, start + count)]
-
-
-@pytest.fixture(scope="module")
-def index():
-    return RetrievalIndex.build(names(300), rows(0, 300), rows(1, 90), scale=20.0)
+from tests.index.made import names, rows
 
 
 def sorted_search(index, query, k):

@@ -16,19 +16,7 @@ import pytest
 from ncl_jax.errors import InputError
 from ncl_jax.index import RetrievalIndex, array_files, storage
 from tests.index import format1
-
-
-def rows(seed, count, dim=8):
-    return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
-
-
-def names(count, start=0):
-    return [f"clip {i}" for i in range(start, start + count)]
-
-
-@pytest.fixture(scope="module")
-def index():
-    return RetrievalIndex.build(names(300), rows(0, 300), rows(1, 90), scale=20.0, meta={"a": 1})
+from tests.index.made import names, rows
 
 
 def equal(one, other):
