@@ -19,8 +19,8 @@ class BankMass(NamedTuple):
 
     Example:
       >>> bank = BankMass(np.eye(2, dtype="f"), np.zeros(2, "f"), 1.0)
-      >>> bank.item_biases(np.eye(2, dtype="f"), 1.0, 0.0).round(3).tolist()
-      [-1.313, -1.313]
+      >>> bank.over(np.eye(2, dtype="f"), np.zeros(2, "f")).round(2).tolist()
+      [3.72, 3.72]
     """
 
     text: Float[np.ndarray, "bank dim"]
